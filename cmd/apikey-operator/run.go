@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/controllers/expiring"
+	"github.com/apikey-operator/apikey-operator/controllers/issuing"
+	"github.com/apikey-operator/apikey-operator/internal/clockskew"
+	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/internal/version"
+)
+
+const (
+	component = "apikey-operator"
+	leaseName = "apikey-operator"
+
+	// Longer than a pass of the issuing controller may take.
+	gracePeriod = 30 * time.Second
+
+	probeTimeout = 2 * time.Second
+)
+
+func newScheme() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	return scheme
+}
+
+// run wires the operator together and returns when the context ends and all work in hand is done.
+func run(ctx context.Context, o *options, logger logr.Logger) error {
+	config, err := restConfig(o)
+	if err != nil {
+		return err
+	}
+	mgr, err := newManager(config, o)
+	if err != nil {
+		return err
+	}
+	ttl, err := expiry.ParseDuration(o.ttlAfterExpired)
+	if err != nil {
+		return err
+	}
+	serverURL, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return fmt.Errorf("address of the API server: %w", err)
+	}
+	skew := clockskew.NewMeter(mgr.GetHTTPClient(), serverURL.JoinPath("version").String())
+	recorder := mgr.GetEventRecorder(component)
+
+	issuer := &issuing.Reconciler{
+		Client:          mgr.GetClient(),
+		Live:            mgr.GetAPIReader(),
+		Recorder:        recorder,
+		Metrics:         issuing.NewMetrics(metrics.Registry),
+		Clock:           clock.RealClock{},
+		Skew:            skew.Skew,
+		TokenPrefix:     o.tokenPrefix,
+		TTLAfterExpired: ttl,
+	}
+	if err := issuer.SetupWithManager(mgr, o.workers); err != nil {
+		return fmt.Errorf("set up the issuing controller: %w", err)
+	}
+	expirer := &expiring.Reconciler{
+		Client:          mgr.GetClient(),
+		Live:            mgr.GetAPIReader(),
+		Recorder:        recorder,
+		Deleted:         expiring.NewDeletedCounter(metrics.Registry),
+		Clock:           clock.RealClock{},
+		Skew:            skew.Skew,
+		TTLAfterExpired: ttl,
+	}
+	if err := expirer.SetupWithManager(mgr, o.workers); err != nil {
+		return fmt.Errorf("set up the expiring controller: %w", err)
+	}
+	if err := metrics.Registry.Register(issuing.NewCollector(mgr.GetClient(), mgr.Elected(), o.metricPerKey)); err != nil {
+		return fmt.Errorf("register the metrics of keys: %w", err)
+	}
+	if err := addProbes(mgr, serverURL.JoinPath("readyz").String()); err != nil {
+		return err
+	}
+
+	logger.Info("starting", "version", version.String(), "server", config.Host, "workers", o.workers, "leaderElection", o.leaderElect)
+	if err := mgr.Start(ctx); err != nil {
+		return err
+	}
+	logger.Info("stopped")
+	return nil
+}
+
+func restConfig(o *options) (*rest.Config, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = o.kubeconfig
+	// Falls back to the pod's service account by itself.
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("no cluster to talk to: %w; set --kubeconfig or KUBECONFIG, or run in a pod", err)
+	}
+	config.UserAgent = component + "/" + version.String()
+	config.QPS, config.Burst = o.qps, o.burst
+	if o.qps == 0 {
+		config.QPS = -1 // client-go's word for no limit; its 0 means 5 a second
+	}
+	return config, nil
+}
+
+func newManager(config *rest.Config, o *options) (ctrl.Manager, error) {
+	grace := gracePeriod
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: newScheme(),
+		Cache:  cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		// No Secret is ever cached: a cached read would start a list and a watch of all Secrets, which the operator may not do.
+		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
+
+		LeaderElection:          o.leaderElect,
+		LeaderElectionID:        leaseName,
+		LeaderElectionNamespace: o.leaderElectNamespace,
+		LeaseDuration:           &o.leaseDuration,
+		RenewDeadline:           &o.renewDeadline,
+		RetryPeriod:             &o.retryPeriod,
+		// The process ends right after the manager, so that the next leader need not wait for the lease to run out.
+		LeaderElectionReleaseOnCancel: true,
+		GracefulShutdownTimeout:       &grace,
+
+		Metrics: metricsserver.Options{
+			BindAddress:    o.metricsAddress,
+			SecureServing:  true,
+			CertDir:        o.metricsCertDir,
+			FilterProvider: filters.WithAuthenticationAndAuthorization,
+		},
+		HealthProbeBindAddress: o.probeAddress,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up: %w", err)
+	}
+	return mgr, nil
+}
+
+// addProbes adds the two probes. Live: the process answers; a leader that has lost its lease, or a controller that could not
+// start, ends the process by itself. Ready: all ApiKeys have been loaded and the API server answers, which holds for a replica
+// that waits for its turn as well.
+func addProbes(mgr ctrl.Manager, readyURL string) error {
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return err
+	}
+	if err := mgr.AddReadyzCheck("cache", func(request *http.Request) error {
+		ctx, cancel := context.WithTimeout(request.Context(), probeTimeout)
+		defer cancel()
+		if !mgr.GetCache().WaitForCacheSync(ctx) {
+			return errors.New("not all ApiKeys have been loaded")
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	return mgr.AddReadyzCheck("apiserver", func(probe *http.Request) error {
+		ctx, cancel := context.WithTimeout(probe.Context(), probeTimeout)
+		defer cancel()
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, readyURL, nil)
+		if err != nil {
+			return err
+		}
+		response, err := mgr.GetHTTPClient().Do(request)
+		if err != nil {
+			return fmt.Errorf("the API server does not answer: %w", err)
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("the API server answers %s", response.Status)
+		}
+		return nil
+	})
+}

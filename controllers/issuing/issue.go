@@ -1,0 +1,143 @@
+package issuing
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/token"
+)
+
+// issue is the whole of commit, deliver, confirm, and the way back in after any of them was cut off.
+//
+// A token is worth something only if its digest stood in the status before its Secret existed: so the digest is committed first, and
+// a Secret that is already there is never adopted unless it holds the very token that was committed. The happy path is three
+// writes and no read.
+func (r *Reconciler) issue(ctx context.Context, s *scope) error {
+	var minted token.Token
+	if s.key.Status.Hash == "" {
+		var err error
+		if minted, err = r.commit(ctx, s); err != nil {
+			return err
+		}
+		err = r.createSecret(ctx, s, minted)
+		if err == nil {
+			return r.confirm(ctx, s)
+		}
+		if !apierrors.IsAlreadyExists(err) {
+			return r.undelivered(ctx, s, minted, err)
+		}
+	}
+
+	// An earlier pass was cut off after its commit, or a Secret of that name was there before us.
+	secret, err := r.readSecret(ctx, s.key)
+	if err != nil {
+		return err
+	}
+	switch whose(secret, s.key) {
+	case nobodys:
+		// Nothing to clear away.
+	case delivered:
+		return r.confirm(ctx, s)
+	case planted:
+		// Ours by its owner, yet not what was committed: planted, or delivered by an operator that has been overtaken. The
+		// commit is the fence: it succeeds only if this view of the key is the current one.
+		if minted, err = r.commit(ctx, s); err != nil {
+			return err
+		}
+		if err := r.deleteSecret(ctx, secret); err != nil {
+			return err
+		}
+	case predecessors:
+		// Only a live read tells whether we or the Secret's owner is the past.
+		if err := r.assertCurrent(ctx, s.key); err != nil {
+			return err
+		}
+		if err := r.deleteSecret(ctx, secret); err != nil {
+			return err
+		}
+	case foreign:
+		return r.write(ctx, s, finding{
+			reason: v1alpha1.ReasonSecretConflict,
+			message: fmt.Sprintf("Secret %q exists and is not this key's; it is left alone, and the key is issued once it is gone: "+
+				"delete it, or delete this ApiKey and create one with another spec.secret.name", secret.Name),
+		})
+	}
+
+	if minted.IsZero() {
+		// The committed token is lost, and nobody has it.
+		if minted, err = r.commit(ctx, s); err != nil {
+			return err
+		}
+	}
+	if err := r.createSecret(ctx, s, minted); err != nil {
+		if apierrors.IsAlreadyExists(err) {
+			return errStale
+		}
+		return r.undelivered(ctx, s, minted, err)
+	}
+	return r.confirm(ctx, s)
+}
+
+// commit mints a token and writes its digest to the status: the promise that this token, and no other, may become valid.
+func (r *Reconciler) commit(ctx context.Context, s *scope) (token.Token, error) {
+	minted := token.Mint(r.TokenPrefix)
+	err := r.write(ctx, s, finding{
+		reason:  v1alpha1.ReasonIssuing,
+		message: fmt.Sprintf("delivering the token to Secret %q", s.key.SecretName()),
+		hash:    minted.Digest(),
+		hint:    minted.Hint(),
+	})
+	if err != nil {
+		return token.Token{}, err
+	}
+	return minted, nil
+}
+
+// confirm records that the committed token is in its Secret. From here on nothing is minted for this key again.
+func (r *Reconciler) confirm(ctx context.Context, s *scope) error {
+	return r.write(ctx, s, finding{
+		reason: v1alpha1.ReasonIssued,
+		message: fmt.Sprintf("the token is in Secret %q under the key %q, and nowhere else",
+			s.key.SecretName(), s.key.SecretKey()),
+	})
+}
+
+// undelivered handles a Secret that could not be created. What the API server refuses (a quota, another's admission policy) its
+// user must see; in a namespace that is going away there is nobody to tell.
+func (r *Reconciler) undelivered(ctx context.Context, s *scope, minted token.Token, failure error) error {
+	if apierrors.HasStatusCause(failure, corev1.NamespaceTerminatingCause) || apierrors.IsNotFound(failure) {
+		return nil
+	}
+	// An admission plugin may quote the object that it refuses.
+	failed := fmt.Errorf("create Secret %q: %s", s.key.SecretName(), minted.Redact(failure.Error()))
+	if apierrors.IsForbidden(failure) || apierrors.IsInvalid(failure) {
+		err := r.write(ctx, s, finding{
+			reason:  v1alpha1.ReasonIssuing,
+			message: "the API server refuses to " + failed.Error() + "; tried again until it agrees",
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return failed
+}
+
+// assertCurrent returns errStale unless the key that we hold is the live one and stays.
+func (r *Reconciler) assertCurrent(ctx context.Context, key *v1alpha1.ApiKey) error {
+	live := &v1alpha1.ApiKey{}
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(key), live); err != nil {
+		if apierrors.IsNotFound(err) {
+			return errStale
+		}
+		return fmt.Errorf("read ApiKey live: %w", err)
+	}
+	if live.UID != key.UID || !live.DeletionTimestamp.IsZero() {
+		return errStale
+	}
+	return nil
+}

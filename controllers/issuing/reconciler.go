@@ -1,0 +1,264 @@
+// Package issuing turns an ApiKey into a token, and withdraws the token's Secret in time; it is the only writer of ApiKey status
+// and of Secrets, and it never lists, watches or caches a Secret.
+package issuing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/controllers/timeline"
+	"github.com/apikey-operator/apikey-operator/internal/clockskew"
+)
+
+const (
+	// A pass outlives the manager's stop by this much at most, so that a key is not left half issued by a rollout. It
+	// must be shorter than the manager's grace period.
+	passTimeout = 20 * time.Second
+
+	// Another writer was faster, and the cache has not seen it yet: look again soon.
+	staleDelay = 250 * time.Millisecond
+
+	// While nothing may be decided for the clock's sake, look at it this often.
+	skewDelay = time.Minute
+
+	// Nobody tells when a foreign Secret has gone, since Secrets are not watched. The wait grows with the conflict's age.
+	minConflictDelay = time.Second
+	maxConflictDelay = time.Minute
+
+	// Retries of what failed, per key: from 5 ms, doubling, to a minute.
+	minRetryDelay = 5 * time.Millisecond
+	maxRetryDelay = time.Minute
+)
+
+// Reconciler issues, maintains and expires one ApiKey at a time. All fields are required.
+type Reconciler struct {
+	// Client reads ApiKeys from the cache, and writes their status and Secrets.
+	Client client.Client
+	// Live reads Secrets, and the few ApiKeys for which a cached view is not enough, from the API server.
+	Live client.Reader
+	// Recorder emits events, on transitions only.
+	Recorder events.EventRecorder
+	// Metrics are told of every transition.
+	Metrics *Metrics
+	// Clock is read once a pass.
+	Clock clock.PassiveClock
+	// Skew is this machine's time less the API server's. It is asked before a decision that depends on time.
+	Skew func(context.Context) (time.Duration, error)
+	// TokenPrefix is the prefix of tokens minted from now on.
+	TokenPrefix string
+	// TTLAfterExpired is how long an expired ApiKey stays where its spec does not say.
+	TTLAfterExpired time.Duration
+}
+
+// SetupWithManager registers the reconciler with a manager, at the given number of workers.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, workers int) error {
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("issuing").
+		// A spec never changes and the status is this controller's own: a key is looked at when it appears and when
+		// its time has come. Without this, a pass would follow each of its own writes.
+		For(&v1alpha1.ApiKey{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: workers,
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
+				minRetryDelay, maxRetryDelay),
+		}).
+		Complete(r)
+}
+
+// scope is one pass over one key: the object as last read or written, and the moment at which all is judged.
+type scope struct {
+	key *v1alpha1.ApiKey
+	now time.Time
+}
+
+// errStale says that what the pass was decided on is no longer so. It is not a failure: the pass ends, and the key is
+// looked at again.
+var errStale = errors.New("the view that this was decided on is stale")
+
+// Reconcile brings one ApiKey a step on. It returns an error only for what is worth telling an operator; what its user
+// must mend is in the key's conditions.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), passTimeout)
+	defer cancel()
+
+	key := &v1alpha1.ApiKey{}
+	if err := r.Client.Get(ctx, req.NamespacedName, key); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if !key.DeletionTimestamp.IsZero() {
+		return ctrl.Result{}, nil
+	}
+	s := &scope{key: key, now: r.Clock.Now().UTC().Truncate(time.Second)}
+
+	err := r.step(ctx, s)
+	switch {
+	case errors.Is(err, errStale) || apierrors.IsConflict(err):
+		return ctrl.Result{RequeueAfter: staleDelay}, nil
+	case apierrors.IsNotFound(err):
+		return ctrl.Result{}, nil // deleted under our hands
+	case err != nil:
+		return ctrl.Result{}, err
+	}
+	return r.next(s)
+}
+
+// step does the one thing that is due.
+func (r *Reconciler) step(ctx context.Context, s *scope) error {
+	due, err := r.due(s)
+	if err != nil {
+		// The schema refuses such a spec: trying again can't help.
+		return reconcile.TerminalError(err)
+	}
+	if due.needsClock {
+		skew, err := r.Skew(ctx)
+		if err != nil {
+			return err
+		}
+		r.Metrics.clockSkew.Set(skew.Seconds())
+		if skew.Abs() > clockskew.Tolerance {
+			return r.write(ctx, s, finding{skew: skew})
+		}
+	}
+	switch {
+	case timeline.Expired(s.key):
+		return r.write(ctx, s, finding{})
+	case due.expiry:
+		return r.expire(ctx, s)
+	case s.key.Status.IssuedAt == nil:
+		return r.issue(ctx, s)
+	case due.withdrawal:
+		return r.withdraw(ctx, s)
+	default:
+		return r.write(ctx, s, finding{})
+	}
+}
+
+// due is what the time has come for. needsClock says that it, or the fixing of a deadline, hangs on a right clock.
+type due struct {
+	expiry, withdrawal, needsClock bool
+}
+
+func (r *Reconciler) due(s *scope) (due, error) {
+	var d due
+	deadline, err := timeline.Deadline(s.key, s.now)
+	if err != nil {
+		return d, err
+	}
+	withdrawAt, withdraws, err := timeline.WithdrawAt(s.key)
+	if err != nil {
+		return d, err
+	}
+	collectAt, collects, err := timeline.CollectAt(s.key, r.TTLAfterExpired)
+	if err != nil {
+		return d, err
+	}
+	_, expires := deadline.Time()
+	d.expiry = deadline.Passed(s.now) && !timeline.Expired(s.key)
+	d.withdrawal = withdraws && !s.now.Before(withdrawAt)
+	d.needsClock = d.expiry || d.withdrawal ||
+		expires && s.key.Status.Hash == "" && !timeline.Expired(s.key) ||
+		collects && !s.now.Before(collectAt) || // done by another controller, but told here
+		hasCondition(s.key, v1alpha1.ConditionClockSkewed)
+	return d, nil
+}
+
+// next says when the key must be looked at again.
+func (r *Reconciler) next(s *scope) (ctrl.Result, error) {
+	if hasCondition(s.key, v1alpha1.ConditionClockSkewed) {
+		return ctrl.Result{RequeueAfter: skewDelay}, nil
+	}
+	if since, conflict := conflictSince(s.key); conflict {
+		return ctrl.Result{RequeueAfter: min(max(s.now.Sub(since), minConflictDelay), maxConflictDelay)}, nil
+	}
+	moments, err := r.moments(s)
+	if err != nil {
+		return ctrl.Result{}, reconcile.TerminalError(err)
+	}
+	var wake time.Time
+	for _, moment := range moments {
+		if moment.After(s.now) && (wake.IsZero() || moment.Before(wake)) {
+			wake = moment
+		}
+	}
+	if wake.IsZero() {
+		return ctrl.Result{}, nil
+	}
+	// Counted from the clock itself and not from the pass's truncated moment, or the next pass would be late by
+	// what was cut off.
+	return ctrl.Result{RequeueAfter: max(wake.Sub(r.Clock.Now()), time.Millisecond)}, nil
+}
+
+// moments are those at which the status of a settled key changes by the passing of time alone.
+func (r *Reconciler) moments(s *scope) ([]time.Time, error) {
+	var moments []time.Time
+	if collectAt, ok, err := timeline.CollectAt(s.key, r.TTLAfterExpired); err != nil {
+		return nil, err
+	} else if ok {
+		moments = append(moments, collectAt)
+	}
+	if timeline.Expired(s.key) {
+		return moments, nil
+	}
+	if withdrawAt, ok, err := timeline.WithdrawAt(s.key); err != nil {
+		return nil, err
+	} else if ok {
+		moments = append(moments, withdrawAt)
+	}
+	deadline, err := timeline.Deadline(s.key, s.now)
+	if err != nil {
+		return nil, err
+	}
+	if at, ok := deadline.Time(); ok {
+		moments = append(moments, at)
+	}
+	if warnFrom, ok := deadline.WarnFrom(issuedAt(s)); ok {
+		moments = append(moments, warnFrom)
+	}
+	return moments, nil
+}
+
+// expire ends a key whose deadline has passed: first its Secret, if that is still its own, then the status. It does so too
+// for a key that was never confirmed, and for one that never had a token.
+func (r *Reconciler) expire(ctx context.Context, s *scope) error {
+	if s.key.Status.Hash != "" && s.key.Status.SecretDeletedAt == nil {
+		if _, err := r.deleteOwnSecret(ctx, s); err != nil {
+			return err
+		}
+	}
+	return r.write(ctx, s, finding{reason: v1alpha1.ReasonExpired, message: expiredMessage(s)})
+}
+
+// withdraw deletes the Secret of a key that lives on. A Secret that is gone already, or was replaced by another's, counts
+// as withdrawn.
+func (r *Reconciler) withdraw(ctx context.Context, s *scope) error {
+	deleted, err := r.deleteOwnSecret(ctx, s)
+	if err != nil {
+		return err
+	}
+	return r.write(ctx, s, finding{secretGone: true, secretWithdrawn: deleted})
+}
+
+func expiredMessage(s *scope) string {
+	message := "the key expired at its deadline"
+	if s.key.Status.Hash == "" {
+		message = "the key's deadline had passed before a token could be issued, so there is none"
+	}
+	if keeper := timeline.KeptBy(s.key); keeper != "" {
+		return fmt.Sprintf("%s; this object is kept, since %s holds it, until it is deleted there", message, keeper)
+	}
+	return message + "; for a new token, create another ApiKey"
+}

@@ -1,0 +1,74 @@
+# `make` alone prints help.
+
+SHELL := /usr/bin/env bash -o pipefail
+.SHELLFLAGS := -euc
+.DEFAULT_GOAL := help
+
+TOOL := go tool -modfile=hack/tools/go.mod
+# One setting for every build, so that the products, the tests and the control plane share the Go build cache.
+export CGO_ENABLED := 0
+
+VERSION ?= devel
+LDFLAGS := -s -w -X github.com/apikey-operator/apikey-operator/internal/version.version=$(VERSION)
+
+# Go packages with the real control plane behind their tests.
+INTEGRATION := ./test/...
+# Everything else: pure, and done in seconds.
+UNIT = $$(go list ./... | grep -v /test/)
+
+##@ General
+
+.PHONY: help
+help: ## Print this help.
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Use
+
+.PHONY: demo
+demo: kube build ## Show the life of an API key on a real control plane, then stop.
+	go build -o bin/local-cluster ./hack/local && exec bin/local-cluster demo
+
+.PHONY: run
+run: kube build ## Start a control plane and the operator, and stay up until Ctrl-C.
+	go build -o bin/local-cluster ./hack/local && exec bin/local-cluster run
+
+.PHONY: build
+build: ## Build the binaries into bin/.
+	go build -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...
+
+##@ Check
+
+.PHONY: test
+test: kube build ## Run all tests; those on a real control plane too.
+	go test $(GOTESTFLAGS) $(UNIT)
+	go test -timeout 20m $(GOTESTFLAGS) $(INTEGRATION)
+
+.PHONY: lint
+lint: ## Run the linters; kube-api-linter on api/ among them.
+	$(TOOL) golangci-lint-kube-api-linter run
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZTIME (default 10s).
+	hack/fuzz $(or $(FUZZTIME),10s)
+
+.PHONY: bench
+bench: kube build ## Measure issuing against a bare loop of the same writes, and print a table.
+	go run ./test/bench
+
+##@ Change
+
+.PHONY: generate
+generate: ## Regenerate the CRD and deepcopy code from api/.
+	$(TOOL) controller-gen object crd paths=./api/... output:crd:dir=config/crd/bases
+
+.PHONY: verify
+verify: ## Fail if generated files, module files or formatting are not up to date.
+	hack/verify
+
+.PHONY: kube
+kube: ## Build etcd, the API server, the controller manager and kubectl into bin/kube (minutes, once).
+	@hack/kube/build
+
+.PHONY: clean
+clean: ## Remove bin/.
+	rm -rf bin

@@ -102,6 +102,11 @@ func setReady(s *scope, f finding) {
 	if f.reason == v1alpha1.ReasonIssued {
 		ready = metav1.ConditionTrue
 	}
+	if f.reason == v1alpha1.ReasonExpired && readyReason(s.key) != f.reason {
+		// A key that was never issued goes from False to False, which would keep the old transition time; but from this one
+		// its ttlAfterExpired is counted.
+		meta.RemoveStatusCondition(&s.key.Status.Conditions, v1alpha1.ConditionReady)
+	}
 	setCondition(s, v1alpha1.ConditionReady, ready, f.reason, f.message)
 
 	switch f.reason {

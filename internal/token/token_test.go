@@ -296,7 +296,7 @@ func leaks(text string) bool {
 	squeezed := strings.ToLower(squeeze(text))
 	found := strings.Contains(text, secret) ||
 		strings.Contains(squeezed, hex.EncodeToString([]byte(secret))) ||
-		strings.Contains(squeezed, squeeze(fmt.Sprint([]byte(secret))))
+		strings.Contains(squeezed, squeeze(fmt.Sprintf("%d", []byte(secret))))
 	for skip := range 3 {
 		aligned := secret[skip : skip+9]
 		found = found || strings.Contains(text, base64.StdEncoding.EncodeToString([]byte(aligned)))

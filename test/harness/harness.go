@@ -1,0 +1,173 @@
+// Package harness runs the operator's controllers in a test's own process, as the operator's service account on a real API server,
+// with a clock, a network and a witness of the test's choosing.
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap/zapcore"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	ctrlzap "sigs.k8s.io/controller-runtime/pkg/log/zap"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/controllers/expiring"
+	"github.com/apikey-operator/apikey-operator/controllers/issuing"
+)
+
+// DefaultTTL is how long an expired key stays here unless it says so itself.
+const DefaultTTL = 24 * time.Hour
+
+// Scheme knows all types that tests use.
+func Scheme() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	return scheme
+}
+
+// Options of the controllers. Config and Witness are required.
+type Options struct {
+	// Config is the connection, as the operator's service account.
+	Config *rest.Config
+	// Witness gets every log line and event, to be searched for tokens.
+	Witness *Witness
+	// Network, if set, stands between the controllers and the API server.
+	Network *Network
+	// Clock is the real one unless it is set.
+	Clock clock.PassiveClock
+	// Skew is none unless it is set.
+	Skew func(context.Context) (time.Duration, error)
+}
+
+func (o Options) config() *rest.Config {
+	c := rest.CopyConfig(o.Config)
+	c.QPS = -1
+	if o.Network != nil {
+		c.Wrap(o.Network.wrap)
+	}
+	return c
+}
+
+func (o Options) controllers(c client.Client, live client.Reader, recorder events.EventRecorder) *Controllers {
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	if o.Skew == nil {
+		o.Skew = func(context.Context) (time.Duration, error) { return 0, nil }
+	}
+	registry := prometheus.NewRegistry()
+	o.Witness.registries.add(registry)
+	return &Controllers{
+		Registry: registry,
+		Issuing: &issuing.Reconciler{
+			Client: c, Live: live, Recorder: recorder, Metrics: issuing.NewMetrics(registry), Clock: o.Clock, Skew: o.Skew,
+			TokenPrefix: "ak", TTLAfterExpired: DefaultTTL,
+		},
+		Expiring: &expiring.Reconciler{
+			Client: c, Live: live, Recorder: recorder, Deleted: expiring.NewDeletedCounter(registry), Clock: o.Clock, Skew: o.Skew,
+			TTLAfterExpired: DefaultTTL,
+		},
+		logger: o.Witness.Logger(),
+	}
+}
+
+// Controllers are the operator's controllers, driven by hand: one pass after another, on live reads, with no queue and no cache
+// between the test and what it tests.
+type Controllers struct {
+	Registry *prometheus.Registry
+	Issuing  *issuing.Reconciler
+	Expiring *expiring.Reconciler
+
+	logger logr.Logger
+}
+
+// NewControllers returns controllers to be driven by hand.
+func NewControllers(o Options) (*Controllers, error) {
+	c, err := client.New(o.config(), client.Options{Scheme: Scheme()})
+	if err != nil {
+		return nil, err
+	}
+	return o.controllers(c, c, o.Witness.Recorder()), nil
+}
+
+// Pass runs one pass of the issuing controller over a key.
+func (c *Controllers) Pass(ctx context.Context, key client.Object) (ctrl.Result, error) {
+	ctx = logr.NewContext(ctx, c.logger)
+	return c.Issuing.Reconcile(ctx, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(key)})
+}
+
+// Collect runs one pass of the expiring controller over a key.
+func (c *Controllers) Collect(ctx context.Context, key client.Object) (ctrl.Result, error) {
+	ctx = logr.NewContext(ctx, c.logger)
+	return c.Expiring.Reconcile(ctx, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(key)})
+}
+
+// Manager is the operator as it runs: with its cache, its queues and, if asked, its leader election.
+type Manager struct {
+	ctrl.Manager
+
+	stop   context.CancelFunc
+	exited chan error
+}
+
+// StartManager starts a manager. With a lease, several of them elect a leader, in the namespace default.
+func StartManager(o Options, workers int, lease string) (*Manager, error) {
+	mgr, err := ctrl.NewManager(o.config(), ctrl.Options{
+		Scheme:                        Scheme(),
+		Logger:                        o.Witness.Logger(),
+		Client:                        client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
+		Metrics:                       metricsserver.Options{BindAddress: "0"},
+		Controller:                    config.Controller{SkipNameValidation: ptr.To(true)},
+		LeaderElection:                lease != "",
+		LeaderElectionID:              lease,
+		LeaderElectionNamespace:       "apikey-operator-system",
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	controllers := o.controllers(mgr.GetClient(), mgr.GetAPIReader(), mgr.GetEventRecorder("apikey-operator"))
+	if err := errors.Join(
+		controllers.Issuing.SetupWithManager(mgr, workers),
+		controllers.Expiring.SetupWithManager(mgr, workers),
+		controllers.Registry.Register(issuing.NewCollector(mgr.GetClient(), mgr.Elected(), true)),
+	); err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	m := &Manager{Manager: mgr, stop: stop, exited: make(chan error, 1)}
+	go func() { m.exited <- mgr.Start(ctx) }()
+	return m, nil
+}
+
+// Stop stops the manager and waits until it has.
+func (m *Manager) Stop() error {
+	m.stop()
+	select {
+	case err := <-m.exited:
+		return err
+	case <-time.After(time.Minute):
+		return fmt.Errorf("the manager did not stop within a minute")
+	}
+}
+
+// Logger writes every level to the witness, as --log-level=10 does.
+func (w *Witness) Logger() logr.Logger {
+	return ctrlzap.New(ctrlzap.WriteTo(w), ctrlzap.Level(zapcore.Level(-10)))
+}

@@ -1,0 +1,271 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/token"
+)
+
+// Witness sees all that the operator puts out while tests run (logs, events, statuses, metrics) and every token that ever was in a
+// Secret, so that the first can be searched for the second. It also holds every status it sees against the contract.
+type Witness struct {
+	mu         sync.Mutex
+	output     bytes.Buffer
+	tokens     map[string]bool
+	statuses   int
+	violations []string
+	registries registries
+	watches    []watch.Interface
+	// The resourceVersions at which a digest first stood in a status, and in which a Secret was created with its token.
+	committed, delivered map[string]uint64
+}
+
+type registries struct {
+	mu  sync.Mutex
+	all []*prometheus.Registry
+}
+
+func (r *registries) add(registry *prometheus.Registry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, registry)
+}
+
+// NewWitness starts watching all ApiKeys and all Secrets of the operator's type. The configuration must be an administrator's.
+func NewWitness(ctx context.Context, admin *rest.Config) (*Witness, error) {
+	c, err := client.NewWithWatch(admin, client.Options{Scheme: Scheme()})
+	if err != nil {
+		return nil, err
+	}
+	w := &Witness{tokens: map[string]bool{}, committed: map[string]uint64{}, delivered: map[string]uint64{}}
+	secrets, err := c.Watch(ctx, &corev1.SecretList{}, client.MatchingFields{"type": v1alpha1.SecretType})
+	if err != nil {
+		return nil, err
+	}
+	keys, err := c.Watch(ctx, &v1alpha1.ApiKeyList{})
+	if err != nil {
+		return nil, err
+	}
+	w.watches = []watch.Interface{secrets, keys}
+	for _, each := range w.watches {
+		go func() {
+			for event := range each.ResultChan() {
+				w.see(event)
+			}
+		}()
+	}
+	return w, nil
+}
+
+// Stop ends the watches.
+func (w *Witness) Stop() {
+	for _, each := range w.watches {
+		each.Stop()
+	}
+}
+
+func (w *Witness) see(event watch.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch object := event.Object.(type) {
+	case *corev1.Secret:
+		for _, value := range object.Data {
+			w.tokens[string(value)] = true
+			if found, err := token.Parse(string(value)); err == nil && event.Type == watch.Added {
+				w.first(w.delivered, found.Digest(), object)
+			}
+		}
+	case *v1alpha1.ApiKey:
+		if object.Status.ObservedGeneration == 0 {
+			return
+		}
+		w.statuses++
+		if object.Status.Hash != "" {
+			w.first(w.committed, object.Status.Hash, object)
+		}
+		if object.DeletionTimestamp.IsZero() { // deletion raises the generation, and a dying key is left alone
+			w.violations = append(w.violations, violations(object)...)
+		}
+		text, err := json.Marshal(object)
+		if err != nil {
+			w.violations = append(w.violations, err.Error())
+		}
+		w.output.Write(append(text, '\n'))
+	}
+}
+
+// first keeps the resourceVersion at which a digest was first seen. All kinds share one etcd, and so one order.
+func (w *Witness) first(seen map[string]uint64, digest string, object client.Object) {
+	if _, known := seen[digest]; known {
+		return
+	}
+	version, err := strconv.ParseUint(object.GetResourceVersion(), 10, 64)
+	if err != nil {
+		w.violations = append(w.violations, err.Error())
+	}
+	seen[digest] = version
+}
+
+// violations are what is wrong with a status by the contract.
+func violations(key *v1alpha1.ApiKey) []string {
+	var found []string
+	wrong := func(format string, args ...any) {
+		found = append(found, fmt.Sprintf("%s/%s: ", key.Namespace, key.Name)+fmt.Sprintf(format, args...))
+	}
+	status := key.Status
+	if status.ObservedGeneration != key.Generation {
+		wrong("observedGeneration is %d at generation %d", status.ObservedGeneration, key.Generation)
+	}
+	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
+	if ready == nil {
+		wrong("no Ready condition")
+		return found
+	}
+	known := []v1alpha1.Reason{v1alpha1.ReasonIssued, v1alpha1.ReasonIssuing, v1alpha1.ReasonExpired, v1alpha1.ReasonSecretConflict}
+	if !slices.Contains(known, v1alpha1.Reason(ready.Reason)) {
+		wrong("unknown reason %q", ready.Reason)
+	}
+	if issued := ready.Reason == string(v1alpha1.ReasonIssued); issued != (ready.Status == metav1.ConditionTrue) {
+		wrong("Ready is %s with reason %s", ready.Status, ready.Reason)
+	} else if issued && (status.IssuedAt == nil || status.Hash == "" || status.SecretName == "" || status.TokenHint == "") {
+		wrong("issued without issuedAt, hash, secretName or tokenHint")
+	}
+	if ready.Reason == string(v1alpha1.ReasonExpired) && status.ExpiresAt == nil {
+		wrong("expired without a deadline")
+	}
+	if status.Hash != "" && status.ExpiresAt == nil && key.Spec.Expiry.Never == nil {
+		wrong("a digest without the deadline that goes with it")
+	}
+	return found
+}
+
+// Write takes output, such as a log.
+func (w *Witness) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.output.Write(p)
+}
+
+// Recorder takes events.
+func (w *Witness) Recorder() events.EventRecorder { return recorder{w} }
+
+type recorder struct{ w *Witness }
+
+func (r recorder) Eventf(_, _ runtime.Object, eventType, reason, action, note string, args ...any) {
+	fmt.Fprintf(r.w, "event %s %s %s %s\n", eventType, reason, action, fmt.Sprintf(note, args...))
+}
+
+// Statuses is how many statuses were seen, and Violations what was wrong with them.
+func (w *Witness) Statuses() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.statuses
+}
+
+// Violations are all breaches of the status contract that were seen.
+func (w *Witness) Violations() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	found := slices.Clone(w.violations)
+	for digest, at := range w.delivered {
+		if committed, ok := w.committed[digest]; ok && committed >= at {
+			found = append(found, digest+" was committed only after its Secret existed")
+		}
+	}
+	return found
+}
+
+// Tokens is how many different tokens were seen in Secrets.
+func (w *Witness) Tokens() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.tokens)
+}
+
+// Leaks searches all output for all tokens: in clear, in base64 at each of its three offsets, and in hex. It also reads the
+// metrics and the cluster's events. The answer says where, never what.
+func (w *Witness) Leaks(ctx context.Context, c client.Client) ([]string, error) {
+	var metrics bytes.Buffer
+	w.registries.mu.Lock()
+	for _, registry := range w.registries.all {
+		families, err := registry.Gather()
+		if err != nil {
+			w.registries.mu.Unlock()
+			return nil, err
+		}
+		for _, family := range families {
+			metrics.WriteString(family.String() + "\n")
+		}
+	}
+	w.registries.mu.Unlock()
+	list := &corev1.EventList{}
+	if err := c.List(ctx, list); err != nil {
+		return nil, err
+	}
+	told, err := json.Marshal(list)
+	if err != nil {
+		return nil, err
+	}
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	needles := needles(w.tokens)
+	var found []string
+	for name, text := range map[string][]byte{"logs and statuses": w.output.Bytes(), "metrics": metrics.Bytes(), "events": told} {
+		if n := count(text, needles); n > 0 {
+			found = append(found, fmt.Sprintf("%d traces of tokens in %s", n, name))
+		}
+	}
+	return found, nil
+}
+
+// needleLength is that of the piece by which a form of a token is recognised; its place in the token is past the hint, which is
+// public.
+const needleLength = 24
+
+func needles(tokens map[string]bool) map[string]bool {
+	set := map[string]bool{}
+	for token := range tokens {
+		if !strings.HasPrefix(token, "ak_") || len(token) < 2*needleLength {
+			continue // what a test planted
+		}
+		secret := []byte(token)[12:]
+		set[string(secret[:needleLength])] = true
+		set[hex.EncodeToString(secret)[:needleLength]] = true
+		for offset := range 3 {
+			// Cut so that the pieces start where a group of three bytes does, at any offset of the token in what was encoded.
+			set[base64.StdEncoding.EncodeToString(secret[offset:])[:needleLength]] = true
+		}
+	}
+	return set
+}
+
+func count(text []byte, needles map[string]bool) int {
+	n := 0
+	for i := 0; i+needleLength <= len(text); i++ {
+		if needles[string(text[i:i+needleLength])] {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,193 @@
+package integration
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+	"github.com/apikey-operator/apikey-operator/test/build"
+	"github.com/apikey-operator/apikey-operator/test/harness"
+)
+
+var _ = Describe("The operator's service account", func() {
+	may := func(verb, group, resource, subresource string) bool {
+		GinkgoHelper()
+		self, err := client.New(asSelf, client.Options{Scheme: harness.Scheme()})
+		Expect(err).NotTo(HaveOccurred())
+		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+			ResourceAttributes: &authorizationv1.ResourceAttributes{
+				Namespace: "default", Verb: verb, Group: group, Resource: resource, Subresource: subresource, Name: "x",
+			},
+		}}
+		Expect(self.Create(ctx, review)).To(Succeed())
+		return review.Status.Allowed
+	}
+
+	It("may do what it must, and nothing else to Secrets and ApiKeys", func() {
+		all := []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
+		allowed := func(group, resource, subresource string) []string {
+			var verbs []string
+			for _, verb := range all {
+				if may(verb, group, resource, subresource) {
+					verbs = append(verbs, verb)
+				}
+			}
+			return verbs
+		}
+		Expect(allowed("", "secrets", "")).To(ConsistOf("get", "create", "delete"))
+		Expect(allowed("apikey-operator.io", "apikeys", "")).To(ConsistOf("get", "list", "watch", "delete"))
+		Expect(allowed("apikey-operator.io", "apikeys", "status")).To(ConsistOf("patch"))
+		Expect(allowed("apikey-operator.io", "apikeys", "finalizers")).To(BeEmpty())
+		Expect(allowed("", "pods", "")).To(BeEmpty())
+		Expect(allowed("", "configmaps", "")).To(BeEmpty())
+		Expect(allowed("", "serviceaccounts", "token")).To(BeEmpty())
+		Expect(allowed("coordination.k8s.io", "leases", "")).To(BeEmpty(), "outside of its own namespace")
+	})
+
+	It("is refused a list of Secrets", func() {
+		self, err := client.New(asSelf, client.Options{Scheme: harness.Scheme()})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(apierrors.IsForbidden(self.List(ctx, &corev1.SecretList{}))).To(BeTrue())
+		Expect(apierrors.IsForbidden(self.List(ctx, &corev1.SecretList{}, client.InNamespace("default")))).To(BeTrue())
+	})
+})
+
+var _ = Describe("The operator's binary", func() {
+	start := func(args ...string) *controlplane.Operator {
+		GinkgoHelper()
+		// At the highest level, so that the search for tokens covers all that can be logged.
+		operator, err := plane.StartOperator(ctx, witness, append(args, "--log-level=10")...)
+		Expect(err).NotTo(HaveOccurred())
+		return operator
+	}
+
+	It("issues, expires and collects with the permissions of config/rbac alone", func() {
+		operator := start("--token-prefix=acme", "--ttl-after-expired=0s")
+		ns := namespace()
+		lasting, passing := build.ApiKey(ns, "lasting"), build.ApiKey(ns, "passing", build.After("2s"))
+		create(lasting)
+		create(passing)
+		Eventually(func(g Gomega) { g.Expect(reason(reread(lasting))).To(Equal(v1alpha1.ReasonIssued)) }).Should(Succeed())
+		expectIssued(lasting)
+		Expect(lasting.Status.TokenHint).To(HavePrefix("acme_"))
+		Eventually(func() bool { return exists(passing) }).Should(BeFalse())
+		Eventually(func() []string {
+			told := &corev1.EventList{}
+			Expect(admin.List(ctx, told, client.InNamespace(ns))).To(Succeed())
+			var reasons []string
+			for _, event := range told.Items {
+				if event.InvolvedObject.Name == "passing" {
+					reasons = append(reasons, event.Reason)
+				}
+			}
+			return reasons
+		}).Should(ContainElements("Issued", "Expired", "Collected"))
+		Expect(operator.Stop()).To(Succeed(), "exits with 0 on SIGTERM")
+	})
+
+	It("finishes the keys in hand on SIGTERM, and leaves none half issued", func() {
+		operator := start()
+		ns := namespace()
+		const n = 200
+		for i := range n {
+			create(build.ApiKey(ns, fmt.Sprintf("key-%d", i)))
+		}
+		Expect(operator.Stop()).To(Succeed())
+		keys := &v1alpha1.ApiKeyList{}
+		Expect(admin.List(ctx, keys, client.InNamespace(ns))).To(Succeed())
+		for i := range keys.Items {
+			Expect(reason(&keys.Items[i])).To(BeElementOf(v1alpha1.Reason(""), v1alpha1.ReasonIssued), "all or nothing")
+		}
+		operator = start()
+		Eventually(func(g Gomega) {
+			g.Expect(admin.List(ctx, keys, client.InNamespace(ns))).To(Succeed())
+			for i := range keys.Items {
+				g.Expect(reason(&keys.Items[i])).To(Equal(v1alpha1.ReasonIssued))
+			}
+		}).Should(Succeed())
+		Expect(operator.Stop()).To(Succeed())
+	})
+
+	It("serves metrics over TLS, to those who may read them", func() {
+		operator := start("--expiry-metric-per-key")
+		DeferCleanup(func() { Expect(operator.Stop()).To(Succeed()) })
+		insecure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, Timeout: 10 * time.Second}
+		scrape := func(bearer string) (int, string) {
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, operator.Metrics+"/metrics", nil)
+			Expect(err).NotTo(HaveOccurred())
+			if bearer != "" {
+				request.Header.Set("Authorization", "Bearer "+bearer)
+			}
+			var response *http.Response
+			Eventually(func() (err error) { // this listener opens after the probes'
+				response, err = insecure.Do(request)
+				return err
+			}).Should(Succeed())
+			body, err := io.ReadAll(response.Body)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(response.Body.Close()).To(Succeed())
+			return response.StatusCode, string(body)
+		}
+		ns := namespace()
+		create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "prometheus"}})
+		reader, err := plane.As(ctx, ns, "prometheus")
+		Expect(err).NotTo(HaveOccurred())
+
+		code, _ := scrape("")
+		Expect(code).To(Equal(http.StatusUnauthorized))
+		code, _ = scrape(reader.BearerToken)
+		Expect(code).To(Equal(http.StatusForbidden))
+		create(&rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: ns},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "apikey-operator-metrics-reader"},
+			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: ns, Name: "prometheus"}},
+		})
+		key := build.ApiKey(ns, "measured")
+		create(key)
+		Eventually(func(g Gomega) {
+			code, body := scrape(reader.BearerToken)
+			g.Expect(code).To(Equal(http.StatusOK))
+			for _, line := range []string{
+				"apikey_operator_issued_total ", "apikey_operator_expired_total ", "apikey_operator_deleted_total ",
+				"apikey_operator_secrets_withdrawn_total ", "apikey_operator_secret_conflicts_total ",
+				"apikey_operator_issue_duration_seconds_count ", "apikey_operator_expiry_lateness_seconds_count ",
+				`apikey_operator_keys{state="Issued"} `, "apikey_operator_clock_skew_seconds ",
+				fmt.Sprintf(`apikey_operator_key_expiry_timestamp_seconds{name="measured",namespace="%s"} `, ns),
+			} {
+				g.Expect(body).To(ContainSubstring("\n" + line))
+			}
+		}).Should(Succeed())
+	})
+
+	DescribeTable("explains what is wrong with a flag",
+		func(flag, explanation string) {
+			output, err := exec.CommandContext(ctx, filepath.Join(plane.Root, "bin", "apikey-operator"), flag).CombinedOutput()
+			Expect(err).To(HaveOccurred())
+			Expect(string(output)).To(ContainSubstring(explanation))
+		},
+		Entry(nil, "--token-prefix=AK", `--token-prefix=AK: "AK" is no token prefix: want 2 to 16 lower-case letters and digits`),
+		Entry(nil, "--ttl-after-expired=1w", `--ttl-after-expired=1w: "1w" is no duration: want days, hours, minutes and seconds`),
+		Entry(nil, "--workers=0", "--workers=0: want 1 to 256"),
+		Entry(nil, "--kube-api-qps=20", "--kube-api-burst=0: want 1 or more"),
+		Entry(nil, "--leader-elect-lease-duration=5s", "--leader-elect-lease-duration=5s: want more than --leader-elect-renew-deadline, 10s"),
+		Entry(nil, "--metrics-bind-address=nowhere", "--metrics-bind-address=nowhere: want host:port, :port, or 0 for nowhere"),
+		Entry(nil, "--log-level=11", "--log-level=11: want 0 to 10"),
+		Entry(nil, "--log-format=xml", "--log-format=xml: want json or console"),
+		Entry(nil, "--kubeconfig=/does/not/exist", "no cluster to talk to"),
+	)
+})

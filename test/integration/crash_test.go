@@ -1,0 +1,172 @@
+package integration
+
+import (
+	"fmt"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/test/build"
+	"github.com/apikey-operator/apikey-operator/test/harness"
+)
+
+// crash is a network on which the operator dies at its nth write: before the write reaches the server, or after it did but before its
+// answer arrived. From then on nothing gets through. It tells whether it came to that.
+func crash(n int, how harness.Fault) (*harness.Network, *bool) {
+	writes, dead := 0, false
+	return &harness.Network{Fault: func(r harness.Request) harness.Fault {
+		switch {
+		case dead:
+			return harness.LostRequest
+		case !r.Writes():
+			return harness.None
+		}
+		if writes++; writes == n {
+			dead = true
+			return how
+		}
+		return harness.None
+	}}, &dead
+}
+
+// A road is what an operator is on when it dies. prepare makes the key and what stands in its way; end checks the state that must
+// be reached, by whichever operator.
+type road struct {
+	name    string
+	prepare func(ns string) *v1alpha1.ApiKey
+	// step, if not zero, is by how much the clock goes on once the key is issued; the crash comes after that.
+	step time.Duration
+	end  func(*v1alpha1.ApiKey)
+	// writes is how many there are on the road at least, lest the loop below end before it began.
+	writes int
+}
+
+var _ = Describe("A crash before or after any write", func() {
+	plain := func(options ...build.Option) func(string) *v1alpha1.ApiKey {
+		return func(ns string) *v1alpha1.ApiKey {
+			key := build.ApiKey(ns, "crashed", options...)
+			create(key)
+			return key
+		}
+	}
+	gone := func(key *v1alpha1.ApiKey) {
+		Expect(exists(secretOf(key))).To(BeFalse(), "the Secret is gone")
+		Expect(key.Status.SecretDeletedAt).NotTo(BeNil())
+	}
+	roads := []road{
+		{name: "from nothing to issued", prepare: plain(), end: expectIssued, writes: 3},
+		{name: "over a planted Secret", prepare: func(ns string) *v1alpha1.ApiKey {
+			key := plain()(ns)
+			create(build.TokenSecret(key, token.Mint("ak").Reveal()))
+			return key
+		}, end: expectIssued, writes: 6},
+		{name: "over an older key's Secret", prepare: func(ns string) *v1alpha1.ApiKey {
+			old := build.ApiKey(ns, "crashed")
+			old.UID = "00000000-0000-0000-0000-000000000000"
+			secret := build.TokenSecret(old, token.Mint("ak").Reveal())
+			create(secret) // the garbage collector may be faster than the operator, and the end must be the same
+			return plain()(ns)
+		}, end: expectIssued, writes: 3},
+		{name: "from issued to expired", prepare: plain(build.After("1h")), step: time.Hour, writes: 2,
+			end: func(key *v1alpha1.ApiKey) {
+				Expect(reason(key)).To(Equal(v1alpha1.ReasonExpired))
+				gone(key)
+			}},
+		{name: "to the withdrawal of the Secret", step: time.Minute, writes: 2,
+			prepare: plain(build.Secret(v1alpha1.ApiKeySecret{RevealFor: "1m"})),
+			end: func(key *v1alpha1.ApiKey) {
+				Expect(reason(key)).To(Equal(v1alpha1.ReasonIssued))
+				gone(key)
+			}},
+	}
+
+	for _, road := range roads {
+		for how, when := range map[harness.Fault]string{harness.LostRequest: "before", harness.LostAnswer: "after"} {
+			It(fmt.Sprintf("on the way %s leads to the same end (%s)", road.name, when), func() {
+				for n := 1; ; n++ {
+					clock := fakeClock()
+					o := options()
+					o.Clock = clock
+					key := road.prepare(namespace())
+					if road.step != 0 {
+						settle(controllers(o), key)
+						clock.Step(road.step)
+					}
+
+					network, dead := crash(n, how)
+					dying := o
+					dying.Network = network
+					c := controllers(dying)
+					for range 10 { // as often as it takes to get everything done, or to die
+						_, _ = c.Pass(ctx, key)
+					}
+					next := controllers(o)
+					for range 5 {
+						_, err := next.Pass(ctx, key)
+						Expect(err).NotTo(HaveOccurred())
+					}
+					road.end(reread(key))
+					if !*dead {
+						Expect(n).To(BeNumerically(">", road.writes), "each write had its crash")
+						return
+					}
+				}
+			})
+		}
+	}
+
+	It("never leaves a token that was not committed before its Secret existed", func() {
+		// Every Secret of this key that ever was, against the digest that stood in the status when it was created.
+		key := build.ApiKey(namespace(), "ordered")
+		create(key)
+		for n := 1; n <= 3; n++ {
+			network, _ := crash(n, harness.LostAnswer)
+			o := options()
+			o.Network = network
+			_, _ = controllers(o).Pass(ctx, key)
+			if secret := secretOf(key); exists(secret) {
+				Expect(digestOf(secret, key)).To(Equal(reread(key).Status.Hash))
+			}
+		}
+		settle(controllers(options()), key)
+		expectIssued(key)
+	})
+})
+
+var _ = Describe("The network between operator and API server", func() {
+	It("may lose any single answer of an issue, and nothing is doubled", func() {
+		ns := namespace()
+		for n := 1; n <= 3; n++ {
+			lost := 0
+			o := options()
+			o.Network = &harness.Network{Fault: func(r harness.Request) harness.Fault {
+				if r.Writes() {
+					if lost++; lost == n {
+						return harness.LostAnswer
+					}
+				}
+				return harness.None
+			}}
+			c := controllers(o)
+			key := build.ApiKey(ns, fmt.Sprintf("lossy-%d", n))
+			create(key)
+			Eventually(func(g Gomega) {
+				_, err := c.Pass(ctx, key)
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonIssued))
+			}).Should(Succeed())
+			expectIssued(key)
+		}
+		secrets := &corev1.SecretList{}
+		Expect(admin.List(ctx, secrets, inNamespace(ns))).To(Succeed())
+		Expect(secrets.Items).To(HaveLen(3))
+		for i := range secrets.Items {
+			Expect(metav1.GetControllerOf(&secrets.Items[i])).NotTo(BeNil())
+		}
+	})
+})

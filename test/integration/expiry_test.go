@@ -1,0 +1,278 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/test/build"
+	"github.com/apikey-operator/apikey-operator/test/harness"
+)
+
+var _ = Describe("Expiry", func() {
+	var (
+		clock *clocktesting.FakeClock
+		c     *harness.Controllers
+		ns    string
+	)
+	BeforeEach(func() {
+		clock = fakeClock()
+		o := options()
+		o.Clock = clock
+		c = controllers(o)
+		ns = namespace()
+	})
+	// pass runs both controllers once, as they would at this moment.
+	pass := func(key *v1alpha1.ApiKey) time.Duration {
+		GinkgoHelper()
+		result, err := c.Pass(ctx, key)
+		Expect(err).NotTo(HaveOccurred())
+		collect, err := c.Collect(ctx, key)
+		Expect(err).NotTo(HaveOccurred())
+		if result.RequeueAfter == 0 {
+			return collect.RequeueAfter
+		}
+		return result.RequeueAfter
+	}
+	issued := func(options ...build.Option) *v1alpha1.ApiKey {
+		GinkgoHelper()
+		key := build.ApiKey(ns, "timed", options...)
+		create(key)
+		settle(c, key)
+		return reread(key)
+	}
+
+	It("comes at the second of the deadline and not a nanosecond before", func() {
+		key := issued(build.After("10m"), build.TTL("1h"))
+		deadline := key.Status.ExpiresAt.Time
+		Expect(deadline).To(BeTemporally("==", clock.Now().Add(10*time.Minute)))
+
+		clock.SetTime(deadline.Add(-time.Nanosecond))
+		Expect(pass(key)).To(BeNumerically("<=", time.Millisecond), "looks again at the deadline")
+		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonIssued))
+		Expect(exists(secretOf(key))).To(BeTrue())
+
+		clock.SetTime(deadline)
+		wait := pass(key)
+		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
+		Expect(exists(secretOf(key))).To(BeFalse())
+		Expect(meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionStalled)).To(BeTrue())
+		Expect(wait).To(Equal(time.Hour), "collected when its ttl has passed")
+
+		clock.SetTime(deadline.Add(time.Hour - time.Nanosecond))
+		pass(key)
+		Expect(exists(key)).To(BeTrue())
+		clock.SetTime(deadline.Add(time.Hour))
+		pass(key)
+		Expect(exists(key)).To(BeFalse())
+	})
+
+	It("survives a restart during the wait, and a restart writes nothing", func() {
+		key := issued(build.After("10m"))
+		before := key.ResourceVersion
+		o := options()
+		o.Clock = clock
+		c = controllers(o)
+		clock.Step(5 * time.Minute)
+		Expect(pass(key)).To(Equal(3*time.Minute), "wakes when the last fifth begins")
+		Expect(reread(key).ResourceVersion).To(Equal(before))
+		clock.Step(5 * time.Minute)
+		pass(key)
+		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
+	})
+
+	It("is announced in the last fifth of a key's life", func() {
+		key := issued(build.After("10m"))
+		expiring := func() bool {
+			return meta.IsStatusConditionTrue(reread(key).Status.Conditions, v1alpha1.ConditionExpiring)
+		}
+		clock.Step(8*time.Minute - time.Nanosecond)
+		pass(key)
+		Expect(expiring()).To(BeFalse())
+		clock.Step(time.Nanosecond)
+		pass(key)
+		Expect(expiring()).To(BeTrue())
+		Expect(reason(key)).To(Equal(v1alpha1.ReasonIssued), "the key still works")
+		clock.Step(2 * time.Minute)
+		pass(key)
+		Expect(expiring()).To(BeFalse())
+	})
+
+	It("is for ever: a clock that is set back does not bring a key back", func() {
+		key := issued(build.After("10m"))
+		clock.Step(10 * time.Minute)
+		pass(key)
+		clock.Step(-20 * time.Minute)
+		pass(key)
+		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
+		Expect(exists(secretOf(key))).To(BeFalse())
+	})
+
+	It("of a moment in the past leaves no token, and the object for its ttl", func() {
+		key := build.ApiKey(ns, "past", build.At("2020-01-01T00:00:00Z"), build.TTL("1h"))
+		create(key)
+		pass(key)
+		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
+		Expect(key.Status.Hash).To(BeEmpty())
+		Expect(exists(secretOf(key))).To(BeFalse())
+		Expect(exists(key)).To(BeTrue(), "its owner gets to see why")
+		clock.Step(time.Hour)
+		pass(key)
+		Expect(exists(key)).To(BeFalse())
+	})
+
+	It("of a key that never got its Secret counts the ttl from when it was marked", func() {
+		key := build.ApiKey(ns, "blocked", build.After("10m"), build.TTL("1h"))
+		create(key)
+		foreign := secretOf(key)
+		create(foreign)
+		settle(c, key)
+		Expect(reason(key)).To(Equal(v1alpha1.ReasonSecretConflict))
+		clock.Step(48 * time.Hour) // nobody was at work
+		pass(key)
+		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
+		Expect(exists(key)).To(BeTrue(), "its owner gets to see why")
+		Expect(exists(foreign)).To(BeTrue(), "a foreign Secret is never touched")
+		clock.Step(time.Hour)
+		pass(key)
+		Expect(exists(key)).To(BeFalse())
+	})
+
+	It("with a ttl of zero takes the object at once", func() {
+		key := issued(build.After("10m"), build.TTL("0s"))
+		clock.Step(10 * time.Minute)
+		pass(key)
+		Expect(exists(key)).To(BeFalse())
+	})
+
+	It("leaves a foreign Secret that took the place of a claimed one", func() {
+		key := issued(build.After("10m"))
+		Expect(admin.Delete(ctx, secretOf(key))).To(Succeed())
+		theirs := secretOf(key)
+		create(theirs)
+		clock.Step(10 * time.Minute)
+		pass(key)
+		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
+		Expect(exists(theirs)).To(BeTrue())
+	})
+
+	DescribeTable("leaves a tombstone where the object would come back",
+		func(mark build.Option) {
+			key := issued(build.After("10m"), build.TTL("0s"), mark)
+			clock.Step(10 * time.Minute)
+			pass(key)
+			clock.Step(365 * 24 * time.Hour)
+			Expect(pass(key)).To(BeZero(), "nothing is left to be done")
+			Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
+			Expect(exists(secretOf(key))).To(BeFalse())
+			ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
+			Expect(ready.Message).To(ContainSubstring("this object is kept, since"))
+		},
+		Entry("Argo CD", build.Annotation("argocd.argoproj.io/tracking-id", "app:apikey-operator.io/ApiKey:ns/timed")),
+		Entry("Flux", build.Label("kustomize.toolkit.fluxcd.io/name", "keys")),
+		Entry("a person", build.Annotation("apikey-operator.io/keep", "true")),
+	)
+
+	It("collects a tombstone once its mark is gone", func() {
+		key := issued(build.After("10m"), build.TTL("0s"), build.Label("kustomize.toolkit.fluxcd.io/name", "keys"))
+		clock.Step(10 * time.Minute)
+		pass(key)
+		reread(key).Labels = nil
+		Expect(admin.Update(ctx, key)).To(Succeed())
+		pass(key)
+		Expect(exists(key)).To(BeFalse())
+	})
+
+	It("withdraws the Secret after revealFor, once, and the key lives on", func() {
+		key := issued(build.Never(), build.Secret(v1alpha1.ApiKeySecret{RevealFor: "15m"}))
+		clock.Step(15*time.Minute - time.Nanosecond)
+		pass(key)
+		Expect(exists(secretOf(key))).To(BeTrue())
+		clock.Step(time.Nanosecond)
+		pass(key)
+		Expect(exists(secretOf(key))).To(BeFalse())
+		expectReady := func() {
+			Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonIssued))
+			Expect(key.Status.SecretDeletedAt.Time).To(BeTemporally("==", clock.Now()))
+		}
+		expectReady()
+		create(secretOf(key)) // whatever comes under that name later is not looked at
+		pass(key)
+		expectReady()
+		Expect(exists(secretOf(key))).To(BeTrue())
+	})
+
+	Describe("with a clock that is off", func() {
+		var skew time.Duration
+		var failure error
+		BeforeEach(func() {
+			skew, failure = 0, nil
+			o := options()
+			o.Clock = clock
+			o.Skew = func(context.Context) (time.Duration, error) { return skew, failure }
+			c = controllers(o)
+		})
+		skewed := func(key *v1alpha1.ApiKey) *metav1.Condition {
+			return meta.FindStatusCondition(reread(key).Status.Conditions, v1alpha1.ConditionClockSkewed)
+		}
+
+		It("expires and deletes nothing until it is right again, and says so", func() {
+			key := issued(build.After("1h"), build.TTL("0s"))
+			skew = 24 * time.Hour
+			clock.Step(24 * time.Hour)
+			Expect(pass(key)).To(Equal(time.Minute))
+			Expect(skewed(key)).To(HaveField("Message", ContainSubstring("24h0m0s ahead of")))
+			Expect(reason(key)).To(Equal(v1alpha1.ReasonIssued))
+			Expect(exists(secretOf(key))).To(BeTrue())
+
+			skew = 0
+			clock.Step(-24 * time.Hour)
+			pass(key)
+			Expect(skewed(key)).To(BeNil())
+			expectIssued(key)
+		})
+
+		It("deletes no expired object", func() {
+			key := issued(build.After("1h"), build.TTL("1h"))
+			clock.Step(time.Hour)
+			pass(key)
+			Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
+			skew = 5*time.Minute + time.Second
+			clock.Step(time.Hour)
+			pass(key)
+			Expect(exists(key)).To(BeTrue())
+			Expect(skewed(key)).NotTo(BeNil())
+			skew = 5 * time.Minute
+			pass(key)
+			Expect(exists(key)).To(BeFalse())
+		})
+
+		It("fixes no deadline, but issues a key that has none", func() {
+			skew = -time.Hour
+			timed, timeless := build.ApiKey(ns, "timed"), build.ApiKey(ns, "timeless", build.Never())
+			create(timed)
+			create(timeless)
+			pass(timed)
+			pass(timeless)
+			Expect(skewed(timed)).To(HaveField("Message", ContainSubstring("1h0m0s behind")))
+			Expect(timed.Status.Hash).To(BeEmpty())
+			expectIssued(timeless)
+		})
+
+		It("that can't be compared is no licence either", func() {
+			key := issued(build.After("1h"), build.TTL("0s"))
+			failure = errors.New("no answer")
+			clock.Step(time.Hour)
+			_, err := c.Pass(ctx, key)
+			Expect(err).To(MatchError(failure))
+			expectIssued(key)
+		})
+	})
+})

@@ -1,0 +1,152 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/test/build"
+)
+
+var _ = Describe("The schema of an ApiKey", func() {
+	dryRun := func(key *v1alpha1.ApiKey) error {
+		return admin.Create(ctx, key, client.DryRunAll)
+	}
+	many := func(n int, format string) []string {
+		texts := make([]string, n)
+		for i := range texts {
+			texts[i] = fmt.Sprintf(format, i)
+		}
+		return texts
+	}
+
+	DescribeTable("accepts",
+		func(option build.Option) {
+			Expect(dryRun(build.ApiKey("default", "accepted", option))).To(Succeed())
+		},
+		Entry("never", build.Never()),
+		Entry("a moment with an offset and a fraction", build.At("2030-12-31T23:59:59.5+01:00")),
+		Entry("a moment in the past", build.At("2001-01-01T00:00:00Z")),
+		Entry("256 roles", build.Roles(many(256, "org.role-%d")...)),
+		Entry("a role of 253 characters", build.Roles(strings.Repeat("a.", 126)+"a")),
+		Entry("64 networks", build.CIDRs(many(64, "10.%d.0.0/16")...)),
+		Entry("every address, and one", build.CIDRs("0.0.0.0/0", "::/0", "192.0.2.1/32", "2001:db8::1/128")),
+		Entry("a ttl of zero", build.TTL("0s")),
+		Entry("a Secret's name, key and time", build.Secret(v1alpha1.ApiKeySecret{Name: "a.b", Key: "API_KEY.txt", RevealFor: "15m"})),
+	)
+
+	DescribeTable("refuses, naming the field and what would be right",
+		func(option build.Option, field, cure string) {
+			err := dryRun(build.ApiKey("default", "refused", option))
+			Expect(err).To(MatchError(And(ContainSubstring(field+": "), ContainSubstring(cure))))
+		},
+		Entry("no roles", build.Roles(), "spec.roles", "Required value"),
+		Entry("257 roles", build.Roles(many(257, "r%d")...), "spec.roles", "at most 256"),
+		Entry("a role twice", build.Roles("a", "a"), "spec.roles[1]", `Duplicate value: "a"`),
+		Entry("a role in upper case", build.Roles("Admin"), "spec.roles[0]", `"Admin": must be a DNS subdomain: lower-case`),
+		Entry("a role with a wildcard", build.Roles("org.*"), "spec.roles[0]", "must be a DNS subdomain"),
+		Entry("an empty role", build.Roles(""), "spec.roles[0]", "at least 1"),
+		Entry("no expiry", build.After(""), "spec.expiry", "one of after, at and never must be set, such as after: 90d"),
+		Entry("two expiries", func(key *v1alpha1.ApiKey) { key.Spec.Expiry.At = "2030-01-01T00:00:00Z" },
+			"spec.expiry", "only one of after, at and never may be set; this has after at"),
+		Entry("never: false", func(key *v1alpha1.ApiKey) { key.Spec.Expiry = v1alpha1.ApiKeyExpiry{Never: new(bool)} },
+			"spec.expiry.never", "never can only be true"),
+		Entry("a life of zero", build.After("0d0s"), "spec.expiry.after", "must be more than zero"),
+		Entry("a life of more than ten years", build.After("3650d1s"), "spec.expiry.after", "at most 3650d"),
+		Entry("a date without a time", build.At("2030-01-01"), "spec.expiry.at", `"2030-01-01": must be a moment in RFC 3339`),
+		Entry("a time without an offset", build.At("2030-01-01T00:00:00"), "spec.expiry.at", "such as 2027-01-31T00:00:00Z"),
+		Entry("a day that does not exist", build.At("2030-02-30T00:00:00Z"), "spec.expiry.at", "RFC 3339"),
+		Entry("an hour that does not exist", build.At("2030-02-03T24:00:00Z"), "spec.expiry.at", "RFC 3339"),
+		Entry("the zero time, which JSON can't carry", build.At("0001-01-01T00:00:00Z"), "spec.expiry.at", "the years 2000 to 9998"),
+		Entry("a year that UTC could push past 9999", build.At("9999-12-31T23:59:59-23:59"), "spec.expiry.at", "the years 2000 to 9998"),
+		Entry("host bits", build.CIDRs("10.0.0.1/8"), "spec.cidrs[0]", "10.0.0.1/8 has host bits; the network is 10.0.0.0/8"),
+		Entry("IPv6 host bits", build.CIDRs("2001:db8::1/32"), "spec.cidrs[0]", "the network is 2001:db8::/32"),
+		Entry("IPv4 mapped into IPv6", build.CIDRs("::ffff:10.0.0.0/104"), "spec.cidrs[0]", "is written as IPv4"),
+		Entry("an address for a network", build.CIDRs("10.0.0.1"), "spec.cidrs[0]", "such as 10.20.0.0/16"),
+		Entry("a prefix too long", build.CIDRs("10.0.0.0/33"), "spec.cidrs[0]", "such as 10.20.0.0/16"),
+		Entry("a network twice", build.CIDRs("10.0.0.0/8", "10.0.0.0/8"), "spec.cidrs[1]", "Duplicate value"),
+		Entry("65 networks", build.CIDRs(many(65, "10.%d.0.0/16")...), "spec.cidrs", "at most 64"),
+		Entry("a ttl in weeks", build.TTL("1w"), "spec.ttlAfterExpired", "such as 90d or 12h30m"),
+		Entry("a Secret's name", build.Secret(v1alpha1.ApiKeySecret{Name: "My_Secret"}), "spec.secret.name", "must be a DNS subdomain"),
+		Entry("a Secret's key", build.Secret(v1alpha1.ApiKeySecret{Key: "../x"}), "spec.secret.key", "must be a file name"),
+		Entry("a reveal of zero", build.Secret(v1alpha1.ApiKeySecret{RevealFor: "0s"}), "spec.secret.revealFor", "more than zero"),
+		Entry("a display name too long", func(key *v1alpha1.ApiKey) { key.Spec.DisplayName = strings.Repeat("é", 257) },
+			"spec.displayName", "256"),
+	)
+
+	It("agrees with the operator's own parser on every duration", func() {
+		for _, text := range []string{
+			"1s", "90d", "12h30m", "1d2h3m4s", "0s", "00d", "3650d", "3650d1s", "3651d", "87600h", "87601h", "315360000s", "315360001s",
+			"999999999s", "999999999d", "1000000000s", "1.5h", "-1s", "+1s", " 1s", "1s ", "1 s", "1h1d", "1m1m", "d", "90", "1w", "1D",
+			"1ms", "1h30", "٣d",
+		} {
+			_, parserErr := expiry.ParseDuration(text)
+			schemaErr := dryRun(build.ApiKey("default", "duration", build.TTL(v1alpha1.Duration(text))))
+			Expect(schemaErr == nil).To(Equal(parserErr == nil), "%q: the schema says %v, the parser %v", text, schemaErr, parserErr)
+		}
+	})
+
+	It("agrees with the operator's own parser on every moment that it accepts", func() {
+		for _, text := range []string{
+			"2030-01-01T00:00:00Z", "2030-01-01T00:00:00.123456789Z", "2030-01-01T00:00:00+23:59", "2000-01-01T00:00:00Z",
+			"9998-12-31T23:59:59-23:59", "2028-02-29T12:00:00Z",
+		} {
+			Expect(dryRun(build.ApiKey("default", "moment", build.At(text)))).To(Succeed(), text)
+			_, err := expiry.ParseMoment(text)
+			Expect(err).NotTo(HaveOccurred(), text)
+		}
+		for _, text := range []string{
+			"2029-02-29T12:00:00Z", "2030-01-01T00:00:60Z", "2030-01-01t00:00:00z", "2030-01-01 00:00:00Z", "2030-01-01T00:00:00+24:00",
+			"2030-1-1T00:00:00Z", "2030-01-01T00:00:00,5Z", "1893456000", "now",
+		} {
+			Expect(dryRun(build.ApiKey("default", "moment", build.At(text)))).NotTo(Succeed(), text)
+		}
+	})
+
+	It("refuses an edit of any part of the spec, and says what to do instead", func() {
+		key := build.ApiKey(namespace(), "edited", build.CIDRs("10.0.0.0/8"))
+		create(key)
+		patch := func(body string) error {
+			return admin.Patch(ctx, key.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(body)))
+		}
+		const cure = "delete it, which revokes its token, and create a new one"
+		for body, changed := range map[string]string{
+			`{"spec":{"roles":["org.admin"]}}`:                "(changed: spec.roles)",
+			`{"spec":{"cidrs":null}}`:                         "(changed: spec.cidrs)",
+			`{"spec":{"displayName":"x"}}`:                    "(changed: spec.displayName)",
+			`{"spec":{"secret":{"name":"x"}}}`:                "(changed: spec.secret)",
+			`{"spec":{"ttlAfterExpired":"1d"}}`:               "(changed: spec.ttlAfterExpired)",
+			`{"spec":{"expiry":{"after":"91d"}}}`:             "(changed: spec.expiry)",
+			`{"spec":{"roles":["x"],"cidrs":["10.0.0.0/9"]}}`: "(changed: spec.roles spec.cidrs)",
+		} {
+			Expect(patch(body)).To(MatchError(And(ContainSubstring("spec: "), ContainSubstring(changed), ContainSubstring(cure))), body)
+		}
+		Expect(patch(`{"spec":null}`)).To(MatchError(ContainSubstring("spec: Required value")))
+		Expect(patch(`{"metadata":{"labels":{"team":"a"}}}`)).To(Succeed(), "labels are not the spec")
+	})
+
+	It("lets nobody move a deadline or replace the digest of an issued key", func() {
+		c := controllers(options())
+		key := build.ApiKey(namespace(), "fixed")
+		create(key)
+		settle(c, key)
+		tamper := func(change func(*v1alpha1.ApiKeyStatus)) error {
+			changed := reread(key.DeepCopy())
+			change(&changed.Status)
+			return admin.Status().Update(ctx, changed)
+		}
+		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.ExpiresAt = nil })).To(MatchError(ContainSubstring("expiresAt is fixed")))
+		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.ExpiresAt = &metav1.Time{Time: s.ExpiresAt.AddDate(1, 0, 0)} })).
+			To(MatchError(ContainSubstring("expiresAt is fixed")))
+		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.Hash = "sha256:" + strings.Repeat("0", 64) })).
+			To(MatchError(ContainSubstring("never change once the token is issued")))
+		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.IssuedAt = nil })).To(MatchError(ContainSubstring("never change")))
+	})
+})

@@ -1,0 +1,167 @@
+// Package integration holds the operator against a real API server, a real garbage collector and real RBAC.
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	clocktesting "k8s.io/utils/clock/testing"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/test/harness"
+)
+
+// Generous, since the machine may be busy: what is awaited mostly takes milliseconds.
+const patience = 60 * time.Second
+
+var (
+	ctx     context.Context
+	plane   *controlplane.ControlPlane
+	admin   client.Client
+	asSelf  *rest.Config // the operator's service account
+	witness *harness.Witness
+
+	namespaces atomic.Int64
+)
+
+func TestIntegration(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "ApiKeys on a real control plane")
+}
+
+var _ = BeforeSuite(func() {
+	SetDefaultEventuallyTimeout(patience)
+	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	var cancel context.CancelFunc
+	ctx, cancel = context.WithCancel(context.Background())
+	DeferCleanup(cancel)
+
+	var err error
+	plane, err = controlplane.Start(ctx, controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS")})
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() error { return plane.Stop() })
+	Expect(plane.Install(ctx)).To(Succeed())
+	admin, err = client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
+	Expect(err).NotTo(HaveOccurred())
+	asSelf, err = plane.As(ctx, controlplane.Namespace, controlplane.ServiceAccount)
+	Expect(err).NotTo(HaveOccurred())
+	witness, err = harness.NewWitness(ctx, plane.Admin)
+	Expect(err).NotTo(HaveOccurred())
+	ctrl.SetLogger(witness.Logger())
+	klog.SetLogger(witness.Logger())
+})
+
+// What all specs together must not have done.
+var _ = AfterSuite(func() {
+	if witness == nil {
+		return
+	}
+	defer witness.Stop()
+	// A guard against a witness that looks away. A single focused spec may well see little.
+	if !CurrentSpecReport().Failed() && len(os.Getenv("FOCUSED")) == 0 {
+		Expect(witness.Statuses()).To(BeNumerically(">", 100))
+		Expect(witness.Tokens()).To(BeNumerically(">", 100))
+	}
+	Expect(witness.Violations()).To(BeEmpty(), "breaches of the status contract")
+	Expect(witness.Leaks(ctx, admin)).To(BeEmpty(), "tokens outside of Secrets")
+})
+
+func namespace() string {
+	GinkgoHelper()
+	name := fmt.Sprintf("test-%d", namespaces.Add(1))
+	Expect(admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})).To(Succeed())
+	return name
+}
+
+// options are those of controllers that run as the operator's service account.
+func options() harness.Options {
+	return harness.Options{Config: asSelf, Witness: witness}
+}
+
+func controllers(o harness.Options) *harness.Controllers {
+	GinkgoHelper()
+	c, err := harness.NewControllers(o)
+	Expect(err).NotTo(HaveOccurred())
+	return c
+}
+
+func create(object client.Object) {
+	GinkgoHelper()
+	Expect(admin.Create(ctx, object)).To(Succeed())
+}
+
+func reread[T client.Object](object T) T {
+	GinkgoHelper()
+	Expect(admin.Get(ctx, client.ObjectKeyFromObject(object), object)).To(Succeed())
+	return object
+}
+
+func exists(object client.Object) bool {
+	GinkgoHelper()
+	err := admin.Get(ctx, client.ObjectKeyFromObject(object), object)
+	Expect(client.IgnoreNotFound(err)).To(Succeed())
+	return !apierrors.IsNotFound(err)
+}
+
+func secretOf(key *v1alpha1.ApiKey) *corev1.Secret {
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.SecretName()}}
+}
+
+func reason(key *v1alpha1.ApiKey) v1alpha1.Reason {
+	if ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
+		return v1alpha1.Reason(ready.Reason)
+	}
+	return ""
+}
+
+// settle drives passes over a key until one has nothing more to do at once.
+func settle(c *harness.Controllers, key *v1alpha1.ApiKey) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		_, err := c.Pass(ctx, key)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(admin.Get(ctx, client.ObjectKeyFromObject(key), key)).To(Succeed())
+		g.Expect(reason(key)).NotTo(BeElementOf(v1alpha1.Reason(""), v1alpha1.ReasonIssuing))
+	}).Should(Succeed())
+}
+
+// expectIssued is the end state of every road to a token: one Secret, of the right form, whose token hashes to status.hash. It compares
+// digests, so that a failure prints no token.
+func expectIssued(key *v1alpha1.ApiKey) {
+	GinkgoHelper()
+	reread(key)
+	Expect(reason(key)).To(Equal(v1alpha1.ReasonIssued))
+	Expect(meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionReady)).To(BeTrue())
+	secret := reread(secretOf(key))
+	Expect(metav1.IsControlledBy(secret, key)).To(BeTrue(), "the Secret is the key's own")
+	Expect(secret.Data).To(HaveLen(1))
+	Expect(digestOf(secret, key)).To(Equal(key.Status.Hash))
+}
+
+func digestOf(secret *corev1.Secret, key *v1alpha1.ApiKey) string {
+	GinkgoHelper()
+	found, err := token.Parse(string(secret.Data[key.SecretKey()]))
+	Expect(err).NotTo(HaveOccurred())
+	return found.Digest()
+}
+
+// fakeClock starts at the next whole second, so that a test can say to the nanosecond what it is about.
+func fakeClock() *clocktesting.FakeClock {
+	return clocktesting.NewFakeClock(time.Now().UTC().Truncate(time.Second).Add(time.Second))
+}

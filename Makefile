@@ -53,7 +53,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (default 10s).
 
 .PHONY: bench
 bench: kube build ## Measure issuing against a bare loop of the same writes, and print a table.
-	go run ./test/bench
+	go build -o bin/bench ./test/bench && exec bin/bench
 
 ##@ Change
 

@@ -39,7 +39,7 @@ type ApiKey struct {
 	// delete the ApiKey and create a new one.
 	// +required
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",messageExpression="'an ApiKey can not be edited (changed:' + (has(self.displayName) != has(oldSelf.displayName) || has(self.displayName) && self.displayName != oldSelf.displayName ? ' spec.displayName' : '') + (self.roles != oldSelf.roles ? ' spec.roles' : '') + (self.expiry != oldSelf.expiry ? ' spec.expiry' : '') + (has(self.cidrs) != has(oldSelf.cidrs) || has(self.cidrs) && self.cidrs != oldSelf.cidrs ? ' spec.cidrs' : '') + (has(self.secret) != has(oldSelf.secret) || has(self.secret) && self.secret != oldSelf.secret ? ' spec.secret' : '') + (has(self.ttlAfterExpired) != has(oldSelf.ttlAfterExpired) || has(self.ttlAfterExpired) && self.ttlAfterExpired != oldSelf.ttlAfterExpired ? ' spec.ttlAfterExpired' : '') + '); delete it, which revokes its token, and create a new one'"
-	Spec ApiKeySpec `json:"spec"`
+	Spec ApiKeySpec `json:"spec,omitzero"`
 
 	// status is what the operator has done. Nobody else writes it.
 	// +optional
@@ -67,12 +67,12 @@ type ApiKeySpec struct {
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=253
 	// +kubebuilder:validation:items:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="must be a DNS subdomain: lower-case letters, digits, - and ., such as org.permission.customer.read"
-	Roles []string `json:"roles"`
+	Roles []string `json:"roles,omitempty"`
 
 	// expiry says when the key expires: exactly one of after, at and never.
 	// +required
 	// +kubebuilder:validation:XValidation:rule="[has(self.after), has(self.at), has(self.never)].filter(x, x).size() == 1",messageExpression="has(self.after) || has(self.at) || has(self.never) ? 'only one of after, at and never may be set; this has' + (has(self.after) ? ' after' : '') + (has(self.at) ? ' at' : '') + (has(self.never) ? ' never' : '') : 'one of after, at and never must be set, such as after: 90d'"
-	Expiry ApiKeyExpiry `json:"expiry"`
+	Expiry ApiKeyExpiry `json:"expiry,omitzero"`
 
 	// cidrs are the networks that the key may be used from: at most 64, IPv4
 	// or IPv6, such as 10.20.0.0/16 or 2001:db8::/32, without host bits.
@@ -134,8 +134,8 @@ type ApiKeyExpiry struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[2-9][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$') && self < '9999' && !format.datetime().validate(self).hasValue()",message="must be a moment in RFC 3339, of the years 2000 to 9998, such as 2027-01-31T00:00:00Z or 2027-01-31T00:00:00+01:00"
 	At string `json:"at,omitempty"`
 
-	// never, always true where it is present, says that the key does not
-	// expire.
+	// never says that the key does not expire; always true where it is
+	// present.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self",message="never can only be true; for a key that expires leave it out and set after or at"
 	Never *bool `json:"never,omitempty"`

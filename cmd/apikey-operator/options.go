@@ -141,6 +141,17 @@ func (o *options) validate() error {
 		wrong("leader-elect-renew-deadline", o.renewDeadline, fmt.Sprintf(
 			"want more than 1.2 times --leader-elect-retry-period, %s, which must be more than zero", o.retryPeriod))
 	}
+	o.validateListeners(wrong)
+	if o.logLevel < 0 || o.logLevel > 10 {
+		wrong("log-level", o.logLevel, "want 0 to 10")
+	}
+	if formats := []string{formatJSON, formatConsole}; !slices.Contains(formats, o.logFormat) {
+		wrong("log-format", o.logFormat, "want "+strings.Join(formats, " or "))
+	}
+	return errors.Join(errs...)
+}
+
+func (o *options) validateListeners(wrong func(flag string, value any, want string)) {
 	for flag, address := range map[string]string{"metrics-bind-address": o.metricsAddress, "health-probe-bind-address": o.probeAddress} {
 		if address == off {
 			continue
@@ -152,13 +163,6 @@ func (o *options) validate() error {
 	if o.metricsCertDir != "" && o.metricsAddress == off {
 		wrong("metrics-cert-dir", o.metricsCertDir, "has no meaning with --metrics-bind-address=0")
 	}
-	if o.logLevel < 0 || o.logLevel > 10 {
-		wrong("log-level", o.logLevel, "want 0 to 10")
-	}
-	if formats := []string{formatJSON, formatConsole}; !slices.Contains(formats, o.logFormat) {
-		wrong("log-format", o.logFormat, "want "+strings.Join(formats, " or "))
-	}
-	return errors.Join(errs...)
 }
 
 func (o *options) logger(w io.Writer) logr.Logger {
@@ -167,5 +171,6 @@ func (o *options) logger(w io.Writer) logr.Logger {
 		encoder = ctrlzap.ConsoleEncoder()
 	}
 	// logr's levels are zap's, negated.
-	return ctrlzap.New(ctrlzap.WriteTo(w), encoder, ctrlzap.Level(zapcore.Level(-o.logLevel)))
+	level := zapcore.Level(-o.logLevel) //nolint:gosec // validated to be 0 to 10
+	return ctrlzap.New(ctrlzap.WriteTo(w), encoder, ctrlzap.Level(level))
 }

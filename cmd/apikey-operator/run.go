@@ -185,7 +185,9 @@ func addProbes(mgr ctrl.Manager, readyURL string) error {
 		if err != nil {
 			return fmt.Errorf("the API server does not answer: %w", err)
 		}
-		defer response.Body.Close()
+		if err := response.Body.Close(); err != nil {
+			return err
+		}
 		if response.StatusCode != http.StatusOK {
 			return fmt.Errorf("the API server answers %s", response.Status)
 		}

@@ -145,6 +145,7 @@ func (r *Reconciler) tell(s *scope, before *v1alpha1.ApiKey, f finding) {
 				r.Metrics.expiryLateness.Observe(r.Clock.Since(s.key.Status.ExpiresAt.Time).Seconds())
 			}
 			r.event(s, corev1.EventTypeNormal, f.reason, "Expire", f.message)
+		default: // Issuing is on the way to one of the others
 		}
 	}
 	if f.secretWithdrawn {

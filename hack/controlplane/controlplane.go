@@ -43,7 +43,7 @@ type ControlPlane struct {
 
 	plane      *envtest.ControlPlane
 	controller *exec.Cmd
-	exited     chan error
+	exited     chan struct{} // closed once the controller manager has
 	dir        string
 	logs       []io.Closer
 }
@@ -55,7 +55,7 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &ControlPlane{Root: root, exited: make(chan error, 1)}
+	c := &ControlPlane{Root: root, exited: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Stop())
@@ -80,7 +80,8 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 	server := c.plane.GetAPIServer()
 	server.Path = c.binary("kube-apiserver")
 	server.StartTimeout, server.StopTimeout = time.Minute, time.Minute
-	if server.Err, err = c.log(options.Logs, "kube-apiserver.log"); err != nil {
+	server.Err, err = c.log(options.Logs, "kube-apiserver.log")
+	if err != nil {
 		return nil, err
 	}
 	server.Configure().
@@ -108,7 +109,7 @@ func (c *ControlPlane) Stop() error {
 	if c.controller != nil {
 		errs = append(errs, c.controller.Process.Signal(syscall.SIGTERM))
 		select {
-		case <-c.exited: // it exits with a failure when it is told to stop
+		case <-c.exited:
 		case <-time.After(20 * time.Second):
 			errs = append(errs, c.controller.Process.Kill())
 			<-c.exited
@@ -188,7 +189,10 @@ func (c *ControlPlane) startControllerManager(ctx context.Context, logs string) 
 		c.controller = nil
 		return fmt.Errorf("start kube-controller-manager: %w", err)
 	}
-	go func() { c.exited <- c.controller.Wait() }()
+	go func() {
+		_ = c.controller.Wait() // it exits with a failure when it is told to stop
+		close(c.exited)
+	}()
 	return c.waitForControllers(ctx)
 }
 
@@ -205,9 +209,8 @@ func (c *ControlPlane) waitForControllers(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case err := <-c.exited:
-			c.exited <- err
-			return fmt.Errorf("kube-controller-manager stopped: %w", err)
+		case <-c.exited:
+			return errors.New("kube-controller-manager stopped before it was at work; its log says why")
 		case <-ctx.Done():
 			return fmt.Errorf("kube-controller-manager is not at work: %w", ctx.Err())
 		case <-time.After(100 * time.Millisecond):
@@ -260,12 +263,11 @@ func freePort() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer listener.Close()
 	address, ok := listener.Addr().(*net.TCPAddr)
 	if !ok {
 		return 0, fmt.Errorf("no TCP address: %v", listener.Addr())
 	}
-	return address.Port, nil
+	return address.Port, listener.Close()
 }
 
 // repositoryRoot is the nearest folder upwards that holds the product's PROJECT file.

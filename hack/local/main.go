@@ -66,7 +66,7 @@ func withCluster(ctx context.Context, scene func(context.Context, *local) error)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer func() { err = errors.Join(err, log.Close()) }()
 	operator, err := plane.StartOperator(ctx, log)
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ package harness
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -163,7 +162,7 @@ func (m *Manager) Stop() error {
 	case err := <-m.exited:
 		return err
 	case <-time.After(time.Minute):
-		return fmt.Errorf("the manager did not stop within a minute")
+		return errors.New("the manager did not stop within a minute")
 	}
 }
 

@@ -44,8 +44,9 @@ const (
 	LostRequest
 	// LostAnswer lets it through and loses the answer.
 	LostAnswer
-	// TooManyRequests and Conflict are answers of the server's.
+	// TooManyRequests is the server's answer under load.
 	TooManyRequests
+	// Conflict is the server's answer to one who was overtaken.
 	Conflict
 )
 

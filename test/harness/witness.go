@@ -172,7 +172,7 @@ func (w *Witness) Recorder() events.EventRecorder { return recorder{w} }
 type recorder struct{ w *Witness }
 
 func (r recorder) Eventf(_, _ runtime.Object, eventType, reason, action, note string, args ...any) {
-	fmt.Fprintf(r.w, "event %s %s %s %s\n", eventType, reason, action, fmt.Sprintf(note, args...))
+	_, _ = fmt.Fprintf(r.w, "event %s %s %s %s\n", eventType, reason, action, fmt.Sprintf(note, args...))
 }
 
 // Statuses is how many statuses were seen, and Violations what was wrong with them.

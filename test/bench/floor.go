@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/test/harness"
+)
+
+// floor does the three writes of an issue and nothing else: no watch, no cache, no queue, no events, no decision. It is told of each
+// key by its creator, and runs as the operator's service account at the operator's own concurrency.
+type floor struct {
+	secrets kubernetes.Interface
+	keys    *rest.RESTClient
+	work    chan *v1alpha1.ApiKey
+	group   sync.WaitGroup
+	mu      sync.Mutex
+	failure error
+}
+
+func newFloor(ctx context.Context, plane *controlplane.ControlPlane, workers int) (*floor, error) {
+	config, err := plane.As(ctx, controlplane.Namespace, controlplane.ServiceAccount)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1
+	secrets, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	config.GroupVersion = &v1alpha1.GroupVersion
+	config.APIPath = "/apis"
+	config.NegotiatedSerializer = serializer.NewCodecFactory(harness.Scheme()).WithoutConversion()
+	keys, err := rest.RESTClientFor(config)
+	if err != nil {
+		return nil, err
+	}
+	f := &floor{secrets: secrets, keys: keys, work: make(chan *v1alpha1.ApiKey, 1<<16)}
+	for range workers {
+		f.group.Go(func() {
+			for key := range f.work {
+				if err := f.threeWrites(ctx, key); err != nil {
+					f.mu.Lock()
+					f.failure = errors.Join(f.failure, err)
+					f.mu.Unlock()
+				}
+			}
+		})
+	}
+	return f, nil
+}
+
+func (f *floor) issue(key *v1alpha1.ApiKey) { f.work <- key }
+
+func (f *floor) stop() {
+	close(f.work)
+	f.group.Wait()
+}
+
+func (f *floor) err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.failure
+}
+
+func (f *floor) threeWrites(ctx context.Context, key *v1alpha1.ApiKey) error {
+	minted := token.Mint(token.DefaultPrefix)
+	now := metav1.NewTime(time.Now().Truncate(time.Second))
+	status := v1alpha1.ApiKeyStatus{
+		ObservedGeneration: key.Generation, Hash: minted.Digest(), TokenHint: minted.Hint(), SecretName: key.Name,
+		ExpiresAt: ptr.To(metav1.NewTime(now.AddDate(0, 0, 90))), Expires: now.AddDate(0, 0, 90).UTC().Format(time.RFC3339),
+		Conditions: []metav1.Condition{{
+			Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: string(v1alpha1.ReasonIssuing),
+			Message: "delivering the token", ObservedGeneration: key.Generation, LastTransitionTime: now,
+		}},
+	}
+	committed, err := f.patchStatus(ctx, key, status)
+	if err != nil {
+		return err
+	}
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: key.Namespace, Name: key.Name, Labels: map[string]string{"app.kubernetes.io/managed-by": "apikey-operator"},
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: v1alpha1.GroupVersion.String(), Kind: "ApiKey", Name: key.Name, UID: key.UID, Controller: ptr.To(true),
+			}},
+		},
+		Type: v1alpha1.SecretType, Immutable: ptr.To(true), Data: map[string][]byte{"token": []byte(minted.Reveal())},
+	}
+	if _, err := f.secrets.CoreV1().Secrets(key.Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	status.IssuedAt = &now
+	status.Conditions[0].Status, status.Conditions[0].Reason = metav1.ConditionTrue, string(v1alpha1.ReasonIssued)
+	_, err = f.patchStatus(ctx, committed, status)
+	return err
+}
+
+func (f *floor) patchStatus(ctx context.Context, key *v1alpha1.ApiKey, status v1alpha1.ApiKeyStatus) (*v1alpha1.ApiKey, error) {
+	body, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"resourceVersion": key.ResourceVersion}, "status": status,
+	})
+	if err != nil {
+		return nil, err
+	}
+	answer := &v1alpha1.ApiKey{}
+	return answer, f.keys.Patch(types.MergePatchType).Namespace(key.Namespace).Resource("apikeys").Name(key.Name).
+		SubResource("status").Body(body).Do(ctx).Into(answer)
+}

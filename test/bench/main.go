@@ -1,0 +1,181 @@
+// Command bench measures how fast keys are issued, against a floor that does nothing but the same writes, and prints the table of
+// docs/performance.md. It is what `make bench` runs.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+)
+
+// workers is the operator's default, and so the floor's.
+const workers = 16
+
+func main() {
+	keys := flag.Int("keys", 2000, "keys in each timed run")
+	fleet := flag.Int("fleet", 10000, "keys for memory and restart")
+	rounds := flag.Int("rounds", 3, "timed runs of each kind; the median counts")
+	flag.Parse()
+	log.SetLogger(logr.Discard())
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := bench(ctx, *keys, *fleet, *rounds); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func bench(ctx context.Context, keys, fleet, rounds int) error {
+	fmt.Printf("%s, %d cores; %d keys a run, median of %d rounds, each run on a fresh control plane of the same machine\n\n",
+		runtime.Version(), runtime.NumCPU(), keys, rounds)
+	fmt.Println("| concurrent creates | issuer | keys/s | of the floor | p50 | p99 |")
+	fmt.Println("|---|---|---|---|---|---|")
+	var requests []string
+	for _, concurrency := range []int{1, 16} {
+		runs := map[string][]result{}
+		for round := range rounds {
+			// In turns, so that what changes on the machine meanwhile meets both.
+			kinds := []string{"floor", "operator"}
+			if round%2 == 1 {
+				slices.Reverse(kinds)
+			}
+			for _, kind := range kinds {
+				r, err := timedRun(ctx, kind, concurrency, keys)
+				if err != nil {
+					return fmt.Errorf("%s at %d: %w", kind, concurrency, err)
+				}
+				runs[kind] = append(runs[kind], r)
+			}
+		}
+		floor, operator := median(runs["floor"]), median(runs["operator"])
+		for _, line := range []struct {
+			name string
+			r    result
+		}{{"three writes and nothing else", floor}, {"apikey-operator", operator}} {
+			fmt.Printf("| %d | %s | %.0f | %.2f | %s | %s |\n", concurrency, line.name, line.r.rate, line.r.rate/floor.rate,
+				line.r.p50.Round(100*time.Microsecond), line.r.p99.Round(100*time.Microsecond))
+		}
+		requests = operator.requests
+	}
+	fmt.Println("\nAPI requests a key, as the API server counts them (the creates of the ApiKeys themselves left out):")
+	fmt.Println()
+	for _, line := range requests {
+		fmt.Println("- " + line)
+	}
+	return fleetRun(ctx, fleet)
+}
+
+// timedRun creates keys on a fresh control plane and times them until they are Ready.
+func timedRun(ctx context.Context, kind string, concurrency, keys int) (_ result, err error) {
+	plane, err := install(ctx)
+	if err != nil {
+		return result{}, err
+	}
+	defer func() { err = errors.Join(err, plane.Stop()) }()
+	creator, err := newCreator(ctx, plane, "bench")
+	if err != nil {
+		return result{}, err
+	}
+
+	if kind == "operator" {
+		operator, err := plane.StartOperator(ctx, io.Discard)
+		if err != nil {
+			return result{}, err
+		}
+		defer func() { err = errors.Join(err, operator.Stop()) }()
+		before, err := requestCounts(ctx, plane)
+		if err != nil {
+			return result{}, err
+		}
+		r, err := creator.run(ctx, concurrency, keys, nil)
+		if err != nil {
+			return result{}, err
+		}
+		after, err := requestCounts(ctx, plane)
+		r.requests = perKey(before, after, keys)
+		return r, err
+	}
+
+	floor, err := newFloor(ctx, plane, workers)
+	if err != nil {
+		return result{}, err
+	}
+	defer floor.stop()
+	r, err := creator.run(ctx, concurrency, keys, floor.issue)
+	return r, errors.Join(err, floor.err())
+}
+
+// fleetRun measures what a settled fleet costs: memory, and what a restart writes.
+func fleetRun(ctx context.Context, keys int) (err error) {
+	plane, err := install(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, plane.Stop()) }()
+	creator, err := newCreator(ctx, plane, "fleet")
+	if err != nil {
+		return err
+	}
+	operator, err := plane.StartOperator(ctx, io.Discard)
+	if err != nil {
+		return err
+	}
+	r, err := creator.run(ctx, 16, keys, nil)
+	if err != nil {
+		return errors.Join(err, operator.Stop())
+	}
+	grown, err := memory(operator.Pid())
+	if err := errors.Join(err, operator.Stop()); err != nil {
+		return err
+	}
+
+	before, err := requestCounts(ctx, plane)
+	if err != nil {
+		return err
+	}
+	operator, err = plane.StartOperator(ctx, io.Discard)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, operator.Stop()) }()
+	took, err := waitForPasses(ctx, plane, operator, keys)
+	if err != nil {
+		return err
+	}
+	restarted, err := memory(operator.Pid())
+	if err != nil {
+		return err
+	}
+	after, err := requestCounts(ctx, plane)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\nWith %d keys: issued at %.0f keys/s; resident memory %d MiB after issuing them, %d MiB after a restart;\n"+
+		"the restarted operator had looked at all of them %.1f s after its start, and made %d writes to ApiKeys and Secrets.\n",
+		keys, r.rate, grown>>20, restarted>>20, took.Seconds(), writes(before, after))
+	return nil
+}
+
+func install(ctx context.Context) (*controlplane.ControlPlane, error) {
+	plane, err := controlplane.Start(ctx, controlplane.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if err := plane.Install(ctx); err != nil {
+		return nil, errors.Join(err, plane.Stop())
+	}
+	return plane, nil
+}

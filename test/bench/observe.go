@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+)
+
+// requestCounts are the API server's own counts of requests, by verb and resource, for what the operator deals with.
+func requestCounts(ctx context.Context, plane *controlplane.ControlPlane) (map[string]float64, error) {
+	clients, err := kubernetes.NewForConfig(plane.Admin)
+	if err != nil {
+		return nil, err
+	}
+	text, err := clients.RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil {
+		return nil, err
+	}
+	families, err := parse(text)
+	if err != nil {
+		return nil, err
+	}
+	counts := map[string]float64{}
+	for _, metric := range families["apiserver_request_total"].GetMetric() {
+		labels := map[string]string{}
+		for _, pair := range metric.GetLabel() {
+			labels[pair.GetName()] = pair.GetValue()
+		}
+		resource := labels["resource"]
+		if !slices.Contains([]string{"apikeys", "secrets", "events"}, resource) || labels["verb"] == "WATCH" {
+			continue
+		}
+		if subresource := labels["subresource"]; subresource != "" {
+			resource += "/" + subresource
+		}
+		counts[labels["verb"]+" "+resource] += metric.GetCounter().GetValue()
+	}
+	return counts, nil
+}
+
+func perKey(before, after map[string]float64, keys int) []string {
+	var lines []string
+	for name, count := range after {
+		if n := count - before[name]; n > 0 && name != "POST apikeys" {
+			lines = append(lines, fmt.Sprintf("%s: %.3f", name, n/float64(keys)))
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// writes are those to ApiKeys and Secrets. Leader election tells of itself in an event, which is not one of them.
+func writes(before, after map[string]float64) int {
+	n := 0.0
+	for name, count := range after {
+		if !strings.HasPrefix(name, "GET ") && !strings.HasPrefix(name, "LIST ") && !strings.HasSuffix(name, " events") {
+			n += count - before[name]
+		}
+	}
+	return int(n)
+}
+
+// memory is a process's resident set in bytes.
+func memory(pid int) (int64, error) {
+	file, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close() //nolint:errcheck // only read
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		if fields := strings.Fields(lines.Text()); len(fields) == 3 && fields[0] == "VmRSS:" {
+			kib, err := strconv.ParseInt(fields[1], 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("no VmRSS of process %d: %w", pid, lines.Err())
+}
+
+// waitForPasses waits until the issuing controller has looked at all keys, and says how long that took.
+func waitForPasses(ctx context.Context, plane *controlplane.ControlPlane, operator *controlplane.Operator, keys int) (time.Duration, error) {
+	start := time.Now()
+	reader, err := plane.As(ctx, controlplane.Namespace, controlplane.ServiceAccount)
+	if err != nil {
+		return 0, err
+	}
+	clients, err := kubernetes.NewForConfig(plane.Admin)
+	if err != nil {
+		return 0, err
+	}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "bench-metrics"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "apikey-operator-metrics-reader"},
+		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: controlplane.Namespace, Name: controlplane.ServiceAccount}},
+	}
+	if _, err := clients.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil {
+		return 0, err
+	}
+	// Self-signed, by the operator that this process has started on loopback.
+	insecure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	for {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, operator.Metrics+"/metrics", nil)
+		if err != nil {
+			return 0, err
+		}
+		request.Header.Set("Authorization", "Bearer "+reader.BearerToken)
+		passes, err := countPasses(insecure, request)
+		if err == nil && passes >= float64(keys) {
+			return time.Since(start), nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, fmt.Errorf("%v of %d passes: %w (last: %w)", passes, keys, ctx.Err(), err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func countPasses(c *http.Client, request *http.Request) (float64, error) {
+	response, err := c.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err
+	}
+	if err := response.Body.Close(); err != nil {
+		return 0, err
+	}
+	families, err := parse(text)
+	if err != nil {
+		return 0, err
+	}
+	passes := 0.0
+	for _, metric := range families["controller_runtime_reconcile_total"].GetMetric() {
+		for _, label := range metric.GetLabel() {
+			if label.GetValue() == "issuing" {
+				passes += metric.GetCounter().GetValue()
+			}
+		}
+	}
+	return passes, nil
+}
+
+func parse(text []byte) (map[string]*dto.MetricFamily, error) {
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	return parser.TextToMetricFamilies(bytes.NewReader(text))
+}

@@ -67,7 +67,10 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 		return fmt.Errorf("address of the API server: %w", err)
 	}
 	skew := clockskew.NewMeter(mgr.GetHTTPClient(), serverURL.JoinPath("version").String())
-	recorder := mgr.GetEventRecorder(component)
+	recorder, err := newRecorder(mgr, config, mgr.GetScheme())
+	if err != nil {
+		return err
+	}
 
 	issuer := &issuing.Reconciler{
 		Client:          mgr.GetClient(),

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
@@ -21,7 +22,8 @@ import (
 
 // creator is the user: it creates keys and watches them become Ready.
 type creator struct {
-	client    client.WithWatch
+	admin     *rest.Config
+	client    client.Client
 	namespace string
 }
 
@@ -32,11 +34,11 @@ type result struct {
 }
 
 func newCreator(ctx context.Context, plane *controlplane.ControlPlane, namespace string) (*creator, error) {
-	c, err := client.NewWithWatch(plane.Admin, client.Options{Scheme: harness.Scheme()})
+	c, err := client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
 	if err != nil {
 		return nil, err
 	}
-	return &creator{client: c, namespace: namespace},
+	return &creator{admin: plane.Admin, client: c, namespace: namespace},
 		c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
 }
 
@@ -45,7 +47,7 @@ func newCreator(ctx context.Context, plane *controlplane.ControlPlane, namespace
 func (c *creator) run(ctx context.Context, concurrency, n int, issue func(*v1alpha1.ApiKey)) (result, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	stream, err := c.client.Watch(ctx, &v1alpha1.ApiKeyList{}, client.InNamespace(c.namespace))
+	stream, err := harness.Watch(ctx, c.admin, &v1alpha1.ApiKeyList{}, client.InNamespace(c.namespace))
 	if err != nil {
 		return result{}, err
 	}

@@ -53,16 +53,12 @@ func (r *registries) add(registry *prometheus.Registry) {
 
 // NewWitness starts watching all ApiKeys and all Secrets of the operator's type. The configuration must be an administrator's.
 func NewWitness(ctx context.Context, admin *rest.Config) (*Witness, error) {
-	c, err := client.NewWithWatch(admin, client.Options{Scheme: Scheme()})
-	if err != nil {
-		return nil, err
-	}
 	w := &Witness{tokens: map[string]bool{}, committed: map[string]uint64{}, delivered: map[string]uint64{}}
-	secrets, err := c.Watch(ctx, &corev1.SecretList{}, client.MatchingFields{"type": v1alpha1.SecretType})
+	secrets, err := Watch(ctx, admin, &corev1.SecretList{}, client.MatchingFields{"type": v1alpha1.SecretType})
 	if err != nil {
 		return nil, err
 	}
-	keys, err := c.Watch(ctx, &v1alpha1.ApiKeyList{})
+	keys, err := Watch(ctx, admin, &v1alpha1.ApiKeyList{})
 	if err != nil {
 		return nil, err
 	}

@@ -100,6 +100,10 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 	if err := metrics.Registry.Register(issuing.NewCollector(mgr.GetClient(), mgr.Elected(), o.metricPerKey)); err != nil {
 		return fmt.Errorf("register the metrics of keys: %w", err)
 	}
+	// A replica that waits for its turn loads the keys as well: it is not ready before, and takes over faster.
+	if _, err := mgr.GetCache().GetInformer(ctx, &v1alpha1.ApiKey{}, cache.BlockUntilSynced(false)); err != nil {
+		return fmt.Errorf("watch ApiKeys: %w", err)
+	}
 	if err := addProbes(mgr, serverURL.JoinPath("readyz").String()); err != nil {
 		return err
 	}

@@ -27,6 +27,8 @@ import (
 const (
 	// Somebody changed the key between our look and our delete: look again soon.
 	staleDelay = 250 * time.Millisecond
+	// A timer that was set by a wrong clock must not be trusted for long.
+	maxWait = 10 * time.Minute
 	// While nothing may be deleted for the clock's sake, look at it this often.
 	skewDelay = time.Minute
 )
@@ -93,13 +95,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		log.FromContext(ctx).Info("not deleting an expired key: this machine's clock and the API server's disagree", "skew", skew.String())
 		return ctrl.Result{RequeueAfter: skewDelay}, nil
 	}
-	if err := r.Live.Get(ctx, req.NamespacedName, key); err != nil {
+	// A new object: decoding into the cached one would keep its status where the live key has none.
+	live := &v1alpha1.ApiKey{}
+	if err := r.Live.Get(ctx, req.NamespacedName, live); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if wait, err = r.wait(key); err != nil || wait != 0 {
+	if live.UID != key.UID {
+		return ctrl.Result{}, nil // its own event brings the successor here
+	}
+	if wait, err = r.wait(live); err != nil || wait != 0 {
 		return ctrl.Result{RequeueAfter: max(wait, 0)}, err
 	}
-	err = r.Client.Delete(ctx, key, client.Preconditions{UID: &key.UID, ResourceVersion: &key.ResourceVersion})
+	err = r.Client.Delete(ctx, live, client.Preconditions{UID: &live.UID, ResourceVersion: &live.ResourceVersion})
 	switch {
 	case apierrors.IsNotFound(err):
 		return ctrl.Result{}, nil
@@ -109,15 +116,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, fmt.Errorf("delete expired ApiKey: %w", err)
 	}
 	r.Deleted.Inc()
-	r.Recorder.Eventf(key, nil, corev1.EventTypeNormal, string(v1alpha1.ReasonCollected), "Delete",
-		"deleted, since it expired at %s and its ttlAfterExpired has passed", key.Status.Expires)
+	r.Recorder.Eventf(live, nil, corev1.EventTypeNormal, string(v1alpha1.ReasonCollected), "Delete",
+		"deleted, since it expired at %s and its ttlAfterExpired has passed", live.Status.Expires)
 	return ctrl.Result{}, nil
 }
 
 // never is a wait without an end that time alone could bring.
 const never = time.Duration(-1)
 
-// wait is how long the key must still stay: 0 means that it may go now.
+// wait is how long until the key must be looked at again: 0 means that it may go now.
 func (r *Reconciler) wait(key *v1alpha1.ApiKey) (time.Duration, error) {
 	if !key.DeletionTimestamp.IsZero() {
 		return never, nil
@@ -130,5 +137,5 @@ func (r *Reconciler) wait(key *v1alpha1.ApiKey) (time.Duration, error) {
 	if !ok {
 		return never, nil
 	}
-	return max(collectAt.Sub(r.Clock.Now()), 0), nil
+	return max(min(collectAt.Sub(r.Clock.Now()), maxWait), 0), nil
 }

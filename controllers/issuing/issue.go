@@ -32,13 +32,25 @@ func (r *Reconciler) issue(ctx context.Context, s *scope) error {
 			return r.undelivered(ctx, s, minted, err)
 		}
 	}
+	return r.resume(ctx, s, minted)
+}
 
-	// An earlier pass was cut off after its commit, or a Secret of that name was there before us.
+// resume goes on where an earlier pass was cut off after its commit, or where a Secret of the wanted name was there first. minted
+// is the committed token, or zero where nobody has it any more.
+func (r *Reconciler) resume(ctx context.Context, s *scope, minted token.Token) error {
 	secret, err := r.readSecret(ctx, s.key)
 	if err != nil {
 		return err
 	}
-	switch whose(secret, s.key) {
+	found := whose(secret, s.key)
+	if (found == planted || found == predecessors) && !secret.DeletionTimestamp.IsZero() {
+		return r.write(ctx, s, finding{
+			reason: v1alpha1.ReasonSecretConflict,
+			message: fmt.Sprintf("Secret %q, which is not this key's, is being deleted, but its finalizers hold it; "+
+				"the key is issued once it is gone", secret.Name),
+		})
+	}
+	switch found {
 	case nobodys:
 		// Nothing to clear away.
 	case delivered:
@@ -67,9 +79,13 @@ func (r *Reconciler) issue(ctx context.Context, s *scope) error {
 				"delete it, or delete this ApiKey and create one with another spec.secret.name", secret.Name),
 		})
 	}
+	return r.redeliver(ctx, s, minted)
+}
 
+// redeliver delivers where nothing is in the way any more.
+func (r *Reconciler) redeliver(ctx context.Context, s *scope, minted token.Token) error {
 	if minted.IsZero() {
-		// The committed token is lost, and nobody has it.
+		var err error
 		if minted, err = r.commit(ctx, s); err != nil {
 			return err
 		}
@@ -110,8 +126,11 @@ func (r *Reconciler) confirm(ctx context.Context, s *scope) error {
 // undelivered handles a Secret that could not be created. What the API server refuses (a quota, another's admission policy) its
 // user must see; in a namespace that is going away there is nobody to tell.
 func (r *Reconciler) undelivered(ctx context.Context, s *scope, minted token.Token, failure error) error {
-	if apierrors.HasStatusCause(failure, corev1.NamespaceTerminatingCause) || apierrors.IsNotFound(failure) {
+	if apierrors.HasStatusCause(failure, corev1.NamespaceTerminatingCause) {
 		return nil
+	}
+	if apierrors.IsNotFound(failure) {
+		return errStale // the namespace has gone, and the key with it
 	}
 	// An admission plugin may quote the object that it refuses.
 	failed := fmt.Errorf("create Secret %q: %s", s.key.SecretName(), minted.Redact(failure.Error()))

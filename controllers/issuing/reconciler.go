@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -38,6 +39,12 @@ const (
 	// Nobody tells when a foreign Secret has gone, since Secrets are not watched. The wait grows with the conflict's age.
 	minConflictDelay = time.Second
 	maxConflictDelay = time.Minute
+
+	// The clock may be set while a pass waits for an answer. What was judged by a moment this far away is judged anew.
+	maxJump = time.Minute
+
+	// A timer that was set by a wrong clock must not be trusted for long; a look that finds nothing due costs no request.
+	maxWait = 10 * time.Minute
 
 	// Retries of what failed, per key: from 5 ms, doubling, to a minute.
 	minRetryDelay = 5 * time.Millisecond
@@ -68,15 +75,22 @@ type Reconciler struct {
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, workers int) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("issuing").
-		// A spec never changes and the status is this controller's own: a key is looked at when it appears and when
-		// its time has come. Without this, a pass would follow each of its own writes.
-		For(&v1alpha1.ApiKey{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		For(&v1alpha1.ApiKey{}, builder.WithPredicates(appeared)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
 				minRetryDelay, maxRetryDelay),
 		}).
 		Complete(r)
+}
+
+// appeared lets through what is new: a spec never changes and the status is this controller's own, so that a key is looked at when it
+// appears and when its time has come, and no pass follows its own writes. A key that was replaced while the watch was interrupted comes
+// as an update, with another UID and the same generation.
+var appeared = predicate.Funcs{
+	UpdateFunc: func(e event.UpdateEvent) bool {
+		return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() || e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration()
+	},
 }
 
 // scope is one pass over one key: the object as last read or written, and the moment at which all is judged.
@@ -109,7 +123,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	case errors.Is(err, errStale) || apierrors.IsConflict(err):
 		return ctrl.Result{RequeueAfter: staleDelay}, nil
 	case apierrors.IsNotFound(err):
-		return ctrl.Result{}, nil // deleted under our hands
+		// Deleted under our hands, or asked of an API server that does not serve the kind yet. The cache will tell.
+		return ctrl.Result{RequeueAfter: time.Second}, nil
 	case err != nil:
 		return ctrl.Result{}, err
 	}
@@ -132,6 +147,9 @@ func (r *Reconciler) step(ctx context.Context, s *scope) error {
 		if skew.Abs() > clockskew.Tolerance {
 			return r.write(ctx, s, finding{skew: skew})
 		}
+		if r.Clock.Now().Sub(s.now).Abs() > maxJump {
+			return errStale
+		}
 	}
 	switch {
 	case timeline.Expired(s.key):
@@ -147,7 +165,7 @@ func (r *Reconciler) step(ctx context.Context, s *scope) error {
 	}
 }
 
-// due is what the time has come for. needsClock says that it, or the fixing of a deadline, hangs on a right clock.
+// due is what the time has come for. needsClock says that it, or a time that will be written, hangs on a right clock.
 type due struct {
 	expiry, withdrawal, needsClock bool
 }
@@ -166,11 +184,10 @@ func (r *Reconciler) due(s *scope) (due, error) {
 	if err != nil {
 		return d, err
 	}
-	_, expires := deadline.Time()
 	d.expiry = deadline.Passed(s.now) && !timeline.Expired(s.key)
 	d.withdrawal = withdraws && !s.now.Before(withdrawAt)
 	d.needsClock = d.expiry || d.withdrawal ||
-		expires && s.key.Status.Hash == "" && !timeline.Expired(s.key) ||
+		s.key.Status.IssuedAt == nil && !timeline.Expired(s.key) || // issuedAt and a deadline are written once and for ever
 		collects && !s.now.Before(collectAt) || // done by another controller, but told here
 		hasCondition(s.key, v1alpha1.ConditionClockSkewed)
 	return d, nil
@@ -199,7 +216,7 @@ func (r *Reconciler) next(s *scope) (ctrl.Result, error) {
 	}
 	// Counted from the clock itself and not from the pass's truncated moment, or the next pass would be late by
 	// what was cut off.
-	return ctrl.Result{RequeueAfter: max(wake.Sub(r.Clock.Now()), time.Millisecond)}, nil
+	return ctrl.Result{RequeueAfter: max(min(wake.Sub(r.Clock.Now()), maxWait), time.Millisecond)}, nil
 }
 
 // moments are those at which the status of a settled key changes by the passing of time alone.

@@ -75,7 +75,14 @@ func (r *Reconciler) deleteSecret(ctx context.Context, secret *corev1.Secret) er
 	case apierrors.IsConflict(err):
 		return errStale
 	case client.IgnoreNotFound(err) != nil:
-		return fmt.Errorf("delete Secret %q: %w", secret.Name, err)
+		// An admission plugin may quote the object that it holds on to.
+		text := err.Error()
+		for _, value := range secret.Data {
+			if held, err := token.Parse(string(value)); err == nil {
+				text = held.Redact(text)
+			}
+		}
+		return fmt.Errorf("delete Secret %q: %s", secret.Name, text)
 	}
 	return nil
 }

@@ -19,6 +19,8 @@ const Tolerance = 5 * time.Minute
 // between makes the two differ.
 const fresh = 10 * time.Second
 
+const timeout = 5 * time.Second
+
 // Meter asks a server for its time. It is safe for concurrent use.
 type Meter struct {
 	client *http.Client
@@ -43,6 +45,9 @@ func (m *Meter) Skew(ctx context.Context) (time.Duration, error) {
 		return m.skew, nil
 	}
 
+	// Others wait for this answer meanwhile.
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url, nil)
 	if err != nil {
 		return 0, fmt.Errorf("measure clock skew: %w", err)

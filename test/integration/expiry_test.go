@@ -50,7 +50,7 @@ var _ = Describe("Expiry", func() {
 	}
 
 	It("comes at the second of the deadline and not a nanosecond before", func() {
-		key := issued(build.After("10m"), build.TTL("1h"))
+		key := issued(build.After("10m"), build.TTL("5m"))
 		deadline := key.Status.ExpiresAt.Time
 		Expect(deadline).To(BeTemporally("==", clock.Now().Add(10*time.Minute)))
 
@@ -64,12 +64,12 @@ var _ = Describe("Expiry", func() {
 		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
 		Expect(exists(secretOf(key))).To(BeFalse())
 		Expect(meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionStalled)).To(BeTrue())
-		Expect(wait).To(Equal(time.Hour), "collected when its ttl has passed")
+		Expect(wait).To(Equal(5*time.Minute), "collected when its ttl has passed")
 
-		clock.SetTime(deadline.Add(time.Hour - time.Nanosecond))
+		clock.SetTime(deadline.Add(5*time.Minute - time.Nanosecond))
 		pass(key)
 		Expect(exists(key)).To(BeTrue())
-		clock.SetTime(deadline.Add(time.Hour))
+		clock.SetTime(deadline.Add(5 * time.Minute))
 		pass(key)
 		Expect(exists(key)).To(BeFalse())
 	})
@@ -86,6 +86,26 @@ var _ = Describe("Expiry", func() {
 		clock.Step(5 * time.Minute)
 		pass(key)
 		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
+	})
+
+	It("does not trust a timer for longer than ten minutes, since a wrong clock may have set it", func() {
+		key := issued(build.After("90d"))
+		Expect(pass(key)).To(Equal(10 * time.Minute))
+	})
+
+	It("does not take the successor of an expired key for the key itself", func() {
+		key := issued(build.After("10m"), build.TTL("0s"))
+		clock.Step(10 * time.Minute)
+		_, err := c.Pass(ctx, key)
+		Expect(err).NotTo(HaveOccurred())
+		expired := reread(key).DeepCopy()
+		Expect(admin.Delete(ctx, key)).To(Succeed())
+		successor := build.ApiKey(ns, key.Name)
+		create(successor)
+		c.Expiring.Client = frozen{Client: c.Expiring.Client, view: expired}
+		_, err = c.Collect(ctx, key)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(exists(successor)).To(BeTrue())
 	})
 
 	It("is announced in the last fifth of a key's life", func() {
@@ -254,16 +274,33 @@ var _ = Describe("Expiry", func() {
 			Expect(exists(key)).To(BeFalse())
 		})
 
-		It("fixes no deadline, but issues a key that has none", func() {
+		It("issues nothing, not even a key without a deadline, whose issuedAt would be wrong for ever", func() {
 			skew = -time.Hour
-			timed, timeless := build.ApiKey(ns, "timed"), build.ApiKey(ns, "timeless", build.Never())
-			create(timed)
-			create(timeless)
-			pass(timed)
-			pass(timeless)
-			Expect(skewed(timed)).To(HaveField("Message", ContainSubstring("1h0m0s behind")))
-			Expect(timed.Status.Hash).To(BeEmpty())
-			expectIssued(timeless)
+			for _, key := range []*v1alpha1.ApiKey{build.ApiKey(ns, "timed"), build.ApiKey(ns, "timeless", build.Never())} {
+				create(key)
+				Expect(pass(key)).To(Equal(time.Minute))
+				Expect(skewed(key)).To(HaveField("Message", ContainSubstring("1h0m0s behind")))
+				Expect(reason(key)).To(Equal(v1alpha1.ReasonIssuing))
+				Expect(key.Status.Hash).To(BeEmpty())
+			}
+			skew = 0
+			key := build.ApiKey(ns, "timeless")
+			settle(c, key)
+			expectIssued(key)
+		})
+
+		It("that is set right while it is being compared decides nothing by its old time", func() {
+			key := issued(build.After("1h"))
+			clock.Step(24 * time.Hour)
+			o := options()
+			o.Clock = clock
+			o.Skew = func(context.Context) (time.Duration, error) {
+				clock.Step(-24 * time.Hour)
+				return 0, nil
+			}
+			_, err := controllers(o).Pass(ctx, key)
+			Expect(err).NotTo(HaveOccurred())
+			expectIssued(key)
 		})
 
 		It("that can't be compared is no licence either", func() {

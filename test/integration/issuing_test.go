@@ -88,6 +88,26 @@ var _ = Describe("Issuing", func() {
 		Expect(reread(secretOf(key)).UID).NotTo(Equal(secret.UID), "the planted Secret is gone")
 	})
 
+	It("waits, with a reason and without a write, for a planted Secret whose finalizers hold it", func() {
+		c := controllers(options())
+		key := build.ApiKey(namespace(), "held")
+		create(key)
+		secret := build.TokenSecret(key, token.Mint("ak").Reveal())
+		secret.Finalizers = []string{"example.com/hold"}
+		create(secret)
+		settle(c, key)
+		Expect(reason(key)).To(Equal(v1alpha1.ReasonSecretConflict))
+		before := key.ResourceVersion
+		_, err := c.Pass(ctx, key)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(reread(key).ResourceVersion).To(Equal(before))
+
+		reread(secret).Finalizers = nil
+		Expect(admin.Update(ctx, secret)).To(Succeed())
+		settle(c, key)
+		expectIssued(key)
+	})
+
 	It("never touches a Secret of another type, even one that claims to be its own", func() {
 		c := controllers(options())
 		key := build.ApiKey(namespace(), "mistyped")

@@ -7,6 +7,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -53,7 +54,7 @@ var _ = Describe("The schema of an ApiKey", func() {
 		Entry("a role in upper case", build.Roles("Admin"), "spec.roles[0]", `"Admin": must be a DNS subdomain: lower-case`),
 		Entry("a role with a wildcard", build.Roles("org.*"), "spec.roles[0]", "must be a DNS subdomain"),
 		Entry("an empty role", build.Roles(""), "spec.roles[0]", "at least 1"),
-		Entry("no expiry", build.After(""), "spec.expiry", "one of after, at and never must be set, such as after: 90d"),
+		Entry("no expiry", build.After(""), "spec.expiry", "Required value"),
 		Entry("two expiries", func(key *v1alpha1.ApiKey) { key.Spec.Expiry.At = "2030-01-01T00:00:00Z" },
 			"spec.expiry", "only one of after, at and never may be set; this has after at"),
 		Entry("never: false", func(key *v1alpha1.ApiKey) { key.Spec.Expiry = v1alpha1.ApiKeyExpiry{Never: new(bool)} },
@@ -80,6 +81,17 @@ var _ = Describe("The schema of an ApiKey", func() {
 		Entry("a display name too long", func(key *v1alpha1.ApiKey) { key.Spec.DisplayName = strings.Repeat("é", 257) },
 			"spec.displayName", "256"),
 	)
+
+	It("refuses an empty expiry, which the Go type can't even say", func() {
+		key := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{
+			"roles": []any{"org.permission.customer.read"}, "expiry": map[string]any{},
+		}}}
+		key.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("ApiKey"))
+		key.SetNamespace("default")
+		key.SetName("empty")
+		Expect(admin.Create(ctx, key, client.DryRunAll)).To(MatchError(
+			ContainSubstring("spec.expiry: Invalid value: one of after, at and never must be set, such as after: 90d")))
+	})
 
 	It("agrees with the operator's own parser on every duration", func() {
 		for _, text := range []string{

@@ -67,10 +67,7 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 		return fmt.Errorf("address of the API server: %w", err)
 	}
 	skew := clockskew.NewMeter(mgr.GetHTTPClient(), serverURL.JoinPath("version").String())
-	recorder, err := newRecorder(mgr, config, mgr.GetScheme())
-	if err != nil {
-		return err
-	}
+	recorder := newLimitedRecorder(mgr.GetEventRecorder(component), metrics.Registry)
 
 	issuer := &issuing.Reconciler{
 		Client:          mgr.GetClient(),

@@ -125,7 +125,7 @@ type Manager struct {
 	exited chan error
 }
 
-// StartManager starts a manager. With a lease, several of them elect a leader, in the namespace default.
+// StartManager starts a manager. With a lease, several of them elect a leader.
 func StartManager(o Options, workers int, lease string) (*Manager, error) {
 	mgr, err := ctrl.NewManager(o.config(), ctrl.Options{
 		Scheme:                        Scheme(),

@@ -185,14 +185,14 @@ var _ = Describe("A fleet of keys", Ordered, func() {
 		expectOneTokenEach(ns, n)
 	})
 
-	It("goes with its namespace, whether or not an operator runs", func() {
+	It("goes with its namespace while no operator runs", func() {
 		ns := namespace()
 		m := start(options(), "")
 		createKeys(ns, 5)
 		Eventually(ready).WithArguments(ns).Should(Equal(5))
 		Expect(m.Stop()).To(Succeed())
 
-		// A namespace whose content no finalizer of ours holds back.
+		// No finalizer of ours holds its content back.
 		Expect(admin.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}})).To(Succeed())
 		Eventually(func() bool { return exists(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}) }).Should(BeFalse())
 	})

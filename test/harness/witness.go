@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -241,11 +240,11 @@ const needleLength = 24
 
 func needles(tokens map[string]bool) map[string]bool {
 	set := map[string]bool{}
-	for token := range tokens {
-		if !strings.HasPrefix(token, "ak_") || len(token) < 2*needleLength {
+	for text := range tokens {
+		if _, err := token.Parse(text); err != nil {
 			continue // what a test planted
 		}
-		secret := []byte(token)[12:]
+		secret := []byte(text)[12:]
 		set[string(secret[:needleLength])] = true
 		set[hex.EncodeToString(secret)[:needleLength]] = true
 		for offset := range 3 {

@@ -105,7 +105,7 @@ func (r *Reconciler) commit(ctx context.Context, s *scope) (token.Token, error) 
 	err := r.write(ctx, s, finding{
 		reason:  v1alpha1.ReasonIssuing,
 		message: fmt.Sprintf("delivering the token to Secret %q", s.key.SecretName()),
-		hash:    minted.Digest(),
+		hash:    minted.Digest().String(),
 		hint:    minted.Hint(),
 	})
 	if err != nil {

@@ -132,7 +132,7 @@ func whose(secret *corev1.Secret, key *v1alpha1.ApiKey) owner {
 		return predecessors
 	}
 	found, err := token.Parse(string(secret.Data[key.SecretKey()]))
-	if err != nil || found.Digest() != key.Status.Hash {
+	if err != nil || found.Digest().String() != key.Status.Hash {
 		return planted
 	}
 	return delivered

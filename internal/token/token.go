@@ -3,7 +3,6 @@ package token
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"hash/crc32"
 	"log/slog"
 	"math/big"
-	"regexp"
 	"strings"
 )
 
@@ -24,12 +22,28 @@ const (
 	secretDigits   = 43 // the least n for which 62^n > 2^256
 	checksumDigits = 6  // the least n for which 62^n > 2^32
 	hintDigits     = 4
+
+	minPrefix = 2
+	maxPrefix = 16
+	// MaxLength is that of the longest token, in bytes.
+	MaxLength = maxPrefix + 1 + secretDigits + checksumDigits
 )
+
+// values are the digits' values by their byte, and notADigit for every other byte.
+var values = func() (table [256]byte) {
+	for i := range table {
+		table[i] = notADigit
+	}
+	for i := range len(alphabet) {
+		table[alphabet[i]] = byte(i)
+	}
+	return table
+}()
+
+const notADigit = 0xff
 
 // DefaultPrefix is the prefix of a token unless the operator is told otherwise.
 const DefaultPrefix = "ak"
-
-var prefixGrammar = regexp.MustCompile(`^[a-z][a-z0-9]{1,15}$`)
 
 // ErrMalformed is the one answer to whatever is no token: it tells nothing of what was given.
 var ErrMalformed = errors.New("malformed token")
@@ -44,7 +58,7 @@ type Token struct {
 // ValidatePrefix returns an error that says what is wrong with a token prefix. A prefix is 2 to 16 lower-case
 // letters and digits, the first a letter.
 func ValidatePrefix(prefix string) error {
-	if !prefixGrammar.MatchString(prefix) {
+	if !isPrefix(prefix) {
 		return fmt.Errorf("%q is no token prefix: want 2 to 16 lower-case letters and digits, the first a letter, such as %q",
 			prefix, DefaultPrefix)
 	}
@@ -69,20 +83,52 @@ func compose(prefix string, secret [secretBytes]byte) Token {
 // Parse reads a token, of any prefix that ValidatePrefix accepts, and proves its checksum. The only error is
 // ErrMalformed.
 func Parse(text string) (Token, error) {
-	prefix, rest, found := strings.Cut(text, "_")
-	if !found || len(rest) != secretDigits+checksumDigits || !prefixGrammar.MatchString(prefix) {
-		return Token{}, ErrMalformed
-	}
-	for i := range len(rest) {
-		if strings.IndexByte(alphabet, rest[i]) < 0 {
-			return Token{}, ErrMalformed
-		}
-	}
-	body := text[:len(text)-checksumDigits]
-	if text[len(body):] != checksum(body) {
+	if !isToken(text) {
 		return Token{}, ErrMalformed
 	}
 	return Token{text: &text}, nil
+}
+
+// Check proves a text to be a token, as Parse does, and returns its prefix and its digest. It keeps nothing of the text and
+// allocates nothing: a verifier does this for every request.
+func Check(text string) (prefix string, digest Digest, err error) {
+	if !isToken(text) {
+		return "", Digest{}, ErrMalformed
+	}
+	return text[:strings.IndexByte(text, '_')], digestOf(text), nil
+}
+
+func isToken(text string) bool {
+	if len(text) > MaxLength {
+		return false
+	}
+	prefix, rest, found := strings.Cut(text, "_")
+	if !found || len(rest) != secretDigits+checksumDigits || !isPrefix(prefix) {
+		return false
+	}
+	for i := range len(rest) {
+		if values[rest[i]] == notADigit {
+			return false
+		}
+	}
+	var want uint64
+	for _, digit := range []byte(rest[secretDigits:]) {
+		want = want*uint64(len(alphabet)) + uint64(values[digit])
+	}
+	return want == uint64(checksumOf(text[:len(text)-checksumDigits]))
+}
+
+// isPrefix is ValidatePrefix's grammar.
+func isPrefix(text string) bool {
+	if len(text) < minPrefix || len(text) > maxPrefix || text[0] < 'a' {
+		return false
+	}
+	for i := range len(text) {
+		if c := text[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
 }
 
 // IsZero tells whether there is no token.
@@ -96,12 +142,9 @@ func (t Token) Reveal() string {
 	return *t.text
 }
 
-// Digest is "sha256:" and 64 hex digits: SHA-256 of the whole token. A fast, unsalted hash is right for 256 random bits,
-// which nobody can search, and it makes the look-up one step.
-func (t Token) Digest() string {
-	sum := sha256.Sum256([]byte(t.Reveal()))
-	return "sha256:" + hex.EncodeToString(sum[:])
-}
+// Digest is SHA-256 of the whole token. A fast, unsalted hash is right for 256 random bits, which nobody can search, and it
+// makes the look-up one step.
+func (t Token) Digest() Digest { return digestOf(t.Reveal()) }
 
 // Hint is the prefix and the first four digits, enough to recognise a key by and 232 bits short of the token.
 func (t Token) Hint() string {
@@ -140,7 +183,16 @@ func (t Token) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 func (t Token) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 func checksum(body string) string {
-	return base62(new(big.Int).SetUint64(uint64(crc32.ChecksumIEEE([]byte(body)))), checksumDigits)
+	return base62(new(big.Int).SetUint64(uint64(checksumOf(body))), checksumDigits)
+}
+
+// checksumOf is crc32.ChecksumIEEE, without a copy of the credential on the heap.
+func checksumOf(text string) uint32 {
+	crc := ^uint32(0)
+	for i := range len(text) {
+		crc = crc32.IEEETable[byte(crc)^text[i]] ^ crc>>8
+	}
+	return ^crc
 }
 
 // base62 writes n in the token's alphabet, padded with zeros to a width. math/big has a base 62, with the lower-case

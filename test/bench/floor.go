@@ -81,7 +81,7 @@ func (f *floor) threeWrites(ctx context.Context, key *v1alpha1.ApiKey) error {
 	minted := token.Mint(token.DefaultPrefix)
 	now := metav1.NewTime(time.Now().Truncate(time.Second))
 	status := v1alpha1.ApiKeyStatus{
-		ObservedGeneration: key.Generation, Hash: minted.Digest(), TokenHint: minted.Hint(), SecretName: key.Name,
+		ObservedGeneration: key.Generation, Hash: minted.Digest().String(), TokenHint: minted.Hint(), SecretName: key.Name,
 		ExpiresAt: ptr.To(metav1.NewTime(now.AddDate(0, 0, 90))), Expires: now.AddDate(0, 0, 90).UTC().Format(time.RFC3339),
 		Conditions: []metav1.Condition{{
 			Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: string(v1alpha1.ReasonIssuing),

@@ -87,7 +87,7 @@ func (w *Witness) see(event watch.Event) {
 		for _, value := range object.Data {
 			w.tokens[string(value)] = true
 			if found, err := token.Parse(string(value)); err == nil && event.Type == watch.Added {
-				w.first(w.delivered, found.Digest(), object)
+				w.first(w.delivered, found.Digest().String(), object)
 			}
 		}
 	case *v1alpha1.ApiKey:

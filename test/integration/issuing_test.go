@@ -84,7 +84,7 @@ var _ = Describe("Issuing", func() {
 		create(secret)
 		settle(c, key)
 		expectIssued(key)
-		Expect(key.Status.Hash).NotTo(Equal(planted.Digest()))
+		Expect(key.Status.Hash).NotTo(Equal(planted.Digest().String()))
 		Expect(reread(secretOf(key)).UID).NotTo(Equal(secret.UID), "the planted Secret is gone")
 	})
 

@@ -158,7 +158,7 @@ func digestOf(secret *corev1.Secret, key *v1alpha1.ApiKey) string {
 	GinkgoHelper()
 	found, err := token.Parse(string(secret.Data[key.SecretKey()]))
 	Expect(err).NotTo(HaveOccurred())
-	return found.Digest()
+	return found.Digest().String()
 }
 
 // fakeClock starts at the next whole second, so that a test can say to the nanosecond what it is about.

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
-	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/apikey-operator/apikey-operator/internal/version"
@@ -38,17 +36,9 @@ permissions in config/rbac, and reads no Secret on the way from an ApiKey to its
 			if err := options.validate(); err != nil {
 				return err
 			}
-			logger := options.logger(cmd.ErrOrStderr())
-			setLoggers(logger)
-			return run(cmd.Context(), options, logger)
+			return run(cmd.Context(), options, options.Start(cmd.ErrOrStderr()))
 		},
 	}
 	options.addFlags(cmd.Flags())
 	return cmd
-}
-
-// setLoggers gives controller-runtime and client-go the same logger, so that all of the output has one form.
-func setLoggers(logger logr.Logger) {
-	ctrl.SetLogger(logger)
-	klog.SetLogger(logger)
 }

@@ -1,33 +1,22 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io"
-	"net"
-	"slices"
-	"strings"
 	"time"
 
-	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
-	"go.uber.org/zap/zapcore"
 	"k8s.io/apimachinery/pkg/util/validation"
-	ctrlzap "sigs.k8s.io/controller-runtime/pkg/log/zap"
 
+	"github.com/apikey-operator/apikey-operator/cmd/internal/process"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
-const (
-	off           = "0" // a listener's address that means none, as in controller-runtime
-	formatJSON    = "json"
-	formatConsole = "console"
-	maxWorkers    = 256
-)
+const maxWorkers = 256
 
 type options struct {
-	kubeconfig string
+	process.Cluster
+	process.Log
 
 	tokenPrefix     string
 	ttlAfterExpired string
@@ -46,9 +35,6 @@ type options struct {
 	metricsCertDir string
 	metricPerKey   bool
 	probeAddress   string
-
-	logLevel  int
-	logFormat string
 }
 
 func defaultOptions() *options {
@@ -62,14 +48,13 @@ func defaultOptions() *options {
 		retryPeriod:     2 * time.Second,
 		metricsAddress:  ":8443",
 		probeAddress:    ":8081",
-		logFormat:       formatJSON,
 	}
 }
 
 func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 
-	flags.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "kubeconfig file; without it, KUBECONFIG or the pod's service account")
+	o.Cluster.AddFlags(flags)
 
 	flags.StringVar(&o.tokenPrefix, "token-prefix", o.tokenPrefix,
 		"what tokens minted from now on start with: 2 to 16 lower-case letters and digits, the first a letter")
@@ -99,16 +84,13 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.probeAddress, "health-probe-bind-address", o.probeAddress,
 		"where /healthz and /readyz are served; 0 means nowhere")
 
-	flags.IntVar(&o.logLevel, "log-level", o.logLevel, "how much is logged: 0 for what an administrator reads, up to 10 for every request")
-	flags.StringVar(&o.logFormat, "log-format", o.logFormat, "how it is logged: json or console")
+	o.Log.AddFlags(flags)
 }
 
 // validate returns everything that is wrong with the options, each with the flag's name, its value and what would be right.
 func (o *options) validate() error {
-	var errs []error
-	wrong := func(flag string, value any, want string) {
-		errs = append(errs, fmt.Errorf("--%s=%v: %s", flag, value, want))
-	}
+	var problems process.Problems
+	wrong := problems.Add
 	if err := token.ValidatePrefix(o.tokenPrefix); err != nil {
 		wrong("token-prefix", o.tokenPrefix, err.Error())
 	}
@@ -141,36 +123,11 @@ func (o *options) validate() error {
 		wrong("leader-elect-renew-deadline", o.renewDeadline, fmt.Sprintf(
 			"want more than 1.2 times --leader-elect-retry-period, %s, which must be more than zero", o.retryPeriod))
 	}
-	o.validateListeners(wrong)
-	if o.logLevel < 0 || o.logLevel > 10 {
-		wrong("log-level", o.logLevel, "want 0 to 10")
-	}
-	if formats := []string{formatJSON, formatConsole}; !slices.Contains(formats, o.logFormat) {
-		wrong("log-format", o.logFormat, "want "+strings.Join(formats, " or "))
-	}
-	return errors.Join(errs...)
-}
-
-func (o *options) validateListeners(wrong func(flag string, value any, want string)) {
-	for flag, address := range map[string]string{"metrics-bind-address": o.metricsAddress, "health-probe-bind-address": o.probeAddress} {
-		if address == off {
-			continue
-		}
-		if _, err := net.ResolveTCPAddr("tcp", address); err != nil {
-			wrong(flag, address, "want host:port, :port, or 0 for nowhere")
-		}
-	}
-	if o.metricsCertDir != "" && o.metricsAddress == off {
+	problems.Address("metrics-bind-address", o.metricsAddress)
+	problems.Address("health-probe-bind-address", o.probeAddress)
+	if o.metricsCertDir != "" && o.metricsAddress == process.Off {
 		wrong("metrics-cert-dir", o.metricsCertDir, "has no meaning with --metrics-bind-address=0")
 	}
-}
-
-func (o *options) logger(w io.Writer) logr.Logger {
-	encoder := ctrlzap.JSONEncoder(func(c *zapcore.EncoderConfig) { c.EncodeTime = zapcore.RFC3339NanoTimeEncoder })
-	if o.logFormat == formatConsole {
-		encoder = ctrlzap.ConsoleEncoder()
-	}
-	// logr's levels are zap's, negated.
-	level := zapcore.Level(-o.logLevel) //nolint:gosec // validated to be 0 to 10
-	return ctrlzap.New(ctrlzap.WriteTo(w), encoder, ctrlzap.Level(level))
+	o.Validate(&problems)
+	return problems.Err()
 }

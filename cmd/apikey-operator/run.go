@@ -13,7 +13,6 @@ import (
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -114,19 +113,11 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 }
 
 func restConfig(o *options) (*rest.Config, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = o.kubeconfig
-	// Falls back to the pod's service account by itself.
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
-	if err != nil {
-		return nil, fmt.Errorf("no cluster to talk to: %w; set --kubeconfig or KUBECONFIG, or run in a pod", err)
+	config, err := o.Config(component)
+	if err == nil && o.qps > 0 {
+		config.QPS, config.Burst = o.qps, o.burst
 	}
-	config.UserAgent = component + "/" + version.String()
-	config.QPS, config.Burst = o.qps, o.burst
-	if o.qps == 0 {
-		config.QPS = -1 // client-go's word for no limit; its 0 means 5 a second
-	}
-	return config, nil
+	return config, err
 }
 
 func newManager(config *rest.Config, o *options) (ctrl.Manager, error) {

@@ -32,6 +32,8 @@ const assetsVariable = "KUBEBUILDER_ASSETS"
 type Options struct {
 	// Logs is where each component's log goes, in a file of its own; "" means nowhere.
 	Logs string
+	// APIServer are further arguments of kube-apiserver, by their names without dashes.
+	APIServer map[string]string
 }
 
 // ControlPlane is a running control plane.
@@ -89,6 +91,9 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 		Disable("disable-admission-plugins").
 		// A cluster that has this plugin on refuses owner references that need more than the operator may.
 		Set("enable-admission-plugins", "ServiceAccount", "OwnerReferencesPermissionEnforcement")
+	for name, value := range options.APIServer {
+		server.Configure().Set(name, value)
+	}
 	if err := c.plane.Start(); err != nil {
 		return nil, fmt.Errorf("start etcd and kube-apiserver (has `make kube` been run?): %w", err)
 	}

@@ -2,24 +2,21 @@ package controlplane
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"syscall"
-	"time"
 )
 
-// Where config/default puts the operator, and as whom it runs.
+// Where config/default puts the operator and the verifier, and as whom they run.
 const (
-	Namespace      = "apikey-operator-system"
-	ServiceAccount = "apikey-operator"
+	Namespace       = "apikey-operator-system"
+	ServiceAccount  = "apikey-operator"
+	VerifierAccount = "apikey-verifier"
 )
 
-// Install does what a cluster administrator does: kubectl apply -k config/default. Nothing runs the Deployment here, for want of
+// Install does what a cluster administrator does: kubectl apply -k config/default. Nothing runs the Deployments here, for want of
 // a scheduler and a node.
 func (c *ControlPlane) Install(ctx context.Context) error {
 	kubeconfig := filepath.Join(c.dir, "admin.kubeconfig")
@@ -40,21 +37,83 @@ func (c *ControlPlane) Install(ctx context.Context) error {
 
 // Operator is a running process of bin/apikey-operator.
 type Operator struct {
+	*Process
 	// Probes and Metrics are the base URLs of its two listeners.
 	Probes, Metrics string
-
-	command *exec.Cmd
-	exited  chan error
 }
 
 // StartOperator runs bin/apikey-operator as its own service account, with exactly the permissions of config/rbac, and returns once
 // it is ready. Further arguments are added to its command line; its log goes to out.
 func (c *ControlPlane) StartOperator(ctx context.Context, out io.Writer, args ...string) (*Operator, error) {
-	kubeconfig := filepath.Join(c.dir, "operator.kubeconfig")
-	if err := c.KubeconfigAs(ctx, Namespace, ServiceAccount, kubeconfig); err != nil {
+	addresses, err := freeAddresses(2)
+	if err != nil {
 		return nil, err
 	}
-	var addresses [2]string
+	o := &Operator{Probes: "http://" + addresses[0], Metrics: "https://" + addresses[1]}
+	o.Process, err = c.start(ctx, "apikey-operator", ServiceAccount, out, append([]string{
+		"--leader-elect-namespace=" + Namespace,
+		"--health-probe-bind-address=" + addresses[0],
+		"--metrics-bind-address=" + addresses[1],
+	}, args...))
+	if err != nil {
+		return nil, err
+	}
+	return o, o.WaitHTTP(ctx, o.Probes+"/readyz")
+}
+
+// Verifier is a running process of bin/apikey-verifier.
+type Verifier struct {
+	*Process
+	// HTTP, Probes and Metrics are base URLs of listeners; GRPC is the address of one.
+	HTTP, GRPC, Probes, Metrics string
+}
+
+// VerifierAddresses are where a verifier listens.
+type VerifierAddresses struct {
+	HTTP, GRPC string
+}
+
+// FreeVerifierAddresses are addresses on loopback that nobody listens on, for who must know them before the verifier starts.
+func FreeVerifierAddresses() (VerifierAddresses, error) {
+	addresses, err := freeAddresses(2)
+	if err != nil {
+		return VerifierAddresses{}, err
+	}
+	return VerifierAddresses{HTTP: addresses[0], GRPC: addresses[1]}, nil
+}
+
+// StartVerifier runs bin/apikey-verifier as its own service account, with exactly the permissions of config/verifier, and returns
+// at once: it is ready when Probes+"/readyz" says so. Further arguments are added to its command line; its log goes to out.
+func (c *ControlPlane) StartVerifier(ctx context.Context, out io.Writer, at VerifierAddresses, args ...string) (*Verifier, error) {
+	addresses, err := freeAddresses(2)
+	if err != nil {
+		return nil, err
+	}
+	v := &Verifier{
+		HTTP: "http://" + at.HTTP, GRPC: at.GRPC,
+		Probes: "http://" + addresses[0], Metrics: "https://" + addresses[1],
+	}
+	v.Process, err = c.start(ctx, "apikey-verifier", VerifierAccount, out, append([]string{
+		"--http-bind-address=" + at.HTTP,
+		"--grpc-bind-address=" + at.GRPC,
+		"--health-probe-bind-address=" + addresses[0],
+		"--metrics-bind-address=" + addresses[1],
+	}, args...))
+	return v, err
+}
+
+// start runs a binary of bin/ as a service account.
+func (c *ControlPlane) start(ctx context.Context, binary, account string, out io.Writer, args []string) (*Process, error) {
+	kubeconfig := filepath.Join(c.dir, account+".kubeconfig")
+	if err := c.KubeconfigAs(ctx, Namespace, account, kubeconfig); err != nil {
+		return nil, err
+	}
+	args = append([]string{"--kubeconfig=" + kubeconfig}, args...)
+	return StartProcess(exec.Command(filepath.Join(c.Root, "bin", binary), args...), out) //nolint:noctx // stopped by Stop, in order
+}
+
+func freeAddresses(n int) ([]string, error) {
+	addresses := make([]string, n)
 	for i := range addresses {
 		port, err := freePort()
 		if err != nil {
@@ -62,66 +121,5 @@ func (c *ControlPlane) StartOperator(ctx context.Context, out io.Writer, args ..
 		}
 		addresses[i] = "127.0.0.1:" + strconv.Itoa(port)
 	}
-	o := &Operator{
-		Probes:  "http://" + addresses[0],
-		Metrics: "https://" + addresses[1],
-		exited:  make(chan error, 1),
-	}
-	o.command = exec.Command(filepath.Join(c.Root, "bin", "apikey-operator"), append([]string{ //nolint:noctx // stopped by Stop, in order
-		"--kubeconfig=" + kubeconfig,
-		"--leader-elect-namespace=" + Namespace,
-		"--health-probe-bind-address=" + addresses[0],
-		"--metrics-bind-address=" + addresses[1],
-	}, args...)...)
-	o.command.Stdout, o.command.Stderr = out, out
-	o.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := o.command.Start(); err != nil {
-		return nil, fmt.Errorf("start the operator (has `make build` been run?): %w", err)
-	}
-	go func() { o.exited <- o.command.Wait() }()
-	if err := o.waitReady(ctx); err != nil {
-		return nil, errors.Join(err, o.Stop())
-	}
-	return o, nil
-}
-
-// Stop asks the operator to finish and returns what it exited with.
-func (o *Operator) Stop() error {
-	_ = o.command.Process.Signal(syscall.SIGTERM) // it may have exited already
-	select {
-	case err := <-o.exited:
-		o.exited <- err
-		return err
-	case <-time.After(time.Minute):
-		_ = o.command.Process.Kill()
-		return errors.New("the operator did not stop within a minute of SIGTERM")
-	}
-}
-
-// Pid is the operator's process id.
-func (o *Operator) Pid() int { return o.command.Process.Pid }
-
-func (o *Operator) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, o.Probes+"/readyz", nil)
-		if err != nil {
-			return err
-		}
-		if response, err := http.DefaultClient.Do(request); err == nil {
-			_ = response.Body.Close()
-			if response.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		select {
-		case err := <-o.exited:
-			o.exited <- err
-			return fmt.Errorf("the operator stopped before it was ready: %w", err)
-		case <-ctx.Done():
-			return fmt.Errorf("the operator is not ready: %w", ctx.Err())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
+	return addresses, nil
 }

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/go-logr/logr"
+	"google.golang.org/grpc"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/apikey-operator/apikey-operator/cmd/internal/process"
+	"github.com/apikey-operator/apikey-operator/controllers/indexing"
+	"github.com/apikey-operator/apikey-operator/internal/index"
+	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/serve"
+	"github.com/apikey-operator/apikey-operator/internal/serve/extauthz"
+	"github.com/apikey-operator/apikey-operator/internal/serve/forwardauth"
+	"github.com/apikey-operator/apikey-operator/internal/serve/introspection"
+	"github.com/apikey-operator/apikey-operator/internal/serve/tokenreview"
+	"github.com/apikey-operator/apikey-operator/internal/verify"
+	"github.com/apikey-operator/apikey-operator/internal/version"
+)
+
+const (
+	component = "apikey-verifier"
+
+	// Twice the time between the bookmarks that an API server sends.
+	leastStaleness = 2 * time.Minute
+)
+
+// run wires the verifier together, and returns when the context has ended and all requests in hand are answered.
+func run(ctx context.Context, o *options, s settings, logger logr.Logger) error {
+	config, err := o.Config(component)
+	if err != nil {
+		return err
+	}
+	keys := index.New(index.Options{MaxStaleness: o.maxStaleness})
+	loader, err := indexing.NewLoader(config, keys, indexing.Options{Namespaces: o.namespaces, Selector: s.selector, Logger: logger})
+	if err != nil {
+		return err
+	}
+	if err := metrics.Registry.Register(indexing.NewCollector(loader)); err != nil {
+		return err
+	}
+	checker := serve.NewChecker(serve.Options{Keys: keys, Logger: logger, LogAllowed: o.logAllowed, Metrics: metrics.Registry})
+	handler, err := httpHandler(config, o, s, checker, logger)
+	if err != nil {
+		return err
+	}
+	// What serves requests outlives the context, and ends in order.
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+
+	servers := &serve.Servers{Ready: checker.Ready, Logger: logger}
+	defer servers.Close()
+	certificates, err := o.certificates()
+	if err != nil {
+		return err
+	}
+	if err := o.listen(ctx, servers, handler, extAuthz(o, s, checker), certificates); err != nil {
+		return err
+	}
+	metricsServer, err := o.metricsServer(config)
+	if err != nil {
+		return err
+	}
+
+	if scope := s.http; len(scope.Roles) == 0 && !scope.RequireScope {
+		logger.Info("a route that asks for no role and pins no namespace accepts any live key: " +
+			"--require-scope refuses such routes, --default-roles gives them roles")
+	}
+	if o.maxStaleness != 0 && o.maxStaleness < leastStaleness {
+		logger.Info("--max-staleness is shorter than the API server may be silent: when nothing changes it speaks about once a minute, "+
+			"and in between everything will be refused as NotReady", "maxStaleness", o.maxStaleness.String())
+	}
+	logger.Info("starting", "version", version.String(), "server", config.Host)
+	running.Go(func() { loader.Run(background) })
+	failed := make(chan error, 2)
+	start := func(part func(context.Context) error) {
+		running.Go(func() {
+			if err := part(background); err != nil {
+				failed <- err
+			}
+		})
+	}
+	if certificates != nil {
+		start(certificates.Start)
+	}
+	if metricsServer != nil {
+		start(metricsServer.Start)
+	}
+	serving, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	go func() {
+		select {
+		case err := <-failed:
+			stop(err)
+		case <-serving.Done():
+		}
+	}()
+	err = servers.Run(serving, o.drainDelay, o.drainTimeout)
+	if cause := context.Cause(serving); ctx.Err() == nil && !errors.Is(cause, context.Canceled) {
+		err = errors.Join(err, cause)
+	}
+	logger.Info("stopped")
+	return err
+}
+
+func httpHandler(config *rest.Config, o *options, s settings, checker *serve.Checker, logger logr.Logger) (http.Handler, error) {
+	reader := verify.Reader{Prefixes: o.tokenPrefixes}
+	mux := http.NewServeMux()
+	handle := func(path, protocol string, handler func(*serve.Protocol) http.Handler) {
+		p := checker.Protocol(protocol)
+		mux.Handle(path, p.Recovering(handler(p)))
+	}
+	handle(forwardauth.Path, "forward-auth", func(p *serve.Protocol) http.Handler {
+		return &forwardauth.Handler{
+			Checker: p, Reader: reader, Defaults: s.http, AllRoles: o.forwardAllRoles,
+			Proxies: policy.Proxies{Trusted: s.trusted, PeerIsClient: o.peerIsClient},
+		}
+	})
+	handle(tokenreview.Path, "tokenreview", func(p *serve.Protocol) http.Handler {
+		return &tokenreview.Handler{Checker: p, Reader: reader, Audiences: o.audiences}
+	})
+	// Whoever may ask learns what a token is good for: that is for those who may POST this path.
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, err
+	}
+	filter, err := filters.WithAuthenticationAndAuthorization(config, client)
+	if err != nil {
+		return nil, fmt.Errorf("set up the authentication of callers: %w", err)
+	}
+	p := checker.Protocol("introspection")
+	guarded, err := filter(logger, &introspection.Handler{Checker: p, Reader: reader})
+	if err != nil {
+		return nil, fmt.Errorf("set up the authentication of callers: %w", err)
+	}
+	mux.Handle(introspection.Path, p.Recovering(guarded))
+	return mux, nil
+}
+
+func extAuthz(o *options, s settings, checker *serve.Checker) *extauthz.Server {
+	return &extauthz.Server{
+		Checker: checker.Protocol("ext_authz"), Reader: verify.Reader{Prefixes: o.tokenPrefixes}, Defaults: s.grpc,
+		Proxies:  policy.Proxies{Trusted: s.trusted, PeerIsClient: true},
+		AllRoles: o.forwardAllRoles, KeepCredential: o.keepCredential,
+	}
+}
+
+// certificates are the pair of --tls-cert-dir, followed as it changes; nil where there is none.
+func (o *options) certificates() (*certwatcher.CertWatcher, error) {
+	if o.tlsCertDir == "" {
+		return nil, nil //nolint:nilnil // none is no failure
+	}
+	watcher, err := certwatcher.New(filepath.Join(o.tlsCertDir, "tls.crt"), filepath.Join(o.tlsCertDir, "tls.key"))
+	if err != nil {
+		return nil, fmt.Errorf("--tls-cert-dir=%s: %w", o.tlsCertDir, err)
+	}
+	return watcher, nil
+}
+
+// listen opens all of the listeners.
+func (o *options) listen(
+	ctx context.Context, servers *serve.Servers, handler http.Handler, ext *extauthz.Server, certificates *certwatcher.CertWatcher,
+) error {
+	register := func(r grpc.ServiceRegistrar) { authv3.RegisterAuthorizationServer(r, ext) }
+	var secure *tls.Config
+	if certificates != nil {
+		secure = &tls.Config{GetCertificate: certificates.GetCertificate, MinVersion: tls.VersionTLS12}
+	}
+	probes := http.NewServeMux()
+	probes.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	probes.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !servers.IsReady() {
+			http.Error(w, "the ApiKeys have not been loaded, or are out of date, or the process is ending", http.StatusServiceUnavailable)
+		}
+	})
+	for _, l := range []struct {
+		address string
+		open    func(address string) error
+	}{
+		{o.httpAddress, func(a string) error { return servers.HTTP(ctx, "HTTP", a, handler, nil) }},
+		{o.httpsAddress, func(a string) error { return servers.HTTP(ctx, "HTTPS", a, handler, secure) }},
+		{o.grpcAddress, func(a string) error { return servers.GRPC(ctx, "gRPC", a, register, nil) }},
+		{o.grpcTLSAddress, func(a string) error { return servers.GRPC(ctx, "gRPC over TLS", a, register, secure) }},
+		{o.probeAddress, func(a string) error { return servers.HTTP(ctx, "probes", a, probes, nil) }},
+	} {
+		if l.address == process.Off {
+			continue
+		}
+		if err := l.open(l.address); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *options) metricsServer(config *rest.Config) (metricsserver.Server, error) {
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, err
+	}
+	server, err := metricsserver.NewServer(metricsserver.Options{
+		BindAddress: o.metricsAddress, SecureServing: true, CertDir: o.metricsCertDir,
+		FilterProvider: filters.WithAuthenticationAndAuthorization,
+	}, config, client)
+	if err != nil {
+		return nil, fmt.Errorf("set up the metrics: %w", err)
+	}
+	return server, nil
+}

@@ -1,0 +1,145 @@
+// Package indexing feeds ApiKeys to the verifier's index; it writes nothing to the cluster, and reads no Secret.
+package indexing
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/index"
+)
+
+// Options of a Loader. The zero value loads every ApiKey of the cluster.
+type Options struct {
+	// Namespaces are those whose keys are loaded; none means all.
+	Namespaces []string
+	// Selector picks keys by their labels; nil means all.
+	Selector labels.Selector
+	// Logger is told what is wrong with a key.
+	Logger logr.Logger
+}
+
+// Loader keeps an index in step with the cluster's ApiKeys: a watch for each namespace, each with its own source.
+type Loader struct {
+	client    rest.Interface
+	params    runtime.ParameterCodec
+	options   Options
+	index     *index.Index
+	reflected []*reflected
+	started   time.Time
+	loadTime  atomic.Int64 // nanoseconds; 0 until loaded
+}
+
+// reflected is one watch and the source that it feeds.
+type reflected struct {
+	namespace string
+	store     *store
+}
+
+// NewLoader returns a loader that feeds an index as the user of a configuration: it needs to get, list and watch ApiKeys.
+func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, error) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	client, err := restClient(config, scheme)
+	if err != nil {
+		return nil, fmt.Errorf("client for ApiKeys: %w", err)
+	}
+	l := &Loader{client: client, params: runtime.NewParameterCodec(scheme), options: options, index: x}
+	namespaces := options.Namespaces
+	if len(namespaces) == 0 {
+		namespaces = []string{metav1.NamespaceAll}
+	}
+	for _, namespace := range namespaces {
+		l.reflected = append(l.reflected, &reflected{
+			namespace: namespace,
+			store:     &store{source: x.Source(), logger: options.Logger, replaced: l.noteLoaded},
+		})
+	}
+	return l, nil
+}
+
+func restClient(config *rest.Config, scheme *runtime.Scheme) (rest.Interface, error) {
+	c := rest.CopyConfig(config)
+	c.APIPath = "/apis"
+	c.GroupVersion = &v1alpha1.GroupVersion
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	// Custom resources are served as JSON.
+	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
+	return rest.RESTClientFor(c)
+}
+
+// Run loads and follows until the context ends.
+func (l *Loader) Run(ctx context.Context) {
+	l.started = time.Now()
+	var running sync.WaitGroup
+	for _, r := range l.reflected {
+		running.Go(func() { l.reflector(r).RunWithContext(ctx) })
+	}
+	running.Wait()
+}
+
+// LoadTime is how long the first load took; false until it is over.
+func (l *Loader) LoadTime() (time.Duration, bool) {
+	d := time.Duration(l.loadTime.Load())
+	return d, d != 0
+}
+
+func (l *Loader) noteLoaded() {
+	if l.index.Loaded() && l.loadTime.CompareAndSwap(0, int64(time.Since(l.started))) {
+		l.options.Logger.Info("loaded", "keys", l.index.Size(), "duplicateDigests", l.index.Duplicates(), "took", time.Since(l.started).String())
+	}
+}
+
+// Revocations lag behind for as long as a watch waits before it tries again, so it waits for two seconds at most, where
+// client-go's own reflectors go up to a minute.
+func backoff() *wait.Backoff {
+	return &wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 12, Cap: 2 * time.Second}
+}
+
+func (l *Loader) reflector(r *reflected) *cache.Reflector {
+	narrow := func(o *metav1.ListOptions) {
+		if l.options.Selector != nil {
+			o.LabelSelector = l.options.Selector.String()
+		}
+	}
+	lw := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			narrow(&o)
+			if o.ResourceVersion == "0" {
+				// Any version would do for a cache; here an old one would bring deleted keys back to life. The empty version
+				// asks for a consistent read.
+				o.ResourceVersion = ""
+			}
+			list := &v1alpha1.ApiKeyList{}
+			err := l.client.Get().Namespace(r.namespace).Resource(resource).VersionedParams(&o, l.params).Do(ctx).Into(list)
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			narrow(&o)
+			o.Watch = true
+			return l.client.Get().Namespace(r.namespace).Resource(resource).VersionedParams(&o, l.params).Watch(ctx)
+		},
+	}
+	logger := klog.Background()
+	return cache.NewReflectorWithOptions(lw, &v1alpha1.ApiKey{}, r.store, cache.ReflectorOptions{
+		Name: "apikeys", Logger: &logger, Backoff: backoff(),
+	})
+}
+
+const resource = "apikeys"

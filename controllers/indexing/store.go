@@ -1,0 +1,138 @@
+package indexing
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/controllers/timeline"
+	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/internal/index"
+	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/token"
+)
+
+// store is what a reflector writes to. It holds no objects: each becomes an entry of the index at once.
+type store struct {
+	source   *index.Source
+	logger   logr.Logger
+	replaced func()
+}
+
+// fact is what remains of an object: its entry, and whether it counts at all.
+type fact struct {
+	entry  index.Entry
+	counts bool
+}
+
+// Transformer implements cache.TransformingStore: what a reflector collects while it loads is facts already, not objects.
+func (s *store) Transformer() cache.TransformFunc {
+	return func(object any) (any, error) { return s.factOf(object) }
+}
+
+// Add implements cache.ReflectorStore.
+func (s *store) Add(object any) error { return s.Update(object) }
+
+// Update implements cache.ReflectorStore.
+func (s *store) Update(object any) error {
+	f, err := s.factOf(object)
+	if err != nil {
+		return err
+	}
+	if f.counts {
+		s.source.Put(f.entry)
+	} else {
+		s.source.Remove(f.entry.ID)
+	}
+	return nil
+}
+
+// Delete implements cache.ReflectorStore.
+func (s *store) Delete(object any) error {
+	f, err := s.factOf(object)
+	if err != nil {
+		return err
+	}
+	s.source.Remove(f.entry.ID)
+	return nil
+}
+
+// Replace implements cache.ReflectorStore.
+func (s *store) Replace(objects []any, _ string) error {
+	entries := make([]index.Entry, 0, len(objects))
+	for _, object := range objects {
+		f, err := s.factOf(object)
+		if err != nil {
+			return err
+		}
+		if f.counts {
+			entries = append(entries, f.entry)
+		}
+	}
+	s.source.Heard(time.Now())
+	s.source.Replace(entries)
+	s.replaced()
+	return nil
+}
+
+// Resync implements cache.ReflectorStore.
+func (s *store) Resync() error { return nil }
+
+// UpdateResourceVersion implements cache.ResourceVersionUpdater: it is called for every event, and for the bookmarks that an API
+// server sends once a minute when nothing happens.
+func (s *store) UpdateResourceVersion(string) { s.source.Heard(time.Now()) }
+
+func (s *store) factOf(object any) (fact, error) {
+	switch o := object.(type) {
+	case fact:
+		return o, nil
+	case *v1alpha1.ApiKey:
+		return s.understand(o), nil
+	default:
+		return fact{}, fmt.Errorf("a %T where ApiKeys are watched", object)
+	}
+}
+
+// understand translates an ApiKey. What can't be read of one opens nothing, and is logged; the schema of the CRD lets no such
+// object in.
+func (s *store) understand(key *v1alpha1.ApiKey) fact {
+	f := fact{entry: index.Entry{ID: index.ID{Namespace: key.Namespace, Name: key.Name}}}
+	if key.Status.Hash == "" || !key.DeletionTimestamp.IsZero() {
+		return f
+	}
+	unreadable := func(field string, err error) {
+		s.logger.Error(err, "key is refused: a field can't be read", "namespace", key.Namespace, "name", key.Name, "field", field)
+	}
+	digest, err := token.ParseDigest(key.Status.Hash)
+	if err != nil {
+		unreadable("status.hash", err)
+		return f
+	}
+	f.counts = true
+	f.entry.UID = string(key.UID)
+	f.entry.Created = key.CreationTimestamp.Time
+	f.entry.Digest = digest
+	f.entry.Roles = key.Spec.Roles
+	if f.entry.Deadline, err = deadline(key); err != nil {
+		unreadable("spec.expiry", err)
+	}
+	f.entry.Networks = policy.AnyNetwork()
+	if len(key.Spec.CIDRs) > 0 {
+		if f.entry.Networks, err = policy.ParseNetworks(key.Spec.CIDRs); err != nil {
+			unreadable("spec.cidrs", err)
+		}
+	}
+	return f
+}
+
+// deadline has passed for a key that has been marked as expired: the mark is for ever, whatever a clock says.
+func deadline(key *v1alpha1.ApiKey) (expiry.Deadline, error) {
+	if timeline.Expired(key) {
+		return expiry.Deadline{}, nil
+	}
+	// The moment is used only for a key without a digest, and this one has one.
+	return timeline.Deadline(key, time.Time{})
+}

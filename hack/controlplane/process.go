@@ -1,0 +1,89 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// stopTimeout is longer than any of our processes takes to drain.
+const stopTimeout = time.Minute
+
+// Process is a running program.
+type Process struct {
+	name    string
+	command *exec.Cmd
+	exited  chan error
+}
+
+// StartProcess starts a command in a process group of its own, so that Ctrl-C in a terminal stops things in order and not all at
+// once. What it writes goes to out.
+func StartProcess(command *exec.Cmd, out io.Writer) (*Process, error) {
+	p := &Process{name: filepath.Base(command.Path), command: command, exited: make(chan error, 1)}
+	command.Stdout, command.Stderr = out, out
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := command.Start(); err != nil {
+		return nil, fmt.Errorf("start %s (has `make build` been run?): %w", p.name, err)
+	}
+	go func() { p.exited <- command.Wait() }()
+	return p, nil
+}
+
+// Pid is the process's id.
+func (p *Process) Pid() int { return p.command.Process.Pid }
+
+// Signal sends the process a signal.
+func (p *Process) Signal(signal syscall.Signal) error { return p.command.Process.Signal(signal) }
+
+// Stop asks the process to finish and returns what it exited with.
+func (p *Process) Stop() error {
+	_ = p.command.Process.Signal(syscall.SIGTERM) // it may have exited already
+	select {
+	case err := <-p.exited:
+		p.exited <- err
+		return err
+	case <-time.After(stopTimeout):
+		_ = p.command.Process.Kill()
+		return fmt.Errorf("%s did not stop within %s of SIGTERM", p.name, stopTimeout)
+	}
+}
+
+// WaitHTTP waits until a URL answers 200. If that does not come to pass, the process is stopped.
+func (p *Process) WaitHTTP(ctx context.Context, url string) error {
+	err := p.waitHTTP(ctx, url)
+	if err != nil {
+		return errors.Join(err, p.Stop())
+	}
+	return nil
+}
+
+func (p *Process) waitHTTP(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		if response, err := http.DefaultClient.Do(request); err == nil {
+			_ = response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case err := <-p.exited:
+			p.exited <- err
+			return fmt.Errorf("%s stopped before it was ready: %w", p.name, err)
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w", p.name, ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}

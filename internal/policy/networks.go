@@ -1,0 +1,68 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Networks are the networks that something may come from. The zero value contains no address at all: what was never set, or
+// could not be read, must open nothing.
+type Networks struct {
+	prefixes []netip.Prefix
+	any      bool
+}
+
+// AnyNetwork contains every address, the unknown one included.
+func AnyNetwork() Networks { return Networks{any: true} }
+
+// ParseNetworks reads networks in CIDR notation, such as 10.0.0.0/8 or 2001:db8::/32; none makes a Networks that contains no
+// address. IPv4-mapped IPv6 networks are unmapped. An error comes with Networks that contain nothing.
+func ParseNetworks(cidrs []string) (Networks, error) {
+	prefixes := make([]netip.Prefix, 0, len(cidrs))
+	for _, cidr := range cidrs {
+		prefix, err := netip.ParsePrefix(cidr)
+		if err != nil {
+			return Networks{}, fmt.Errorf("%q is no network: want an address and a length, such as 10.0.0.0/8 or 2001:db8::/32", cidr)
+		}
+		prefix, err = unmapPrefix(prefix)
+		if err != nil {
+			return Networks{}, fmt.Errorf("%q is no network: %w", cidr, err)
+		}
+		prefixes = append(prefixes, prefix.Masked())
+	}
+	return Networks{prefixes: prefixes}, nil
+}
+
+// mappedBits is the length of ::ffff:0:0/96, the IPv6 network that IPv4 is mapped into (RFC 4291, section 2.5.5.2).
+const mappedBits = 96
+
+func unmapPrefix(p netip.Prefix) (netip.Prefix, error) {
+	if !p.Addr().Is4In6() {
+		return p, nil
+	}
+	if p.Bits() < mappedBits {
+		return netip.Prefix{}, fmt.Errorf("IPv4 and more: write ::/%d", p.Bits())
+	}
+	return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mappedBits), nil
+}
+
+// Any tells whether every address is contained.
+func (n Networks) Any() bool { return n.any }
+
+// Contains tells whether an address lies in one of the networks. An IPv4-mapped address is its IPv4 address, and a zone is
+// ignored. The zero address, which stands for an unknown one, is contained by AnyNetwork alone.
+func (n Networks) Contains(address netip.Addr) bool {
+	if n.any {
+		return true
+	}
+	if !address.IsValid() {
+		return false
+	}
+	address = address.Unmap().WithZone("")
+	for _, prefix := range n.prefixes {
+		if prefix.Contains(address) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,178 @@
+// Package extauthz answers the external authorization calls of Envoy and of the gateways made of it (ext_authz v3, gRPC).
+package extauthz
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/serve"
+	"github.com/apikey-operator/apikey-operator/internal/verify"
+)
+
+// The keys of a route's context_extensions that are ours. Gateways add keys of their own, so only those that look like a
+// misspelling of one of these make a route bad.
+const (
+	extensionRoles     = "roles"
+	extensionNamespace = "namespace"
+
+	headerAuthorization = "authorization"
+	headerAPIKey        = "x-api-key"
+	headerForwardedFor  = "x-forwarded-for"
+	headerTraceparent   = "traceparent"
+)
+
+// Envoy's header names are in lower case.
+var (
+	headerNamespace = strings.ToLower(serve.HeaderNamespace)
+	headerName      = strings.ToLower(serve.HeaderName)
+	headerUID       = strings.ToLower(serve.HeaderUID)
+	headerRoles     = strings.ToLower(serve.HeaderRoles)
+	headerChallenge = strings.ToLower(serve.HeaderChallenge)
+)
+
+// Server implements envoy.service.auth.v3.Authorization. Every call succeeds, with a refusal inside where there is one: Envoy
+// takes a failed call for a failed server, and with failure_mode_allow lets the request through.
+type Server struct {
+	authv3.UnimplementedAuthorizationServer
+
+	Checker *serve.Protocol
+	Reader  verify.Reader
+	// Proxies say whose word on the client's address is taken. The peer of Envoy's connection counts as the client unless it is
+	// a trusted proxy.
+	Proxies policy.Proxies
+	// Defaults hold for routes that don't say what they ask for.
+	Defaults verify.Defaults
+	// AllRoles hands on all roles of a key, and not only those that were asked for.
+	AllRoles bool
+	// KeepCredential leaves the token in the request that goes on to the upstream.
+	KeepCredential bool
+}
+
+// Check implements authv3.AuthorizationServer.
+func (s *Server) Check(_ context.Context, message *authv3.CheckRequest) (response *authv3.CheckResponse, _ error) {
+	defer func() {
+		if recovered := recover(); recovered != nil {
+			s.Checker.Panicked(recovered)
+			response = denied(verify.NotReady)
+		}
+	}()
+	headers := headersOf(message)
+	request := verify.Request{
+		Credential: s.Reader.Headers(headers.values(headerAuthorization), headers.values(headerAPIKey)),
+		Address:    s.Proxies.Client(source(message), headers.values(headerForwardedFor)),
+		Route:      s.Defaults.Apply(route(message.GetAttributes().GetContextExtensions())),
+	}
+	traceparent := ""
+	if values := headers.values(headerTraceparent); len(values) == 1 {
+		traceparent = values[0]
+	}
+	decision := s.Checker.Check(&request, traceparent)
+	if !decision.Allowed() {
+		return denied(decision.Result), nil
+	}
+	return s.allowed(&request, decision.Key, headers), nil
+}
+
+func (s *Server) allowed(request *verify.Request, key *verify.Key, headers headers) *authv3.CheckResponse {
+	roles := serve.Roles(key, request.Route, s.AllRoles)
+	ok := &authv3.OkHttpResponse{Headers: []*corev3.HeaderValueOption{
+		overwrite(headerNamespace, key.Namespace),
+		overwrite(headerName, key.Name),
+		overwrite(headerUID, key.UID),
+		overwrite(headerRoles, roles),
+	}}
+	if !s.KeepCredential {
+		if request.Credential.InAuthorization() {
+			ok.HeadersToRemove = append(ok.HeadersToRemove, headerAuthorization)
+		}
+		if request.Credential.InAPIKey() {
+			ok.HeadersToRemove = append(ok.HeadersToRemove, headerAPIKey)
+		}
+	}
+	ok.HeadersToRemove = append(ok.HeadersToRemove, headers.forged()...)
+	return &authv3.CheckResponse{
+		Status:       &rpcstatus.Status{Code: int32(codes.OK)},
+		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: ok},
+		DynamicMetadata: &structpb.Struct{Fields: map[string]*structpb.Value{
+			"namespace": structpb.NewStringValue(key.Namespace),
+			"name":      structpb.NewStringValue(key.Name),
+			"uid":       structpb.NewStringValue(key.UID),
+			"roles":     structpb.NewStringValue(roles),
+		}},
+	}
+}
+
+func denied(result verify.Result) *authv3.CheckResponse {
+	answer := serve.AnswerTo(result)
+	response := &authv3.DeniedHttpResponse{
+		// HTTP's own numbers.
+		Status: &typev3.HttpStatus{Code: typev3.StatusCode(answer.Status)}, //nolint:gosec // 401, 403 or 503
+	}
+	if answer.Challenge != "" {
+		response.Headers = []*corev3.HeaderValueOption{overwrite(headerChallenge, answer.Challenge)}
+	}
+	return &authv3.CheckResponse{
+		Status:       &rpcstatus.Status{Code: int32(code(result.Class()))}, //nolint:gosec // a gRPC code
+		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: response},
+	}
+}
+
+func code(class verify.Class) codes.Code {
+	switch class {
+	case verify.OK:
+		return codes.OK
+	case verify.Unauthenticated, verify.InvalidToken:
+		return codes.Unauthenticated
+	case verify.Forbidden, verify.InsufficientScope:
+		return codes.PermissionDenied
+	case verify.Unavailable:
+	}
+	return codes.Unavailable
+}
+
+func overwrite(name, value string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: name, Value: value},
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
+}
+
+func source(message *authv3.CheckRequest) netip.Addr {
+	text := message.GetAttributes().GetSource().GetAddress().GetSocketAddress().GetAddress()
+	address, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Addr{} // a pipe, or none
+	}
+	return address
+}
+
+func route(extensions map[string]string) verify.Route {
+	var roles, namespaces []string
+	for name, value := range extensions {
+		switch {
+		case name == extensionRoles:
+			roles = strings.Split(value, ",")
+			for i := range roles {
+				roles[i] = strings.TrimSpace(roles[i])
+			}
+		case name == extensionNamespace:
+			namespaces = []string{value}
+		case looksLike(name, "role"), looksLike(name, extensionNamespace):
+			return verify.Bad("context extension %.64q: want %s or %s", name, extensionRoles, extensionNamespace)
+		}
+	}
+	return verify.NewRoute(roles, namespaces)
+}
+
+func looksLike(name, ours string) bool {
+	return len(name) >= len(ours) && strings.EqualFold(name[:len(ours)], ours)
+}

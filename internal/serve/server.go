@@ -1,0 +1,217 @@
+package serve
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+)
+
+// Limits of every listener.
+const (
+	// maxHeader is more than the proxies in front let pass, so that a client's header gets an answer of ours (401) and not
+	// one of net/http (431), which nginx makes a 500 of.
+	maxHeader = 128 << 10
+	// maxMessage bounds a gRPC message: all headers of a request, and the body where Envoy is told to send it along.
+	maxMessage = 4 << 20
+	maxStreams = 1024
+
+	// headTimeout bounds how long a request, or a handshake, may take to arrive.
+	headTimeout = 10 * time.Second
+	callTimeout = 30 * time.Second
+	// idleTimeout is longer than the proxies' own, so that a connection is never closed under a request that is on its way.
+	idleTimeout = 5 * time.Minute
+
+	healthInterval = 100 * time.Millisecond
+)
+
+// Servers are the listeners of a process, which start and drain together.
+type Servers struct {
+	// Ready tells whether requests can be answered.
+	Ready func() bool
+	// Logger is told, at a high level, of connections that come to nothing.
+	Logger logr.Logger
+
+	draining  atomic.Bool
+	listeners []listener
+	healths   []*health.Server
+}
+
+type listener struct {
+	name   string
+	socket net.Listener
+	serve  func(net.Listener) error
+	// drain lets requests in hand end, until the context ends.
+	drain func(context.Context) error
+}
+
+// IsReady tells whether this process wants requests.
+func (s *Servers) IsReady() bool { return !s.draining.Load() && s.Ready() }
+
+// HTTP adds a listener for HTTP, with TLS where a configuration is given. It listens from now on, and serves once Run is called.
+func (s *Servers) HTTP(ctx context.Context, name, address string, handler http.Handler, config *tls.Config) error {
+	socket, err := listen(ctx, name, address)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:           s.closing(handler),
+		MaxHeaderBytes:    maxHeader,
+		ReadHeaderTimeout: headTimeout,
+		ReadTimeout:       callTimeout,
+		WriteTimeout:      callTimeout,
+		IdleTimeout:       idleTimeout,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ErrorLog:          slog.NewLogLogger(logr.ToSlogHandler(s.Logger), slog.LevelDebug),
+	}
+	l := listener{name: name, socket: socket, serve: server.Serve, drain: server.Shutdown}
+	if config != nil {
+		server.TLSConfig = config
+		l.serve = func(socket net.Listener) error { return server.ServeTLS(socket, "", "") }
+	}
+	s.listeners = append(s.listeners, l)
+	return nil
+}
+
+// closing asks clients to close their connection with the next answer once the process drains, so that none is left that could
+// be closed under a request.
+func (s *Servers) closing(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.draining.Load() {
+			w.Header()["Connection"] = []string{"close"}
+		}
+		handler.ServeHTTP(w, r)
+	})
+}
+
+// GRPC adds a listener for gRPC, with TLS where a configuration is given, and the health service (grpc.health.v1) on it. register
+// adds the other services.
+func (s *Servers) GRPC(ctx context.Context, name, address string, register func(grpc.ServiceRegistrar), config *tls.Config) error {
+	socket, err := listen(ctx, name, address)
+	if err != nil {
+		return err
+	}
+	options := []grpc.ServerOption{
+		grpc.MaxHeaderListSize(maxHeader),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.ConnectionTimeout(headTimeout),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: headTimeout, PermitWithoutStream: true}),
+	}
+	if config != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(config)))
+	}
+	server := grpc.NewServer(options...)
+	register(server)
+	state := health.NewServer()
+	state.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
+	for service := range server.GetServiceInfo() {
+		state.SetServingStatus(service, healthv1.HealthCheckResponse_NOT_SERVING)
+	}
+	healthv1.RegisterHealthServer(server, state)
+	s.healths = append(s.healths, state)
+	s.listeners = append(s.listeners, listener{name: name, socket: socket, serve: server.Serve, drain: func(ctx context.Context) error {
+		return drainGRPC(ctx, server)
+	}})
+	return nil
+}
+
+func drainGRPC(ctx context.Context, server *grpc.Server) error {
+	stop := context.AfterFunc(ctx, server.Stop)
+	server.GracefulStop()
+	if !stop() {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// Close closes the sockets of listeners that never ran.
+func (s *Servers) Close() {
+	for _, l := range s.listeners {
+		_ = l.socket.Close()
+	}
+}
+
+// Run serves until the context ends, and then drains: for delay it goes on as before, but calls itself not ready, until everybody
+// who sends requests has heard of it; then it takes no more connections, and lets the requests in hand end for at most grace.
+func (s *Servers) Run(ctx context.Context, delay, grace time.Duration) error {
+	failed := make(chan error, len(s.listeners))
+	var serving sync.WaitGroup
+	for _, l := range s.listeners {
+		serving.Go(func() {
+			if err := l.serve(l.socket); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, grpc.ErrServerStopped) {
+				failed <- fmt.Errorf("serve %s on %s: %w", l.name, l.socket.Addr(), err)
+			}
+		})
+	}
+	err := s.watchHealth(ctx, failed)
+	s.draining.Store(true)
+	for _, state := range s.healths {
+		state.Shutdown() // not serving, for good
+	}
+	if err == nil {
+		time.Sleep(delay)
+	}
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	errs := make([]error, len(s.listeners))
+	var draining sync.WaitGroup
+	for i, l := range s.listeners {
+		draining.Go(func() {
+			if err := l.drain(limit); err != nil {
+				errs[i] = fmt.Errorf("drain %s: %w", l.name, err)
+			}
+		})
+	}
+	draining.Wait()
+	serving.Wait()
+	return errors.Join(append(errs, err)...)
+}
+
+// watchHealth keeps the health services in step with readiness until the context ends or a listener fails.
+func (s *Servers) watchHealth(ctx context.Context, failed <-chan error) error {
+	ticks := time.NewTicker(healthInterval)
+	defer ticks.Stop()
+	was := false
+	for {
+		if ready := s.Ready(); ready != was {
+			was = ready
+			for _, state := range s.healths {
+				if ready {
+					state.Resume()
+				} else {
+					state.Shutdown()
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case <-ticks.C:
+		}
+	}
+}
+
+func listen(ctx context.Context, name, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	socket, err := config.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for %s: %w", name, err)
+	}
+	return socket, nil
+}

@@ -1,0 +1,33 @@
+package serve
+
+import "strings"
+
+// HeaderTraceparent is the header that W3C Trace Context passes a trace in.
+const HeaderTraceparent = "Traceparent"
+
+const (
+	traceDigits = 32
+	spanDigits  = 16
+	// "00-" trace "-" span "-" flags
+	traceparentLength = 3 + traceDigits + 1 + spanDigits + 3
+)
+
+// parseTraceparent reads the trace and the parent span of a traceparent header (W3C Trace Context, section 3.2). A later
+// version may go on after another dash.
+func parseTraceparent(text string) (trace, span string, ok bool) {
+	if len(text) < traceparentLength || len(text) > traceparentLength && (text[:2] == "00" || text[traceparentLength] != '-') {
+		return "", "", false
+	}
+	version, rest := text[:2], text[3:]
+	trace, span = rest[:traceDigits], rest[traceDigits+1:traceDigits+1+spanDigits]
+	flags := text[traceparentLength-2 : traceparentLength]
+	dashes := text[2] == '-' && rest[traceDigits] == '-' && text[traceparentLength-3] == '-'
+	if !dashes || version == "ff" || !isHex(version) || !isHex(trace) || !isHex(span) || !isHex(flags) || isZero(trace) || isZero(span) {
+		return "", "", false
+	}
+	return trace, span, true
+}
+
+func isHex(text string) bool { return strings.Trim(text, "0123456789abcdef") == "" }
+
+func isZero(text string) bool { return strings.Trim(text, "0") == "" }

@@ -1,0 +1,88 @@
+// Package verify is the one place that says yes or no; it knows keys and requests, not HTTP, gRPC or Kubernetes.
+package verify
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/token"
+)
+
+// Key is what a decision needs to know of an ApiKey. It never changes: whoever has something else to say of a key makes
+// another Key. The zero value opens nothing.
+type Key struct {
+	Namespace, Name, UID string
+
+	// Deadline is the moment from which the key is dead.
+	Deadline expiry.Deadline
+	// Networks are where the key may be used from.
+	Networks policy.Networks
+	// Roles are what the key carries, and all that they include.
+	Roles *policy.Roles
+}
+
+// Keys are the keys that exist at this moment.
+type Keys interface {
+	// Find returns the one key with this digest; nil if there is none.
+	Find(digest token.Digest) *Key
+	// Ready tells whether the keys are known at all, and lately enough. It says no before they have been loaded once.
+	Ready(now time.Time) bool
+}
+
+// Request is what somebody asks to be let in with.
+type Request struct {
+	Credential Credential
+	// Address is that of the client; the zero value says that nobody knows.
+	Address netip.Addr
+	// Route is what is asked for.
+	Route Route
+}
+
+// Decision is the answer to a Request.
+type Decision struct {
+	Result Result
+	// Key is the key that the credential belongs to; nil if there is none or the decision was made without it.
+	Key *Key
+}
+
+// Allowed tells whether the answer is yes.
+func (d Decision) Allowed() bool { return d.Result == Allowed }
+
+// Decide answers a request at a moment. The first refusal wins, in this order: NotReady, NoCredential, Malformed, Unknown,
+// Expired, AddressDenied, BadRoute, RoleMissing.
+func Decide(keys Keys, request *Request, now time.Time) Decision {
+	if !keys.Ready(now) {
+		return Decision{Result: NotReady}
+	}
+	switch request.Credential.form {
+	case absent:
+		return Decision{Result: NoCredential}
+	case malformed:
+		return Decision{Result: Malformed}
+	case proven:
+	}
+	key := keys.Find(request.Credential.digest)
+	if key == nil {
+		return Decision{Result: Unknown}
+	}
+	return Decision{Result: judge(key, request, now), Key: key}
+}
+
+func judge(key *Key, request *Request, now time.Time) Result {
+	switch {
+	case key.Deadline.Passed(now):
+		return Expired
+	case !key.Networks.Contains(request.Address):
+		return AddressDenied
+	case request.Route.Problem != "":
+		return BadRoute
+	case request.Route.Namespace != "" && request.Route.Namespace != key.Namespace:
+		return RoleMissing
+	}
+	if _, missing := key.Roles.Missing(request.Route.Roles); missing {
+		return RoleMissing
+	}
+	return Allowed
+}

@@ -62,7 +62,9 @@ func (r Reader) Headers(authorization, apiKey []string) Credential {
 	}
 	var bearer, direct string
 	if len(authorization) == 1 {
-		bearer = bearerToken(authorization[0])
+		if bearer = bearerToken(authorization[0]); bearer == "" && hidesBearer(authorization[0]) {
+			return Credential{form: malformed}
+		}
 	}
 	if len(apiKey) == 1 {
 		direct = trim(apiKey[0])
@@ -105,6 +107,12 @@ func bearerToken(authorization string) string {
 		return bearer
 	}
 	return "" // another scheme, whose name starts alike
+}
+
+// hidesBearer tells whether a bearer token follows another scheme: a proxy has joined a repeated header.
+func hidesBearer(authorization string) bool {
+	comma := strings.LastIndexByte(authorization, ',')
+	return comma >= 0 && bearerToken(authorization[comma+1:]) != ""
 }
 
 // trim removes optional white space as HTTP knows it (RFC 9110, section 5.6.3).

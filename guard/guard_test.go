@@ -1,0 +1,155 @@
+package guard
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/apikey-operator/apikey-operator/internal/verify"
+	"github.com/apikey-operator/apikey-operator/test/script"
+)
+
+func guardOf(world *script.World) *Guard {
+	return &Guard{http: world.Protocol, grpc: world.Protocol, reader: world.Reader, proxies: world.Proxies}
+}
+
+// needOf is false for what a program can't say, or would not: the rest of the world's settings are flags of the verifier.
+func needOf(world *script.World, ask script.Ask) (Need, bool) {
+	if len(ask.Params) > 0 || len(ask.Namespaces) > 1 || len(ask.Namespaces) == 1 && ask.Namespaces[0] == "" ||
+		len(world.Defaults.Roles) > 0 || world.Defaults.RequireScope {
+		return Need{}, false
+	}
+	return Need{Roles: ask.Roles, Namespace: strings.Join(ask.Namespaces, "")}, true
+}
+
+func TestHTTPScripts(t *testing.T) {
+	script.Run(t, "go-http", func(t *testing.T, world *script.World, ask script.Ask) (script.Answer, bool) {
+		t.Helper()
+		need, ok := needOf(world, ask)
+		if !ok {
+			return script.Answer{}, false
+		}
+		next := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			identity, ok := FromContext(r.Context())
+			if !ok {
+				t.Error("let in without an identity")
+			}
+			for name, value := range map[string]string{"Namespace": identity.Namespace, "Name": identity.Name, "Uid": identity.UID, "Roles": fmt.Sprint(identity.Roles)} {
+				w.Header().Set("X-Apikey-"+name, value)
+			}
+		})
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.RemoteAddr = "@"
+		if ask.From.IsValid() {
+			r.RemoteAddr = netip.AddrPortFrom(ask.From, 4711).String()
+		}
+		r.Header["Authorization"], r.Header["X-Api-Key"], r.Header["X-Forwarded-For"] = ask.Authorization, ask.APIKey, ask.ForwardedFor
+		recorder := httptest.NewRecorder()
+		guardOf(world).Handler(next, need).ServeHTTP(recorder, r)
+		return script.HTTPAnswer(t, recorder), true
+	})
+}
+
+func TestGRPCScripts(t *testing.T) {
+	script.Run(t, "go-grpc", func(t *testing.T, world *script.World, ask script.Ask) (script.Answer, bool) {
+		t.Helper()
+		need, ok := needOf(world, ask)
+		if !ok {
+			return script.Answer{}, false
+		}
+		ctx := metadata.NewIncomingContext(t.Context(), metadata.MD{
+			"authorization": ask.Authorization, "x-api-key": ask.APIKey, "x-forwarded-for": ask.ForwardedFor,
+		})
+		if ask.From.IsValid() {
+			ctx = peer.NewContext(ctx, &peer.Peer{Addr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(ask.From, 4711))})
+		}
+		interceptor := guardOf(world).UnaryServerInterceptor(func(string) Need { return need })
+		answer := script.Answer{}
+		_, err := interceptor(ctx, nil, &grpc.UnaryServerInfo{}, func(ctx context.Context, _ any) (any, error) {
+			identity, _ := FromContext(ctx)
+			answer.Identity = identity.Namespace + "/" + identity.Name
+			return nil, nil
+		})
+		answer.Bytes = fmt.Sprint(err)
+		told := status.Convert(err)
+		for class, want := range map[verify.Class]*status.Status{
+			verify.OK:                nil,
+			verify.Unauthenticated:   status.New(codes.Unauthenticated, "no API key"),
+			verify.InvalidToken:      status.New(codes.Unauthenticated, "invalid_token"),
+			verify.Forbidden:         status.New(codes.PermissionDenied, "forbidden"),
+			verify.InsufficientScope: status.New(codes.PermissionDenied, "insufficient_scope"),
+			verify.Unavailable:       status.New(codes.Unavailable, "the API keys are not known yet"),
+		} {
+			if told.Code() == want.Code() && told.Message() == want.Message() {
+				answer.Class = class
+			}
+		}
+		return answer, true
+	})
+}
+
+func TestWhatTheServiceMustNotSee(t *testing.T) {
+	world := script.NewWorld("go-http")
+	key := world.Put("a", nil)
+	next := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		for name, values := range r.Header {
+			if strings.Contains(strings.Join(values, " "), key) || strings.Contains(strings.ToLower(name), "apikey") {
+				t.Errorf("the service sees %s", name)
+			}
+		}
+		if r.Header.Get("X-Other") != "stays" {
+			t.Error("a header is missing")
+		}
+	})
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header = http.Header{
+		"Authorization": {"Bearer " + key}, "X-Api-Key": {key}, "X-Other": {"stays"},
+		"X-Apikey-Name": {"admin"}, "X_apikey_name": {"admin"}, "x.apikey.name": {"admin"}, "X-Apikey-Foo": {"x"},
+	}
+	recorder := httptest.NewRecorder()
+	guardOf(world).Handler(next, Need{}).ServeHTTP(recorder, r)
+	if recorder.Code != http.StatusOK {
+		t.Errorf("refused with %d", recorder.Code)
+	}
+	if r.Header.Get("X-Api-Key") == "" {
+		t.Error("the caller's own request was changed")
+	}
+
+	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+key, "x-apikey-name", "admin", "x-other", "stays"))
+	interceptor := guardOf(world).UnaryServerInterceptor(func(string) Need { return Need{} })
+	if _, err := interceptor(ctx, nil, &grpc.UnaryServerInfo{}, func(ctx context.Context, _ any) (any, error) {
+		seen, _ := metadata.FromIncomingContext(ctx)
+		if len(seen) != 1 || seen.Get("x-other")[0] != "stays" {
+			t.Errorf("the service sees %d fields of metadata", len(seen))
+		}
+		return nil, nil
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPanicOfTheServiceIsItsOwn(t *testing.T) {
+	world := script.NewWorld("go-http")
+	key := world.Put("a", nil)
+	defer func() {
+		if recover() != http.ErrAbortHandler { //nolint:errorlint // a panic's very value
+			t.Error("the panic did not reach the server")
+		}
+	}()
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header.Set("X-API-Key", key)
+	guardOf(world).Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		panic(http.ErrAbortHandler)
+	}), Need{}).ServeHTTP(httptest.NewRecorder(), r)
+}

@@ -1,0 +1,97 @@
+package introspection_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/apikey-operator/apikey-operator/internal/serve/introspection"
+	"github.com/apikey-operator/apikey-operator/internal/verify"
+	"github.com/apikey-operator/apikey-operator/test/script"
+)
+
+func post(world *script.World, media, body string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodPost, introspection.Path, strings.NewReader(body))
+	r.Header.Set("Content-Type", media)
+	recorder := httptest.NewRecorder()
+	(&introspection.Handler{Checker: world.Protocol, Reader: world.Reader}).ServeHTTP(recorder, r)
+	return recorder
+}
+
+const form = "application/x-www-form-urlencoded"
+
+func TestScripts(t *testing.T) {
+	script.Run(t, "introspection", func(t *testing.T, world *script.World, ask script.Ask) (script.Answer, bool) {
+		t.Helper()
+		bare, ok := ask.BareToken()
+		if !ok {
+			return script.Answer{}, false
+		}
+		values := url.Values{"token": {bare}, "token_type_hint": {"access_token"}}
+		if ask.From.IsValid() {
+			values.Set("client_address", ask.From.String())
+		}
+		recorder := post(world, form, values.Encode())
+		answer := script.Answer{Bytes: recorder.Body.String()}
+		if recorder.Code == http.StatusServiceUnavailable {
+			return answer, true
+		}
+		var document map[string]any
+		if err := json.Unmarshal(recorder.Body.Bytes(), &document); err != nil || recorder.Code != http.StatusOK {
+			t.Fatalf("%d, %v", recorder.Code, err)
+		}
+		if document["active"] == true {
+			answer.Class, answer.Identity = verify.OK, document["sub"].(string)
+			return answer, true
+		}
+		if len(document) != 1 {
+			t.Errorf("a token that is not active comes with %v", document)
+		}
+		answer.Class = ask.SameClass // there is one word for all refusals
+		return answer, true
+	})
+}
+
+func TestWhatIsToldOfAnActiveToken(t *testing.T) {
+	world := script.NewWorld("introspection")
+	key := world.Put("a", []string{"b.write", "a.read"})
+	recorder := post(world, form, "token="+key)
+	want := `{"active":true,"scope":"a.read b.write","sub":"apikey:shop:a","username":"apikey:shop:a","token_type":"Bearer",` +
+		`"jti":"uid-of-a","apikey_namespace":"shop","apikey_name":"a"}`
+	if got := strings.TrimSpace(recorder.Body.String()); got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	if cache := recorder.Header().Get("Cache-Control"); cache != "no-store" {
+		t.Errorf("Cache-Control %q: an answer that is stored outlives a revocation", cache)
+	}
+}
+
+func TestOtherRequestsAreTheCallersFault(t *testing.T) {
+	world := script.NewWorld("introspection")
+	key := world.Put("a", nil)
+	for name, c := range map[string]struct {
+		media, body string
+		status      int
+	}{
+		"good":          {form, "token=" + key, http.StatusOK},
+		"no token":      {form, "", http.StatusBadRequest},
+		"two tokens":    {form, "token=" + key + "&token=" + key, http.StatusBadRequest},
+		"bad address":   {form, "client_address=10.0.0&token=" + key, http.StatusBadRequest},
+		"two addresses": {form, "client_address=10.0.0.1&client_address=10.0.0.2&token=" + key, http.StatusBadRequest},
+		"bad escape":    {form, "token=%zz", http.StatusBadRequest},
+		"JSON":          {"application/json", `{"token":"` + key + `"}`, http.StatusUnsupportedMediaType},
+		"too long":      {form, "x=" + strings.Repeat("y", 1<<20) + "&token=" + key, http.StatusRequestEntityTooLarge},
+		"garbage":       {form, "\x00\xff;", http.StatusBadRequest},
+	} {
+		recorder := post(world, c.media, c.body)
+		if recorder.Code != c.status {
+			t.Errorf("%s: %d, want %d", name, recorder.Code, c.status)
+		}
+		if strings.Contains(recorder.Body.String(), key) {
+			t.Errorf("%s: the answer holds the token", name)
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package tokenreview_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/apikey-operator/apikey-operator/internal/serve/tokenreview"
+	"github.com/apikey-operator/apikey-operator/internal/verify"
+	"github.com/apikey-operator/apikey-operator/test/script"
+)
+
+func post(t *testing.T, world *script.World, review any) *httptest.ResponseRecorder {
+	t.Helper()
+	body, err := json.Marshal(review)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return postBody(world, "application/json", body)
+}
+
+func postBody(world *script.World, media string, body []byte) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodPost, tokenreview.Path, bytes.NewReader(body))
+	r.Header.Set("Content-Type", media)
+	recorder := httptest.NewRecorder()
+	handler := &tokenreview.Handler{Checker: world.Protocol, Reader: world.Reader, Audiences: []string{"cluster", "other"}}
+	handler.ServeHTTP(recorder, r)
+	return recorder
+}
+
+func reviewOf(token string, audiences ...string) *authenticationv1.TokenReview {
+	return &authenticationv1.TokenReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: "authentication.k8s.io/v1", Kind: "TokenReview"},
+		Spec:     authenticationv1.TokenReviewSpec{Token: token, Audiences: audiences},
+	}
+}
+
+func decode(t *testing.T, recorder *httptest.ResponseRecorder) *authenticationv1.TokenReview {
+	t.Helper()
+	if recorder.Code != http.StatusOK {
+		t.Fatalf("%d: %s", recorder.Code, recorder.Body)
+	}
+	answer := &authenticationv1.TokenReview{}
+	decoder := json.NewDecoder(recorder.Body)
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(answer); err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+// A review holds one token and nothing else.
+func TestScripts(t *testing.T) {
+	script.Run(t, "tokenreview", func(t *testing.T, world *script.World, ask script.Ask) (script.Answer, bool) {
+		t.Helper()
+		bare, ok := ask.BareToken()
+		if !ok {
+			return script.Answer{}, false
+		}
+		recorder := post(t, world, reviewOf(bare))
+		answer := script.Answer{Bytes: recorder.Body.String()}
+		status := decode(t, recorder).Status
+		switch {
+		case status.Authenticated:
+			answer.Class = verify.OK
+			answer.Identity = status.User.Username
+		case status.Error != "":
+			answer.Class = verify.Unavailable
+		default:
+			answer.Class = ask.SameClass // a review has one word for all refusals
+		}
+		return answer, true
+	})
+}
+
+func TestUser(t *testing.T) {
+	world := script.NewWorld("tokenreview")
+	key := world.Put("a", []string{"org.customer.write", "org.customer.read"})
+	user := decode(t, post(t, world, reviewOf(key))).Status.User
+	if user.Username != "apikey:shop:a" || user.UID != "uid-of-a" ||
+		!slices.Equal(user.Groups, []string{"apikey:org.customer.read", "apikey:org.customer.write"}) || len(user.Extra) != 0 {
+		t.Errorf("%+v", user)
+	}
+}
+
+func TestVersionIsAnswered(t *testing.T) {
+	world := script.NewWorld("tokenreview")
+	key := world.Put("a", nil)
+	for _, version := range []string{"authentication.k8s.io/v1", "authentication.k8s.io/v1beta1"} {
+		review := reviewOf(key)
+		review.APIVersion = version
+		if answer := decode(t, post(t, world, review)); answer.APIVersion != version || answer.Kind != "TokenReview" || !answer.Status.Authenticated {
+			t.Errorf("%s: %s %s, authenticated %t", version, answer.APIVersion, answer.Kind, answer.Status.Authenticated)
+		}
+	}
+}
+
+func TestAudiences(t *testing.T) {
+	world := script.NewWorld("tokenreview")
+	key := world.Put("a", nil)
+	for _, c := range []struct {
+		asked, answered []string
+		authenticated   bool
+	}{
+		{nil, nil, true},
+		{[]string{"cluster"}, []string{"cluster"}, true},
+		{[]string{"foreign", "cluster", "other"}, []string{"cluster", "other"}, true},
+		{[]string{"foreign"}, nil, false},
+		{[]string{""}, nil, false},
+	} {
+		status := decode(t, post(t, world, reviewOf(key, c.asked...))).Status
+		if status.Authenticated != c.authenticated || !slices.Equal(status.Audiences, c.answered) || (status.Error == "") != c.authenticated {
+			t.Errorf("asked for %v: %+v", c.asked, status)
+		}
+	}
+}
+
+func TestOtherBodiesAreTheCallersFault(t *testing.T) {
+	world := script.NewWorld("tokenreview")
+	key := world.Put("a", nil)
+	good, err := json.Marshal(reviewOf(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		media, body string
+		status      int
+	}{
+		"good":          {"application/json; charset=utf-8", string(good), http.StatusOK},
+		"nothing":       {"application/json", "", http.StatusBadRequest},
+		"garbage":       {"application/json", "\x00\xff{" + key, http.StatusBadRequest},
+		"another type":  {"application/json", `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest"}`, http.StatusBadRequest},
+		"token as list": {"application/json", `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":["` + key + `"]}}`, http.StatusBadRequest},
+		"version":       {"application/json", `{"apiVersion":"authentication.k8s.io/v2","kind":"TokenReview","spec":{"token":"` + key + `"}}`, http.StatusBadRequest},
+		"media":         {"application/yaml", string(good), http.StatusUnsupportedMediaType},
+		"too long":      {"application/json", strings.Repeat(" ", 1<<20) + string(good), http.StatusRequestEntityTooLarge},
+		"deep":          {"application/json", strings.Repeat("[", 60_000), http.StatusBadRequest},
+	} {
+		recorder := postBody(world, c.media, []byte(c.body))
+		if recorder.Code != c.status {
+			t.Errorf("%s: %d, want %d", name, recorder.Code, c.status)
+		}
+		if strings.Contains(recorder.Body.String(), key) {
+			t.Errorf("%s: the answer holds the token", name)
+		}
+	}
+}

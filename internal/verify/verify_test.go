@@ -1,0 +1,93 @@
+package verify_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/apikey-operator/apikey-operator/internal/verify"
+	"github.com/apikey-operator/apikey-operator/test/script"
+)
+
+func TestScripts(t *testing.T) {
+	script.Run(t, "decision", func(_ *testing.T, world *script.World, ask script.Ask) (script.Answer, bool) {
+		if len(ask.Params) > 0 {
+			return script.Answer{}, false
+		}
+		decision := world.Protocol.Check(&verify.Request{
+			Credential: world.Reader.Headers(ask.Authorization, ask.APIKey),
+			Address:    world.Proxies.Client(ask.From, ask.ForwardedFor),
+			Route:      world.Defaults.Apply(verify.NewRoute(ask.Roles, ask.Namespaces)),
+		}, "")
+		answer := script.Answer{Class: decision.Result.Class()}
+		if decision.Allowed() {
+			answer.Identity = decision.Key.Namespace + "/" + decision.Key.Name
+		}
+		return answer, true
+	})
+}
+
+func TestZeroValuesRefuse(t *testing.T) {
+	var zero verify.Decision
+	if zero.Allowed() || zero.Result.Class() == verify.OK {
+		t.Error("the zero decision lets in")
+	}
+}
+
+func TestEveryResultHasANameAndAClass(t *testing.T) {
+	names := map[string]bool{}
+	for result := range verify.Result(verify.Results) {
+		name := result.String()
+		if name == "" || names[name] {
+			t.Errorf("result %d is called %q", result, name)
+		}
+		names[name] = true
+		if (result.Class() == verify.OK) != (result == verify.Allowed) {
+			t.Errorf("%s has class %d", name, result.Class())
+		}
+	}
+}
+
+func TestRouteBounds(t *testing.T) {
+	roles := make([]string, verify.MaxRoles)
+	for i := range roles {
+		roles[i] = fmt.Sprintf("role-%d", i)
+	}
+	if route := verify.NewRoute(roles, nil); route.Problem != "" {
+		t.Errorf("%d roles: %s", len(roles), route.Problem)
+	}
+	if route := verify.NewRoute(append(roles, "one-more"), nil); route.Problem == "" {
+		t.Errorf("%d roles were understood", len(roles)+1)
+	}
+	if route := verify.NewRoute(nil, []string{"a", "b"}); route.Problem == "" {
+		t.Error("two namespaces were understood")
+	}
+	if route := verify.NewRoute([]string{strings.Repeat("a", 10_000)}, nil); len(route.Problem) == 0 || len(route.Problem) > 1000 {
+		t.Errorf("a problem of %d bytes", len(route.Problem))
+	}
+}
+
+// Whatever the headers say: no panic, and never more than one credential.
+func FuzzHeaders(f *testing.F) {
+	f.Add("Bearer ak_x", "ak_x", true)
+	f.Add("bearer\t", "\xff", false)
+	f.Add("Bearer a,Bearer b", "", true)
+	f.Fuzz(func(t *testing.T, authorization, apiKey string, both bool) {
+		reader := verify.Reader{Prefixes: []string{"ak", "k8"}}
+		apiKeys := []string{apiKey}
+		if !both {
+			apiKeys = nil
+		}
+		c := reader.Headers([]string{authorization}, apiKeys)
+		if !both && c.InAPIKey() {
+			t.Error("a credential from a header that is not there")
+		}
+		// Whatever was read can only be a token if one of the two holds one.
+		if c == reader.Token("") || c.InAuthorization() || c.InAPIKey() {
+			return
+		}
+		if c != (verify.Reader{}).Token("x") {
+			t.Error("a credential from nowhere")
+		}
+	})
+}

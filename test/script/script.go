@@ -1,0 +1,391 @@
+// Package script runs the verifier's cases, which stand as text in cases/, through the decision and through every protocol, so that they
+// can't disagree.
+//
+// A script has one statement a line; # starts a comment:
+//
+//	key NAME [namespace=N] [role=R]... [cidr=C]... [ttl=1h]     a key that lives from 0 on; without ttl for ever
+//	delete NAME                                                 forgets a key
+//	token NAME                                                  a token that was never a key's
+//	prefixes P,...      proxies CIDR...      defaults role=R...      require-scope      unloaded
+//	ask [at=30m] [from=ADDRESS] [xff=LINE]... [authorization=LINE]... [apikey=LINE]... [role=R]... [namespace=N] [param=NAME:VALUE] -> RESULT
+//
+// In a LINE, <NAME> stands for a token, <NAME!> for the same one with a wrong checksum, and quotes keep spaces. An ask may end with
+// PROTOCOL=RESULT for protocols that can't tell as much.
+package script
+
+import (
+	"embed"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/internal/index"
+	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/serve"
+	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/internal/verify"
+)
+
+//go:embed cases/*.txt
+var cases embed.FS
+
+// start is the moment 0 of every script.
+var start = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
+
+// World is what a script's asks are answered in.
+type World struct {
+	Protocol *serve.Protocol
+	Index    *index.Index
+	Reader   verify.Reader
+	Proxies  policy.Proxies
+	Defaults verify.Defaults
+	// Now is the moment of the ask at hand.
+	Now time.Time
+
+	name     string
+	registry *prometheus.Registry
+	source   *index.Source
+	loaded   bool
+	tokens   map[string]token.Token
+	entries  map[string]index.Entry
+}
+
+// Ask is one request.
+type Ask struct {
+	// From is the peer's address; invalid for a peer without one.
+	From          netip.Addr
+	ForwardedFor  []string
+	Authorization []string
+	APIKey        []string
+	Roles         []string
+	Namespaces    []string
+	// Params are parameters of the route that no protocol knows, as NAME and VALUE.
+	Params [][2]string
+
+	// SameClass is the class of the result that is expected: for protocols that have one word for several classes.
+	SameClass verify.Class
+}
+
+// BareToken is the token of an ask that says no more than a token does; false for any other ask.
+func (a Ask) BareToken() (string, bool) {
+	if len(a.APIKey)+len(a.ForwardedFor)+len(a.Roles)+len(a.Namespaces)+len(a.Params) > 0 || len(a.Authorization) > 1 {
+		return "", false
+	}
+	if len(a.Authorization) == 0 {
+		return "", true
+	}
+	return strings.CutPrefix(a.Authorization[0], "Bearer ")
+}
+
+// Answer is what a client gets to see.
+type Answer struct {
+	// Class is what the protocol's own words mean.
+	Class verify.Class
+	// Bytes are all that is on the wire but for dates.
+	Bytes string
+	// Identity is handed to the upstream, as namespace/name, UID and roles; "" with a refusal.
+	Identity string
+}
+
+// Adapter asks over a protocol. ok is false for an ask that the protocol has no words for.
+type Adapter func(t *testing.T, world *World, ask Ask) (answer Answer, ok bool)
+
+// Run runs every script through a protocol.
+func Run(t *testing.T, protocol string, adapter Adapter) {
+	files, err := cases.ReadDir("cases")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	asked := 0
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(file.Name(), ".txt"), func(t *testing.T) {
+			text, err := cases.ReadFile("cases/" + file.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := &runner{World: newWorld(protocol), adapter: adapter, refusals: map[verify.Class]string{}}
+			for i, line := range strings.Split(string(text), "\n") {
+				r.line = i + 1
+				r.run(t, line)
+			}
+			asked += r.asked
+		})
+	}
+	if asked == 0 {
+		t.Error("nothing was asked")
+	}
+}
+
+func newWorld(protocol string) *World {
+	w := &World{
+		Index: index.New(index.Options{}), Reader: verify.Reader{Prefixes: []string{token.DefaultPrefix}},
+		Proxies: policy.Proxies{PeerIsClient: true},
+		name:    protocol, registry: prometheus.NewRegistry(), loaded: true,
+		tokens: map[string]token.Token{}, entries: map[string]index.Entry{},
+	}
+	w.source = w.Index.Source()
+	w.Protocol = serve.NewChecker(serve.Options{
+		Keys: w.Index, Metrics: w.registry, Now: func() time.Time { return w.Now },
+	}).Protocol(protocol)
+	return w
+}
+
+type runner struct {
+	*World
+	adapter  Adapter
+	line     int
+	asked    int
+	refusals map[verify.Class]string // the bytes of a class's first refusal
+}
+
+func (r *runner) run(t *testing.T, line string) {
+	t.Helper()
+	words, err := split(line)
+	if err != nil {
+		t.Fatalf("line %d: %v", r.line, err)
+	}
+	if len(words) == 0 {
+		return
+	}
+	verb, args := words[0], words[1:]
+	switch verb {
+	case "key":
+		r.key(t, args)
+	case "delete":
+		r.source.Remove(r.entries[args[0]].ID)
+	case "token":
+		r.tokens[args[0]] = token.Mint(r.Reader.Prefixes[0])
+	case "prefixes":
+		r.Reader.Prefixes = strings.Split(args[0], ",")
+	case "proxies":
+		if r.Proxies.Trusted, err = policy.ParseNetworks(args); err != nil {
+			t.Fatalf("line %d: %v", r.line, err)
+		}
+	case "defaults":
+		for _, arg := range args {
+			r.Defaults.Roles = append(r.Defaults.Roles, strings.TrimPrefix(arg, "role="))
+		}
+	case "require-scope":
+		r.Defaults.RequireScope = true
+	case "unloaded":
+		r.loaded = false
+	case "ask":
+		r.ask(t, args)
+	default:
+		t.Fatalf("line %d: no such statement: %s", r.line, verb)
+	}
+}
+
+func (r *runner) key(t *testing.T, args []string) {
+	t.Helper()
+	name := args[0]
+	minted := token.Mint(r.Reader.Prefixes[0])
+	entry := index.Entry{
+		ID: index.ID{Namespace: "shop", Name: name}, UID: "uid-of-" + name, Created: start, Digest: minted.Digest(),
+		Deadline: expiry.Never(), Networks: policy.AnyNetwork(),
+	}
+	var cidrs []string
+	for _, arg := range args[1:] {
+		option, value, _ := strings.Cut(arg, "=")
+		switch option {
+		case "namespace":
+			entry.Namespace = value
+		case "role":
+			entry.Roles = append(entry.Roles, value)
+		case "cidr":
+			cidrs = append(cidrs, value)
+		case "ttl":
+			entry.Deadline = expiry.At(start.Add(duration(t, value)))
+		default:
+			t.Fatalf("line %d: no such option of a key: %s", r.line, option)
+		}
+	}
+	if len(cidrs) > 0 {
+		// What can't be parsed opens nothing.
+		entry.Networks, _ = policy.ParseNetworks(cidrs)
+	}
+	r.tokens[name], r.entries[name] = minted, entry
+	r.source.Put(entry)
+}
+
+func (r *runner) ask(t *testing.T, args []string) {
+	t.Helper()
+	arrow := slices.Index(args, "->")
+	if arrow < 0 || arrow+1 >= len(args) {
+		t.Fatalf("line %d: an ask without a result", r.line)
+	}
+	want := args[arrow+1]
+	for _, other := range args[arrow+2:] {
+		if protocol, result, _ := strings.Cut(other, "="); protocol == r.name {
+			want = result
+		}
+	}
+	ask := r.parse(t, args[:arrow])
+	ask.SameClass = resultOf(want).Class()
+	if r.loaded {
+		r.loaded = false // once
+		all := make([]index.Entry, 0, len(r.entries))
+		for _, entry := range r.entries {
+			all = append(all, entry)
+		}
+		r.source.Replace(all)
+	}
+	before := r.results(t)
+	answer, ok := r.adapter(t, r.World, ask)
+	if !ok {
+		return
+	}
+	r.asked++
+	got := ""
+	for result, n := range r.results(t) {
+		if n != before[result] {
+			got += result
+		}
+	}
+	if got != want {
+		t.Errorf("line %d: %s, want %s", r.line, got, want)
+		return
+	}
+	r.check(t, want, answer)
+}
+
+// check holds what the client sees against the result.
+func (r *runner) check(t *testing.T, want string, answer Answer) {
+	t.Helper()
+	result := resultOf(want)
+	if answer.Class != result.Class() {
+		t.Errorf("line %d: %s is told as class %d, want %d", r.line, want, answer.Class, result.Class())
+	}
+	if (answer.Identity != "") != (result == verify.Allowed) {
+		t.Errorf("line %d: %s with the identity %q", r.line, want, answer.Identity)
+	}
+	if result == verify.Allowed {
+		return
+	}
+	first, known := r.refusals[answer.Class]
+	if !known {
+		r.refusals[answer.Class] = answer.Bytes
+	} else if answer.Bytes != first {
+		t.Errorf("line %d: %s is told by other bytes than the first refusal of its class:\n%q\n%q", r.line, want, answer.Bytes, first)
+	}
+}
+
+func resultOf(name string) verify.Result {
+	for result := range verify.Result(verify.Results) {
+		if result.String() == name {
+			return result
+		}
+	}
+	panic("no such result: " + name)
+}
+
+func (r *runner) parse(t *testing.T, args []string) Ask {
+	t.Helper()
+	ask := Ask{From: netip.MustParseAddr("192.0.2.1")}
+	r.Now = start
+	for _, arg := range args {
+		option, value, _ := strings.Cut(arg, "=")
+		switch option {
+		case "at":
+			r.Now = start.Add(duration(t, value))
+		case "from":
+			ask.From, _ = netip.ParseAddr(value) // "nowhere" is no address
+		case "xff":
+			ask.ForwardedFor = append(ask.ForwardedFor, value)
+		case "authorization":
+			ask.Authorization = append(ask.Authorization, r.reveal(t, value))
+		case "apikey":
+			ask.APIKey = append(ask.APIKey, r.reveal(t, value))
+		case "role":
+			ask.Roles = append(ask.Roles, value)
+		case "namespace":
+			ask.Namespaces = append(ask.Namespaces, value)
+		case "param":
+			name, value, _ := strings.Cut(value, ":")
+			ask.Params = append(ask.Params, [2]string{name, value})
+		default:
+			t.Fatalf("line %d: no such option of an ask: %s", r.line, option)
+		}
+	}
+	return ask
+}
+
+// reveal puts tokens in the place of their names.
+func (r *runner) reveal(t *testing.T, line string) string {
+	t.Helper()
+	for name, minted := range r.tokens {
+		text := minted.Reveal()
+		wrong := text[:len(text)-1] + string("01"[strings.IndexByte("0", text[len(text)-1])+1])
+		line = strings.NewReplacer("<"+name+">", text, "<"+name+"!>", wrong).Replace(line)
+	}
+	if strings.ContainsAny(line, "<>") {
+		t.Fatalf("line %d: no such token", r.line)
+	}
+	return line
+}
+
+// results counts the decisions so far.
+func (r *runner) results(t *testing.T) map[string]float64 {
+	t.Helper()
+	families, err := r.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]float64{}
+	for _, family := range families {
+		if family.GetName() != "apikey_verifier_decisions_total" {
+			continue
+		}
+		for _, metric := range family.GetMetric() {
+			for _, label := range metric.GetLabel() {
+				if label.GetName() == "result" {
+					counts[label.GetValue()] = metric.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return counts
+}
+
+func duration(t *testing.T, text string) time.Duration {
+	t.Helper()
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// split cuts a line into words at spaces that are not in quotes, and drops comments.
+func split(line string) ([]string, error) {
+	var words []string
+	for rest := strings.TrimLeft(line, " \t"); rest != "" && rest[0] != '#'; rest = strings.TrimLeft(rest, " \t") {
+		var word strings.Builder
+		for rest != "" && rest[0] != ' ' {
+			if rest[0] != '"' {
+				word.WriteByte(rest[0])
+				rest = rest[1:]
+				continue
+			}
+			quoted, err := strconv.QuotedPrefix(rest)
+			if err != nil {
+				return nil, fmt.Errorf("%q: %w", rest, err)
+			}
+			text, err := strconv.Unquote(quoted)
+			if err != nil {
+				return nil, err
+			}
+			word.WriteString(text)
+			rest = rest[len(quoted):]
+		}
+		words = append(words, word.String())
+	}
+	return words, nil
+}

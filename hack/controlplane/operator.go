@@ -23,10 +23,10 @@ const (
 // Install does what a cluster administrator does: kubectl apply -k config/default. It returns once the kinds are served and the admission
 // policies refuse. Nothing runs the Deployment here, for want of a scheduler and a node.
 func (c *ControlPlane) Install(ctx context.Context) error {
-	if out, err := c.kubectl(ctx, "", "apply", "-k", filepath.Join(c.Root, "config", "default")); err != nil {
+	if out, err := c.RunKubectl(ctx, "", "apply", "-k", filepath.Join(c.Root, "config", "default")); err != nil {
 		return fmt.Errorf("install: %w\n%s", err, out)
 	}
-	out, err := c.kubectl(ctx, "", "wait", "--for=condition=Established", "--timeout=60s",
+	out, err := c.RunKubectl(ctx, "", "wait", "--for=condition=Established", "--timeout=60s",
 		"-f", filepath.Join(c.Root, "config", "crd", "bases"))
 	if err != nil {
 		return fmt.Errorf("wait for the kinds: %w\n%s", err, out)
@@ -42,7 +42,7 @@ func (c *ControlPlane) WaitGuarded(ctx context.Context, namespace, serviceAccoun
 	const key = `{"apiVersion":"apikey-operator.io/v1alpha1","kind":"ApiKey","metadata":{"name":"install-probe"},` +
 		`"spec":{"roles":["install.probe"],"expiry":{"never":true}}}`
 	const secret = `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"install-probe"},"type":"%s"}`
-	if out, err := c.kubectl(ctx, key, "-n", namespace, "apply", "-f", "-"); err != nil {
+	if out, err := c.RunKubectl(ctx, key, "-n", namespace, "apply", "-f", "-"); err != nil {
 		return fmt.Errorf("create a key to try the policies on: %w\n%s", err, out)
 	}
 	for _, probe := range []struct {
@@ -54,7 +54,7 @@ func (c *ControlPlane) WaitGuarded(ctx context.Context, namespace, serviceAccoun
 		{"-limits", fmt.Sprintf(secret, "Opaque"), []string{"create", "-f", "-", "--as=system:serviceaccount:" + namespace + ":" + serviceAccount}},
 	} {
 		for {
-			out, err := c.kubectl(ctx, probe.input, append([]string{"-n", namespace, "--dry-run=server"}, probe.args...)...)
+			out, err := c.RunKubectl(ctx, probe.input, append([]string{"-n", namespace, "--dry-run=server"}, probe.args...)...)
 			if err != nil && strings.Contains(out, "ValidatingAdmissionPolicy '"+serviceAccount+probe.policy+"'") {
 				break
 			}
@@ -65,19 +65,20 @@ func (c *ControlPlane) WaitGuarded(ctx context.Context, namespace, serviceAccoun
 			}
 		}
 	}
-	if out, err := c.kubectl(ctx, "", "-n", namespace, "delete", "apikey", "install-probe"); err != nil {
+	if out, err := c.RunKubectl(ctx, "", "-n", namespace, "delete", "apikey", "install-probe"); err != nil {
 		return fmt.Errorf("delete the key to try the policies on: %w\n%s", err, out)
 	}
 	return nil
 }
 
-// kubectl runs kubectl as the administrator and returns all that it prints.
-func (c *ControlPlane) kubectl(ctx context.Context, input string, args ...string) (string, error) {
+// RunKubectl runs kubectl as the administrator, in the repository's root folder, and returns all that it prints.
+func (c *ControlPlane) RunKubectl(ctx context.Context, input string, args ...string) (string, error) {
 	kubeconfig := filepath.Join(c.dir, "admin.kubeconfig")
 	if err := c.AdminKubeconfig(kubeconfig); err != nil {
 		return "", err
 	}
 	command := exec.CommandContext(ctx, c.Kubectl(), append([]string{"--kubeconfig", kubeconfig}, args...)...)
+	command.Dir = c.Root
 	command.Stdin = strings.NewReader(input)
 	out, err := command.CombinedOutput()
 	return string(out), err

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -78,16 +77,8 @@ func opaque(ns, name string) *corev1.Secret {
 	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Data: map[string][]byte{"password": []byte("theirs")}}
 }
 
-// kubectl runs kubectl with a kubeconfig of the administrator.
-func kubectl(args ...string) (string, error) {
-	GinkgoHelper()
-	kubeconfig := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
-	Expect(plane.AdminKubeconfig(kubeconfig)).To(Succeed())
-	command := exec.CommandContext(ctx, plane.Kubectl(), append([]string{"--kubeconfig", kubeconfig}, args...)...)
-	command.Dir = plane.Root
-	out, err := command.CombinedOutput()
-	return string(out), err
-}
+// kubectl runs kubectl as the administrator, in the repository's root folder.
+func kubectl(args ...string) (string, error) { return plane.RunKubectl(ctx, "", args...) }
 
 // arguments are those of a kubectl command in a page; what stands in single quotes is one of them.
 func arguments(command string) []string {
@@ -418,8 +409,10 @@ var _ = Describe("The admission policies", Serial, func() {
 		Expect(tenant.Update(ctx, theirs)).To(Succeed())
 		Expect(tenant.Delete(ctx, theirs)).To(Succeed())
 		Expect(tenant.Create(ctx, build.TokenSecret(key, "x"))).To(MatchError(ContainSubstring(createRefused)))
-		Expect(writeStatus(admin, key, token.Mint("ak").Digest())).To(MatchError(ContainSubstring(statusRefused)))
 		expectIssued(key)
+		bare := build.ApiKey(ns, "bare")
+		create(bare)
+		Expect(writeStatus(admin, bare, token.Mint("ak").Digest())).To(MatchError(ContainSubstring(statusRefused)))
 		Expect(tenant.Delete(ctx, reread(secretOf(key)))).To(Succeed(), "a token can still be claimed")
 	})
 
@@ -449,9 +442,8 @@ var _ = Describe("The admission policies", Serial, func() {
 					own = append(own, document)
 				}
 			}
-			manifest := filepath.Join(GinkgoT().TempDir(), "own.yaml")
-			Expect(os.WriteFile(manifest, []byte(strings.Join(own, "\n---\n")), 0o600)).To(Succeed())
-			apply("delete", "-f", manifest)
+			out, err = plane.RunKubectl(ctx, strings.Join(own, "\n---\n"), "delete", "-f", "-")
+			Expect(err).NotTo(HaveOccurred(), out)
 		})
 		Expect(plane.WaitGuarded(ctx, elsewhere, prefix+controlplane.ServiceAccount)).To(Succeed())
 

@@ -41,7 +41,7 @@ func (c *ControlPlane) WaitGuarded(ctx context.Context, namespace, serviceAccoun
 	defer cancel()
 	const key = `{"apiVersion":"apikey-operator.io/v1alpha1","kind":"ApiKey","metadata":{"name":"install-probe"},` +
 		`"spec":{"roles":["install.probe"],"expiry":{"never":true}}}`
-	const secret = `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"install-probe"},"type":"%s"}`
+	const ofType = `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"install-probe"},"type":"%s"}`
 	if out, err := c.RunKubectl(ctx, key, "-n", namespace, "apply", "-f", "-"); err != nil {
 		return fmt.Errorf("create a key to try the policies on: %w\n%s", err, out)
 	}
@@ -50,8 +50,8 @@ func (c *ControlPlane) WaitGuarded(ctx context.Context, namespace, serviceAccoun
 		args          []string
 	}{
 		{"-status", "", []string{"patch", "apikey", "install-probe", "--subresource=status", "--type=merge", `-p={"status":{"tokenHint":"ak_"}}`}},
-		{"-token-secrets", fmt.Sprintf(secret, "apikey-operator.io/token"), []string{"create", "-f", "-"}},
-		{"-limits", fmt.Sprintf(secret, "Opaque"), []string{"create", "-f", "-", "--as=system:serviceaccount:" + namespace + ":" + serviceAccount}},
+		{"-token-secrets", fmt.Sprintf(ofType, "apikey-operator.io/token"), []string{"create", "-f", "-"}},
+		{"-limits", fmt.Sprintf(ofType, "Opaque"), []string{"create", "-f", "-", "--as=system:serviceaccount:" + namespace + ":" + serviceAccount}},
 	} {
 		for {
 			out, err := c.RunKubectl(ctx, probe.input, append([]string{"-n", namespace, "--dry-run=server"}, probe.args...)...)

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"time"
 )
 
 // Where config/default puts the operator and the verifier, and as whom they run.
@@ -16,23 +18,68 @@ const (
 	VerifierAccount = "apikey-verifier"
 )
 
-// Install does what a cluster administrator does: kubectl apply -k config/default. Nothing runs the Deployments here, for want of
-// a scheduler and a node.
+// Install does what a cluster administrator does: kubectl apply -k config/default. It returns once the kinds are served and the admission
+// policies refuse. Nothing runs the Deployments here, for want of a scheduler and a node.
 func (c *ControlPlane) Install(ctx context.Context) error {
-	kubeconfig := filepath.Join(c.dir, "admin.kubeconfig")
-	if err := c.AdminKubeconfig(kubeconfig); err != nil {
-		return err
+	if out, err := c.RunKubectl(ctx, "", "apply", "-k", filepath.Join(c.Root, "config", "default")); err != nil {
+		return fmt.Errorf("install: %w\n%s", err, out)
 	}
-	for _, args := range [][]string{
-		{"apply", "-k", filepath.Join(c.Root, "config", "default")},
-		{"wait", "--for=condition=Established", "--timeout=60s", "-f", filepath.Join(c.Root, "config", "crd", "bases")},
+	out, err := c.RunKubectl(ctx, "", "wait", "--for=condition=Established", "--timeout=60s",
+		"-f", filepath.Join(c.Root, "config", "crd", "bases"))
+	if err != nil {
+		return fmt.Errorf("wait for the kinds: %w\n%s", err, out)
+	}
+	return c.WaitGuarded(ctx, Namespace, ServiceAccount)
+}
+
+// WaitGuarded waits until each admission policy of config/policy refuses what it must: the API server takes a new policy up only some
+// time after it was created. The operator is the given service account, and each policy's name starts with its name.
+func (c *ControlPlane) WaitGuarded(ctx context.Context, namespace, serviceAccount string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	const key = `{"apiVersion":"apikey-operator.io/v1alpha1","kind":"ApiKey","metadata":{"name":"install-probe"},` +
+		`"spec":{"roles":["install.probe"],"expiry":{"never":true}}}`
+	const ofType = `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"install-probe"},"type":"%s"}`
+	if out, err := c.RunKubectl(ctx, key, "-n", namespace, "apply", "-f", "-"); err != nil {
+		return fmt.Errorf("create a key to try the policies on: %w\n%s", err, out)
+	}
+	for _, probe := range []struct {
+		policy, input string
+		args          []string
+	}{
+		{"-status", "", []string{"patch", "apikey", "install-probe", "--subresource=status", "--type=merge", `-p={"status":{"tokenHint":"ak_"}}`}},
+		{"-token-secrets", fmt.Sprintf(ofType, "apikey-operator.io/token"), []string{"create", "-f", "-"}},
+		{"-limits", fmt.Sprintf(ofType, "Opaque"), []string{"create", "-f", "-", "--as=system:serviceaccount:" + namespace + ":" + serviceAccount}},
 	} {
-		out, err := exec.CommandContext(ctx, c.Kubectl(), append([]string{"--kubeconfig", kubeconfig}, args...)...).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("kubectl %v: %w\n%s", args, err, out)
+		for {
+			out, err := c.RunKubectl(ctx, probe.input, append([]string{"-n", namespace, "--dry-run=server"}, probe.args...)...)
+			if err != nil && strings.Contains(out, "ValidatingAdmissionPolicy '"+serviceAccount+probe.policy+"'") {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%s does not refuse kubectl %v: %w\n%s", serviceAccount+probe.policy, probe.args, ctx.Err(), out)
+			case <-time.After(100 * time.Millisecond):
+			}
 		}
 	}
+	if out, err := c.RunKubectl(ctx, "", "-n", namespace, "delete", "apikey", "install-probe"); err != nil {
+		return fmt.Errorf("delete the key to try the policies on: %w\n%s", err, out)
+	}
 	return nil
+}
+
+// RunKubectl runs kubectl as the administrator, in the repository's root folder, and returns all that it prints.
+func (c *ControlPlane) RunKubectl(ctx context.Context, input string, args ...string) (string, error) {
+	kubeconfig := filepath.Join(c.dir, "admin.kubeconfig")
+	if err := c.AdminKubeconfig(kubeconfig); err != nil {
+		return "", err
+	}
+	command := exec.CommandContext(ctx, c.Kubectl(), append([]string{"--kubeconfig", kubeconfig}, args...)...)
+	command.Dir = c.Root
+	command.Stdin = strings.NewReader(input)
+	out, err := command.CombinedOutput()
+	return string(out), err
 }
 
 // Operator is a running process of bin/apikey-operator.

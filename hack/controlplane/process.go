@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -56,34 +57,44 @@ func (p *Process) Stop() error {
 
 // WaitHTTP waits until a URL answers 200. If that does not come to pass, the process is stopped.
 func (p *Process) WaitHTTP(ctx context.Context, url string) error {
-	err := p.waitHTTP(ctx, url)
-	if err != nil {
-		return errors.Join(err, p.Stop())
-	}
-	return nil
-}
-
-func (p *Process) waitHTTP(ctx context.Context, url string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for {
+	return p.wait(ctx, func(ctx context.Context) bool {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
-			return err
+			return false
 		}
-		if response, err := http.DefaultClient.Do(request); err == nil {
-			_ = response.Body.Close()
-			if response.StatusCode == http.StatusOK {
-				return nil
-			}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return false
 		}
+		_ = response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	})
+}
+
+// WaitTCP waits until somebody listens on an address. If that does not come to pass, the process is stopped.
+func (p *Process) WaitTCP(ctx context.Context, address string) error {
+	return p.wait(ctx, func(ctx context.Context) bool {
+		var dialer net.Dialer
+		connection, err := dialer.DialContext(ctx, "tcp", address)
+		if err != nil {
+			return false
+		}
+		return connection.Close() == nil
+	})
+}
+
+func (p *Process) wait(ctx context.Context, ready func(context.Context) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for !ready(ctx) {
 		select {
 		case err := <-p.exited:
 			p.exited <- err
 			return fmt.Errorf("%s stopped before it was ready: %w", p.name, err)
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready: %w", p.name, ctx.Err())
+			return errors.Join(fmt.Errorf("%s is not ready: %w", p.name, ctx.Err()), p.Stop())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+	return nil
 }

@@ -255,6 +255,9 @@ func needles(tokens map[string]bool) map[string]bool {
 	return set
 }
 
+// Traces counts what can be found of a token in a text, in any of its forms.
+func Traces(text []byte, token string) int { return count(text, needles(map[string]bool{token: true})) }
+
 func count(text []byte, needles map[string]bool) int {
 	n := 0
 	for i := 0; i+needleLength <= len(text); i++ {

@@ -21,14 +21,11 @@ import (
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/hack/controlplane"
 	"github.com/apikey-operator/apikey-operator/test/build"
-	"github.com/apikey-operator/apikey-operator/test/harness"
 )
 
 var _ = Describe("The operator's service account", func() {
 	may := func(verb, group, resource, subresource string) bool {
 		GinkgoHelper()
-		self, err := client.New(asSelf, client.Options{Scheme: harness.Scheme()})
-		Expect(err).NotTo(HaveOccurred())
 		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
 			ResourceAttributes: &authorizationv1.ResourceAttributes{
 				Namespace: "default", Verb: verb, Group: group, Resource: resource, Subresource: subresource, Name: "x",
@@ -39,7 +36,7 @@ var _ = Describe("The operator's service account", func() {
 	}
 
 	It("may do what it must, and nothing else to Secrets and ApiKeys", func() {
-		all := []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
+		all := []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "issue"}
 		allowed := func(group, resource, subresource string) []string {
 			var verbs []string
 			for _, verb := range all {
@@ -50,7 +47,7 @@ var _ = Describe("The operator's service account", func() {
 			return verbs
 		}
 		Expect(allowed("", "secrets", "")).To(ConsistOf("get", "create", "delete"))
-		Expect(allowed("apikey-operator.io", "apikeys", "")).To(ConsistOf("get", "list", "watch", "delete"))
+		Expect(allowed("apikey-operator.io", "apikeys", "")).To(ConsistOf("get", "list", "watch", "delete", "issue"))
 		Expect(allowed("apikey-operator.io", "apikeys", "status")).To(ConsistOf("patch"))
 		Expect(allowed("apikey-operator.io", "apikeys", "finalizers")).To(BeEmpty())
 		Expect(allowed("", "pods", "")).To(BeEmpty())
@@ -60,8 +57,6 @@ var _ = Describe("The operator's service account", func() {
 	})
 
 	It("is refused a list of Secrets", func() {
-		self, err := client.New(asSelf, client.Options{Scheme: harness.Scheme()})
-		Expect(err).NotTo(HaveOccurred())
 		Expect(apierrors.IsForbidden(self.List(ctx, &corev1.SecretList{}))).To(BeTrue())
 		Expect(apierrors.IsForbidden(self.List(ctx, &corev1.SecretList{}, client.InNamespace("default")))).To(BeTrue())
 	})

@@ -62,14 +62,14 @@ var _ = Describe("A crash before or after any write", func() {
 		{name: "from nothing to issued", prepare: plain(), end: expectIssued, writes: 3},
 		{name: "over a planted Secret", prepare: func(ns string) *v1alpha1.ApiKey {
 			key := plain()(ns)
-			create(build.TokenSecret(key, token.Mint("ak").Reveal()))
+			plant(build.TokenSecret(key, token.Mint("ak").Reveal()))
 			return key
 		}, end: expectIssued, writes: 6},
 		{name: "over an older key's Secret", prepare: func(ns string) *v1alpha1.ApiKey {
 			old := build.ApiKey(ns, "crashed")
 			old.UID = "00000000-0000-0000-0000-000000000000"
 			secret := build.TokenSecret(old, token.Mint("ak").Reveal())
-			create(secret) // the garbage collector may be faster than the operator, and the end must be the same
+			plant(secret) // the garbage collector may be faster than the operator, and the end must be the same
 			return plain()(ns)
 		}, end: expectIssued, writes: 3},
 		{name: "from issued to expired", prepare: plain(build.After("1h")), step: time.Hour, writes: 2,

@@ -144,15 +144,16 @@ var _ = Describe("The schema of an ApiKey", func() {
 		Expect(patch(`{"metadata":{"labels":{"team":"a"}}}`)).To(Succeed(), "labels are not the spec")
 	})
 
-	It("lets nobody move a deadline or replace the digest of an issued key", func() {
+	It("lets nobody, not even the operator, move a deadline or replace the digest of an issued key", func() {
 		c := controllers(options())
 		key := build.ApiKey(namespace(), "fixed")
 		create(key)
 		settle(c, key)
 		tamper := func(change func(*v1alpha1.ApiKeyStatus)) error {
 			changed := reread(key.DeepCopy())
+			before := changed.DeepCopy()
 			change(&changed.Status)
-			return admin.Status().Update(ctx, changed)
+			return self.Status().Patch(ctx, changed, client.MergeFrom(before))
 		}
 		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.ExpiresAt = nil })).To(MatchError(ContainSubstring("expiresAt is fixed")))
 		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.ExpiresAt = &metav1.Time{Time: s.ExpiresAt.AddDate(1, 0, 0)} })).

@@ -35,6 +35,7 @@ var (
 	plane   *controlplane.ControlPlane
 	admin   client.Client
 	asSelf  *rest.Config // the operator's service account
+	self    client.Client
 	witness *harness.Witness
 
 	namespaces atomic.Int64
@@ -60,6 +61,8 @@ var _ = BeforeSuite(func() {
 	admin, err = client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
 	Expect(err).NotTo(HaveOccurred())
 	asSelf, err = plane.As(ctx, controlplane.Namespace, controlplane.ServiceAccount)
+	Expect(err).NotTo(HaveOccurred())
+	self, err = client.New(asSelf, client.Options{Scheme: harness.Scheme()})
 	Expect(err).NotTo(HaveOccurred())
 	witness, err = harness.NewWitness(ctx, plane.Admin)
 	Expect(err).NotTo(HaveOccurred())
@@ -104,6 +107,13 @@ func controllers(o harness.Options) *harness.Controllers {
 func create(object client.Object) {
 	GinkgoHelper()
 	Expect(admin.Create(ctx, object)).To(Succeed())
+}
+
+// plant creates a token Secret that the operator did not decide on, as one could who got around the admission policies: with the
+// operator's own account, while they were lifted, or before they were installed.
+func plant(secret *corev1.Secret) {
+	GinkgoHelper()
+	Expect(self.Create(ctx, secret)).To(Succeed())
 }
 
 func reread[T client.Object](object T) T {

@@ -1,0 +1,154 @@
+// Package gateway runs real gateways on loopback, with the very configuration files that docs/gateways shows. The demo, the tests and the
+// benchmarks use it; the product never does.
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+)
+
+// The addresses that the files of docs/gateways name.
+const (
+	documentedVerifier = "apikey-verifier.apikey-operator-system:8080"
+	documentedAPI      = "orders.shop:8000"
+)
+
+const loopback = "127.0.0.1"
+
+// Backends are where the parts behind a gateway really are, as host:port.
+type Backends struct {
+	// Verifiers are all used where the gateway can; at least one.
+	Verifiers []string
+	API       string
+}
+
+// Gateway is a running gateway.
+type Gateway struct {
+	*controlplane.Process
+	// URL is where clients call it.
+	URL string
+}
+
+// Find is the path of a gateway's program; false if it is not installed.
+func Find(name string) (string, bool) {
+	for _, path := range []string{name, "/usr/sbin/" + name} {
+		if found, err := exec.LookPath(path); err == nil {
+			return found, true
+		}
+	}
+	return "", false
+}
+
+// Nginx runs nginx with docs/gateways/nginx.conf until it is stopped. dir is an empty folder for its files; it must last as long.
+func Nginx(ctx context.Context, root, dir string, behind Backends, out io.Writer) (*Gateway, error) {
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	servers := make([]string, len(behind.Verifiers))
+	for i, verifier := range behind.Verifiers {
+		servers[i] = "server " + verifier + ";"
+	}
+	site, err := documented(root, "nginx.conf", map[string]string{
+		"server " + documentedVerifier + ";": strings.Join(servers, " "),
+		documentedAPI:                        behind.API,
+		"listen 8080;":                       "listen " + address + ";",
+	})
+	if err != nil {
+		return nil, err
+	}
+	user := ""
+	if os.Geteuid() == 0 {
+		user = "user root;"
+	}
+	// What Debian's own nginx.conf does around conf.d/, with all files in one folder.
+	main := fmt.Sprintf(`daemon off; %s worker_processes 1; pid %[2]s/nginx.pid; error_log stderr;
+events {}
+http {
+  access_log off;
+  client_body_temp_path %[2]s; proxy_temp_path %[2]s; fastcgi_temp_path %[2]s; uwsgi_temp_path %[2]s; scgi_temp_path %[2]s;
+  include %[2]s/site.conf;
+}
+`, user, dir)
+	for name, text := range map[string]string{"site.conf": site, "nginx.conf": main} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	path, ok := Find("nginx")
+	if !ok {
+		return nil, fmt.Errorf("nginx is not installed: apt-get install nginx-light")
+	}
+	command := exec.Command(path, "-p", dir, "-c", filepath.Join(dir, "nginx.conf")) //nolint:noctx,gosec // stopped by Stop
+	return start(ctx, command, address, out)
+}
+
+// Caddy runs Caddy with docs/gateways/Caddyfile until it is stopped. dir is an empty folder for its files; it must last as long.
+func Caddy(ctx context.Context, root, dir string, behind Backends, out io.Writer) (*Gateway, error) {
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	site, err := documented(root, "Caddyfile", map[string]string{
+		documentedVerifier: strings.Join(behind.Verifiers, " "),
+		documentedAPI:      behind.API,
+		"\n:8080 {":        "\n" + strings.TrimPrefix(address, loopback) + " {\n\tbind " + loopback,
+	})
+	if err != nil {
+		return nil, err
+	}
+	global := "{\n\tadmin off\n\tauto_https off\n}\n"
+	file := filepath.Join(dir, "Caddyfile")
+	if err := os.WriteFile(file, []byte(global+site), 0o600); err != nil {
+		return nil, err
+	}
+	path, ok := Find("caddy")
+	if !ok {
+		return nil, fmt.Errorf("caddy is not installed: apt-get install caddy")
+	}
+	command := exec.Command(path, "run", "--config", file) //nolint:noctx,gosec // stopped by Stop
+	command.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir)
+	return start(ctx, command, address, out)
+}
+
+func start(ctx context.Context, command *exec.Cmd, address string, out io.Writer) (*Gateway, error) {
+	process, err := controlplane.StartProcess(command, out)
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{Process: process, URL: "http://" + address}
+	return g, process.WaitTCP(ctx, address)
+}
+
+// documented is a file of docs/gateways with other addresses. Each of them must be there.
+func documented(root, name string, replacements map[string]string) (string, error) {
+	content, err := os.ReadFile(filepath.Join(root, "docs", "gateways", name))
+	if err != nil {
+		return "", err
+	}
+	text := string(content)
+	for old, replacement := range replacements {
+		if !strings.Contains(text, old) {
+			return "", fmt.Errorf("docs/gateways/%s does not hold %q", name, old)
+		}
+		text = strings.ReplaceAll(text, old, replacement)
+	}
+	return text, nil
+}
+
+func freeAddress(ctx context.Context) (string, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", loopback+":0")
+	if err != nil {
+		return "", err
+	}
+	return listener.Addr().String(), listener.Close()
+}

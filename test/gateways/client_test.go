@@ -1,0 +1,89 @@
+package gateways
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+// httpClient calls from an address of loopback.
+func httpClient(from string) *http.Client {
+	transport := &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).DialContext}
+	DeferCleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// get calls a URL with headers, given as names and values, and returns the status.
+func get(c *http.Client, url string, headers ...string) (int, http.Header) {
+	GinkgoHelper()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	Expect(err).NotTo(HaveOccurred())
+	for i := 0; i < len(headers); i += 2 {
+		request.Header[headers[i]] = append(request.Header[headers[i]], headers[i+1])
+	}
+	response, err := c.Do(request)
+	Expect(err).NotTo(HaveOccurred())
+	defer func() { _ = response.Body.Close() }()
+	_, err = io.Copy(io.Discard, response.Body)
+	Expect(err).NotTo(HaveOccurred())
+	return response.StatusCode, response.Header
+}
+
+func statusOf(c *http.Client, url string, headers ...string) int {
+	GinkgoHelper()
+	status, _ := get(c, url, headers...)
+	return status
+}
+
+// raw sends bytes and returns the status line of the answer; "" if the connection is closed without one.
+func raw(address, text string) string {
+	GinkgoHelper()
+	connection, err := (&net.Dialer{}).DialContext(ctx, "tcp", strings.TrimPrefix(address, "http://"))
+	Expect(err).NotTo(HaveOccurred())
+	defer func() { _ = connection.Close() }()
+	limit, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	stop := context.AfterFunc(limit, func() { _ = connection.Close() })
+	defer stop()
+	// The other side may hang up in the middle.
+	_, _ = io.WriteString(connection, text)
+	answer, _ := io.ReadAll(connection)
+	line, _, _ := strings.Cut(string(answer), "\r\n")
+	return line
+}
+
+// api is what is protected. It remembers the headers of the last request that got through.
+type api struct {
+	*httptest.Server
+
+	mu    sync.Mutex
+	calls int
+	last  http.Header
+}
+
+func startAPI() *api {
+	a := &api{}
+	a.Server = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.calls++
+		a.last = r.Header.Clone()
+	}))
+	DeferCleanup(a.Close)
+	return a
+}
+
+func (a *api) address() string { return strings.TrimPrefix(a.URL, "http://") }
+
+func (a *api) seen() (int, http.Header) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.calls, a.last
+}

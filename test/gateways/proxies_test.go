@@ -1,0 +1,176 @@
+package gateways
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/apikey-operator/apikey-operator/hack/gateway"
+	"github.com/apikey-operator/apikey-operator/test/build"
+)
+
+type starter func(ctx context.Context, root, dir string, behind gateway.Backends, out io.Writer) (*gateway.Gateway, error)
+
+// proxied are the specs of a gateway that asks over forward-auth.
+func proxied(program string, start starter) {
+	Describe(program+", configured as in docs/gateways", Ordered, func() {
+		var (
+			behind *api
+			url    string
+			ns     string
+			near   *http.Client
+		)
+		BeforeAll(func() {
+			if _, ok := gateway.Find(program); !ok {
+				Skip("LEFT OUT: " + program + " is not installed (apt-get install nginx-light caddy); nothing is proved about it")
+			}
+			behind, ns, near = startAPI(), namespace(), httpClient(inside)
+			dir, err := os.MkdirTemp("", "gateway-")
+			Expect(err).NotTo(HaveOccurred())
+			DeferCleanup(os.RemoveAll, dir)
+			// nginx's workers are another user.
+			Expect(os.Chmod(dir, 0o755)).To(Succeed()) //nolint:gosec // nothing secret is in there
+			g, err := start(ctx, plane.Root, dir, gateway.Backends{
+				Verifiers: []string{strings.TrimPrefix(verifier.HTTP, "http://")}, API: behind.address(),
+			}, GinkgoWriter)
+			Expect(err).NotTo(HaveOccurred())
+			DeferCleanup(g.Stop)
+			url = g.URL
+		})
+
+		// refused asks, and expects a status and that the API hears nothing of it.
+		refused := func(status int, c *http.Client, headers ...string) {
+			GinkgoHelper()
+			before, _ := behind.seen()
+			Expect(statusOf(c, url+"/orders", headers...)).To(Equal(status))
+			after, _ := behind.seen()
+			Expect(after).To(Equal(before), "the API was called")
+		}
+		becomes := func(status int, c *http.Client, headers ...string) {
+			GinkgoHelper()
+			Eventually(func(g Gomega) { g.Expect(statusOf(c, url+"/orders", headers...)).To(Equal(status)) }).Should(Succeed())
+		}
+
+		It("lets a valid key in, and hands on who it is but not the token", func() {
+			key, token := issue(ns, "valid")
+			for _, headers := range [][]string{
+				{"Authorization", "Bearer " + token}, {"X-Api-Key", token}, {"Authorization", "Bearer " + token, "X-Api-Key", token},
+			} {
+				becomes(http.StatusOK, near, headers...)
+				_, seen := behind.seen()
+				Expect(seen.Values("X-Apikey-Namespace")).To(Equal([]string{ns}))
+				Expect(seen.Values("X-Apikey-Name")).To(Equal([]string{"valid"}))
+				Expect(seen.Values("X-Apikey-Uid")).To(Equal([]string{string(key.UID)}))
+				Expect(seen.Values("X-Apikey-Roles")).To(Equal([]string{roleRead}))
+				Expect(seen).NotTo(HaveKey("Authorization"))
+				Expect(seen).NotTo(HaveKey("X-Api-Key"))
+			}
+		})
+
+		It("refuses a request without a key, with a challenge", func() {
+			status, headers := get(near, url+"/orders")
+			Expect(status).To(Equal(http.StatusUnauthorized))
+			Expect(headers.Get("WWW-Authenticate")).To(ContainSubstring("Bearer"))
+			refused(http.StatusUnauthorized, near, "Authorization", "Basic dXNlcjpwYXNz")
+		})
+
+		It("refuses a revoked key", func() {
+			key, token := issue(ns, "revoked")
+			becomes(http.StatusOK, near, "Authorization", "Bearer "+token)
+			revoke(key)
+			becomes(http.StatusUnauthorized, near, "Authorization", "Bearer "+token)
+			refused(http.StatusUnauthorized, near, "Authorization", "Bearer "+token)
+		})
+
+		It("refuses an expired key", func() {
+			_, token := issue(ns, "expired", soon())
+			becomes(http.StatusOK, near, "Authorization", "Bearer "+token)
+			becomes(http.StatusUnauthorized, near, "Authorization", "Bearer "+token)
+			refused(http.StatusUnauthorized, near, "Authorization", "Bearer "+token)
+		})
+
+		It("refuses a key without the role", func() {
+			_, token := issue(ns, "wrong-role", build.Roles(roleOther))
+			becomes(http.StatusForbidden, near, "Authorization", "Bearer "+token)
+			refused(http.StatusForbidden, near, "Authorization", "Bearer "+token)
+		})
+
+		It("refuses a key from outside of its networks, whatever the client says of itself", func() {
+			_, token := issue(ns, "networks", build.CIDRs(insideCIDR))
+			far := httpClient(outside)
+			becomes(http.StatusOK, near, "Authorization", "Bearer "+token)
+			refused(http.StatusForbidden, far, "Authorization", "Bearer "+token)
+			for _, spoof := range []string{inside, inside + ", " + inside, trustedProxy, inside + "," + trustedProxy, "garbage", ""} {
+				refused(http.StatusForbidden, far, "Authorization", "Bearer "+token, "X-Forwarded-For", spoof)
+			}
+			refused(http.StatusForbidden, far, "Authorization", "Bearer "+token, "X-Forwarded-For", inside, "X-Forwarded-For", inside)
+			refused(http.StatusForbidden, far, "Authorization", "Bearer "+token, "X-Real-Ip", inside, "Forwarded", "for="+inside)
+			Expect(statusOf(near, url+"/orders", "Authorization", "Bearer "+token, "X-Forwarded-For", outside)).To(Equal(http.StatusOK))
+		})
+
+		It("lets no identity through that the client made up", func() {
+			_, token := issue(ns, "spoofer")
+			becomes(http.StatusOK, near, "X-Api-Key", token)
+			Expect(statusOf(near, url+"/orders", "X-Api-Key", token,
+				"X-Apikey-Name", "admin", "X-Apikey-Namespace", "kube-system", "X-Apikey-Uid", "1", "X-Apikey-Roles", "org.admin.all",
+				"x-apikey-name", "admin", "X_Apikey_Name", "admin")).To(Equal(http.StatusOK))
+			_, seen := behind.seen()
+			Expect(seen.Values("X-Apikey-Name")).To(Equal([]string{"spoofer"}))
+			Expect(seen.Values("X-Apikey-Namespace")).To(Equal([]string{ns}))
+			Expect(seen.Values("X-Apikey-Roles")).To(Equal([]string{roleRead}))
+			for name, values := range seen {
+				Expect(strings.Join(values, " ")).NotTo(ContainSubstring("admin"), name)
+			}
+			refused(http.StatusUnauthorized, near, "X-Apikey-Name", "admin", "X-Apikey-Roles", roleRead)
+		})
+
+		It("answers a header of a megabyte, and garbage, as the client's mistake", func() {
+			_, token := issue(ns, "garbage")
+			becomes(http.StatusOK, near, "X-Api-Key", token)
+			before, _ := behind.seen()
+			for name, lines := range map[string]string{
+				"a megabyte of credential": "Authorization: Bearer " + strings.Repeat("x", 1_000_000),
+				"a megabyte of something":  "X-Api-Key: garbage\r\nX-Other: " + strings.Repeat("x", 1_000_000),
+				"20 KB of credential":      "Authorization: Bearer " + strings.Repeat("x", 7_000) + "\r\nX-Api-Key: " + strings.Repeat("y", 7_000),
+				"bytes":                    "Authorization: Bearer \x80\xff\xfe",
+				"control characters":       "Authorization: Bearer a\x01b",
+				"a tab in the middle":      "Authorization: Bearer a\tb",
+				"a nul":                    "X-Api-Key: a\x00b",
+				"a name that is none":      "X Api Key: a",
+				"no colon":                 "Authorization",
+				"two credentials":          "Authorization: Bearer " + token + "\r\nAuthorization: Bearer ak_x",
+				"an empty one":             "Authorization:",
+			} {
+				line := raw(url, "GET /orders HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n"+lines+"\r\n\r\n")
+				if line != "" { // hung up on
+					Expect(line).To(MatchRegexp(`^HTTP/1\.[01] 4\d\d`), name)
+				}
+			}
+			for name, text := range map[string]string{
+				"no HTTP": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", "half a request": "GET /orders", "nonsense": strings.Repeat("\xff", 4096) + "\r\n\r\n",
+			} {
+				if name == "half a request" {
+					text += " HTTP/1.1\r\n\r\n"
+				}
+				if line := raw(url, text); line != "" {
+					Expect(line).To(MatchRegexp(`4\d\d`), name)
+				}
+			}
+			after, _ := behind.seen()
+			Expect(after).To(Equal(before), "the API was called")
+		})
+	})
+}
+
+var _ = proxiedBy()
+
+func proxiedBy() bool {
+	proxied("nginx", gateway.Nginx)
+	proxied("caddy", gateway.Caddy)
+	return true
+}

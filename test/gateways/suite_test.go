@@ -1,0 +1,210 @@
+// Package gateways holds the verifier against real clients: nginx, Caddy, kube-apiserver and a gRPC client with Envoy's own messages.
+package gateways
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+	"github.com/apikey-operator/apikey-operator/test/build"
+	"github.com/apikey-operator/apikey-operator/test/harness"
+)
+
+// Generous, since the machine may be busy: what is awaited mostly takes milliseconds.
+const patience = 60 * time.Second
+
+// Clients call from one of these. The gateways call the verifier from 127.0.0.1, the only trusted proxy, so that a client can
+// be told from a proxy though all are on loopback.
+const (
+	trustedProxy = "127.0.0.1"
+	inside       = "127.0.0.2"
+	outside      = "127.0.0.3"
+	insideCIDR   = "127.0.0.2/32"
+)
+
+const (
+	roleRead  = "org.permission.order.read" // what the documented configurations ask for
+	roleOther = "org.permission.order.write"
+)
+
+var (
+	ctx      context.Context
+	plane    *controlplane.ControlPlane
+	admin    client.Client
+	verifier *controlplane.Verifier
+	output   = &tokenWitness{}
+
+	namespaces atomic.Int64
+)
+
+func TestGateways(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "The verifier behind real gateways")
+}
+
+var _ = BeforeSuite(func() {
+	SetDefaultEventuallyTimeout(patience)
+	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	var cancel context.CancelFunc
+	ctx, cancel = context.WithCancel(context.Background())
+	DeferCleanup(cancel)
+
+	// The API server asks the verifier, which asks the API server: its address must be known before either runs.
+	at, err := controlplane.FreeVerifierAddresses()
+	Expect(err).NotTo(HaveOccurred())
+	webhook := filepath.Join(GinkgoT().TempDir(), "webhook.kubeconfig")
+	Expect(os.WriteFile(webhook, []byte(webhookConfig(at.HTTP)), 0o600)).To(Succeed())
+
+	plane, err = controlplane.Start(ctx, controlplane.Options{
+		Logs: os.Getenv("CONTROLPLANE_LOGS"),
+		APIServer: map[string]string{
+			"authentication-token-webhook-config-file": webhook,
+			"authentication-token-webhook-version":     "v1",
+			"authentication-token-webhook-cache-ttl":   "0s",
+			"api-audiences":                            "https://kubernetes.default.svc",
+		},
+	})
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() error { return plane.Stop() })
+	Expect(plane.Install(ctx)).To(Succeed())
+	admin, err = client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
+	Expect(err).NotTo(HaveOccurred())
+
+	operator, err := plane.StartOperator(ctx, output, "--log-level=10")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(operator.Stop)
+	verifier = startVerifier(at, "--trusted-proxies="+trustedProxy+"/32")
+})
+
+// Whatever was said to whom: no token may be in a log.
+var _ = AfterSuite(func() {
+	if plane == nil {
+		return
+	}
+	tokens, leaks := output.leaks()
+	Expect(leaks).To(BeZero(), "tokens in the logs of operator and verifiers")
+	if os.Getenv("FOCUSED") == "" {
+		Expect(tokens).To(BeNumerically(">", 10))
+	}
+})
+
+// webhookConfig is the file that docs/gateways shows, without TLS.
+func webhookConfig(address string) string {
+	return strings.NewReplacer(
+		"https://apikey-verifier.apikey-operator-system:8443", "http://"+address,
+		"    certificate-authority: /etc/kubernetes/apikey-verifier/ca.crt\n", "",
+	).Replace(documented("kube-apiserver-webhook.yaml"))
+}
+
+func documented(name string) string {
+	GinkgoHelper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "gateways", name))
+	Expect(err).NotTo(HaveOccurred())
+	return string(text)
+}
+
+func addresses() controlplane.VerifierAddresses {
+	GinkgoHelper()
+	at, err := controlplane.FreeVerifierAddresses()
+	Expect(err).NotTo(HaveOccurred())
+	return at
+}
+
+// startVerifier runs a verifier until the end of the spec, or suite, and waits until it is ready.
+func startVerifier(at controlplane.VerifierAddresses, args ...string) *controlplane.Verifier {
+	GinkgoHelper()
+	v := launchVerifier(at, args...)
+	Expect(v.WaitHTTP(ctx, v.Probes+"/readyz")).To(Succeed())
+	return v
+}
+
+// launchVerifier does not wait.
+func launchVerifier(at controlplane.VerifierAddresses, args ...string) *controlplane.Verifier {
+	GinkgoHelper()
+	v, err := plane.StartVerifier(ctx, output, at, append([]string{"--log-level=10", "--log-allowed", "--drain-delay=100ms"}, args...)...)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(v.Stop)
+	return v
+}
+
+func namespace() string {
+	GinkgoHelper()
+	name := fmt.Sprintf("test-%d", namespaces.Add(1))
+	Expect(admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})).To(Succeed())
+	return name
+}
+
+// issue creates a key and returns it with its token.
+func issue(namespace, name string, options ...build.Option) (*v1alpha1.ApiKey, string) {
+	GinkgoHelper()
+	key := build.ApiKey(namespace, name, append([]build.Option{build.Roles(roleRead)}, options...)...)
+	Expect(admin.Create(ctx, key)).To(Succeed())
+	Eventually(func(g Gomega) {
+		g.Expect(admin.Get(ctx, client.ObjectKeyFromObject(key), key)).To(Succeed())
+		g.Expect(meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionReady)).To(BeTrue())
+	}).Should(Succeed())
+	secret := &corev1.Secret{}
+	Expect(admin.Get(ctx, client.ObjectKey{Namespace: namespace, Name: key.SecretName()}, secret)).To(Succeed())
+	text := string(secret.Data[key.SecretKey()])
+	output.remember(text)
+	return key, text
+}
+
+func revoke(key *v1alpha1.ApiKey) {
+	GinkgoHelper()
+	Expect(admin.Delete(ctx, key)).To(Succeed())
+}
+
+// soon is a deadline that is far enough for a key to be issued first.
+func soon() build.Option { return build.At(time.Now().Add(4 * time.Second).UTC().Format(time.RFC3339)) }
+
+// tokenWitness takes logs, and searches them for tokens.
+type tokenWitness struct {
+	mu     sync.Mutex
+	log    bytes.Buffer
+	tokens []string
+}
+
+func (w *tokenWitness) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.Write(p)
+}
+
+func (w *tokenWitness) remember(token string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tokens = append(w.tokens, token)
+}
+
+func (w *tokenWitness) leaks() (tokens, leaks int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, token := range w.tokens {
+		leaks += harness.Traces(w.log.Bytes(), token)
+	}
+	return len(w.tokens), leaks
+}
+
+// contains tells whether the logs hold a text.
+func (w *tokenWitness) contains(text string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return bytes.Contains(w.log.Bytes(), []byte(text))
+}

@@ -1,0 +1,502 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/test/build"
+	"github.com/apikey-operator/apikey-operator/test/harness"
+)
+
+// What an admission policy says, after the API server's own words.
+const (
+	statusRefused  = "only the operator's service account (which holds the verb issue on apikeys, and not by a wildcard) may write a status"
+	createRefused  = "may create a Secret of type apikey-operator.io/token; for a token create an ApiKey"
+	contentRefused = "the data and the type of a Secret of type apikey-operator.io/token can't be changed"
+	ownerRefused   = "the owner of a Secret of type apikey-operator.io/token can't be changed"
+	limitRefused   = "may create and delete Secrets of type apikey-operator.io/token only"
+)
+
+// serviceAccount makes a service account and returns a client of it, which may do what the given ClusterRoles allow: in its namespace,
+// or with everywhere in the whole cluster.
+func serviceAccount(ns, name string, everywhere bool, clusterRoles ...string) client.Client {
+	GinkgoHelper()
+	create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}})
+	subjects := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: ns, Name: name}}
+	for _, role := range clusterRoles {
+		ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role}
+		if everywhere {
+			create(&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: ns + "-" + name + "-" + role}, RoleRef: ref, Subjects: subjects})
+		} else {
+			create(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name + "-" + role}, RoleRef: ref, Subjects: subjects})
+		}
+	}
+	config, err := plane.As(ctx, ns, name)
+	Expect(err).NotTo(HaveOccurred())
+	c, err := client.New(config, client.Options{Scheme: harness.Scheme()})
+	Expect(err).NotTo(HaveOccurred())
+	return c
+}
+
+// clusterRole makes a ClusterRole for one test.
+func clusterRole(name string, rules ...rbacv1.PolicyRule) string {
+	GinkgoHelper()
+	create(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules})
+	DeferCleanup(func() {
+		Expect(admin.Delete(ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}})).To(Succeed())
+	})
+	return name
+}
+
+// mayWriteStatus is the permission that no role of config/roles has.
+var mayWriteStatus = rbacv1.PolicyRule{
+	APIGroups: []string{"apikey-operator.io"}, Resources: []string{"apikeys/status"}, Verbs: []string{"create", "update", "patch"},
+}
+
+func writeStatus(c client.Client, key *v1alpha1.ApiKey, digest token.Digest) error {
+	body := fmt.Sprintf(`{"status":{"hash":%q}}`, digest.String())
+	return c.Status().Patch(ctx, key.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(body)))
+}
+
+func opaque(ns, name string) *corev1.Secret {
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Data: map[string][]byte{"password": []byte("theirs")}}
+}
+
+// kubectl runs kubectl as the administrator, in the repository's root folder.
+func kubectl(args ...string) (string, error) { return plane.RunKubectl(ctx, "", args...) }
+
+// arguments are those of a kubectl command in a page; what stands in single quotes is one of them.
+func arguments(command string) []string {
+	GinkgoHelper()
+	command, found := strings.CutPrefix(command, "kubectl ")
+	Expect(found).To(BeTrue(), "%q is a kubectl command", command)
+	var args []string
+	for i, part := range strings.Split(command, "'") {
+		if i%2 == 1 {
+			args[len(args)-1] += part
+			continue
+		}
+		args = append(args, strings.Fields(part)...)
+	}
+	return args
+}
+
+// documented returns the lines of a code block of a page that is marked with a word, such as ```sh restore.
+func documented(page, mark string) []string {
+	GinkgoHelper()
+	text, err := os.ReadFile(filepath.Join(plane.Root, page))
+	Expect(err).NotTo(HaveOccurred())
+	_, rest, found := strings.Cut(string(text), "\n```sh "+mark+"\n")
+	Expect(found).To(BeTrue(), "%s has a block %q", page, mark)
+	block, _, _ := strings.Cut(rest, "\n```")
+	return strings.Split(block, "\n")
+}
+
+// without does to a list of objects what the page's jq does, which a machine that runs the tests may not have: it takes these fields off
+// the metadata of each.
+func without(list string, fields [][]string) []byte {
+	GinkgoHelper()
+	var content map[string]any
+	Expect(json.Unmarshal([]byte(list), &content)).To(Succeed())
+	Expect(fields).NotTo(BeEmpty())
+	for _, item := range content["items"].([]any) {
+		for _, field := range fields {
+			delete(item.(map[string]any)["metadata"].(map[string]any), field[1])
+		}
+	}
+	text, err := json.Marshal(content)
+	Expect(err).NotTo(HaveOccurred())
+	return text
+}
+
+var _ = Describe("A namespace admin", func() {
+	var (
+		ns     string
+		tenant client.Client
+		key    *v1alpha1.ApiKey
+	)
+	BeforeEach(func() {
+		ns = namespace()
+		tenant = serviceAccount(ns, "tenant", false, "admin")
+		key = build.ApiKey(ns, "own")
+		// The role is aggregated by a controller, some time after it was installed.
+		Eventually(func() error { return tenant.Create(ctx, key) }).Should(Succeed())
+	})
+
+	It("can't write a status", func() {
+		planted := token.Mint("ak").Digest()
+		Expect(writeStatus(tenant, key, planted)).To(MatchError(ContainSubstring(`cannot patch resource "apikeys/status"`)), "RBAC says so")
+
+		everything := serviceAccount(ns, "careless", false, clusterRole(ns+"-status", mayWriteStatus))
+		Eventually(func() error { return writeStatus(everything, key, planted) }).Should(MatchError(ContainSubstring(statusRefused)),
+			"and where RBAC was careless, the policy does")
+		changed := reread(key.DeepCopy())
+		changed.Status.Hash = planted.String()
+		Expect(everything.Status().Update(ctx, changed)).To(MatchError(ContainSubstring(statusRefused)))
+		Expect(reread(key).Status).To(BeZero())
+	})
+
+	It("can't smuggle a status in with the rest of a key", func() {
+		digest := token.Mint("ak").Digest().String()
+		changed := reread(key.DeepCopy())
+		changed.Status.Hash = digest
+		Expect(tenant.Update(ctx, changed)).To(Succeed())
+		Expect(reread(key).Status).To(BeZero(), "what is not status is written, and the status is left out")
+
+		born := build.ApiKey(ns, "born")
+		born.Status.Hash = digest
+		Expect(tenant.Create(ctx, born)).To(Succeed())
+		Expect(reread(born).Status).To(BeZero())
+	})
+
+	It("can't copy another key's digest into its own key", func() {
+		other := build.ApiKey(namespace(), "other")
+		create(other)
+		settle(controllers(options()), other)
+		expectIssued(other)
+		stolen, err := token.ParseDigest(other.Status.Hash)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(writeStatus(tenant, key, stolen)).To(MatchError(ContainSubstring("forbidden")))
+		careless := serviceAccount(ns, "careless", false, "admin", clusterRole(ns+"-status", mayWriteStatus))
+		Eventually(func() error { return writeStatus(careless, key, stolen) }).Should(MatchError(ContainSubstring(statusRefused)))
+		Expect(reread(key).Status).To(BeZero())
+	})
+
+	It("can't plant a Secret before the operator gets there", func() {
+		text := token.Mint("ak").Reveal()
+		Expect(tenant.Create(ctx, build.TokenSecret(key, text))).To(MatchError(And(
+			ContainSubstring(createRefused), Not(ContainSubstring(text)))))
+		settle(controllers(options()), key)
+		expectIssued(key)
+	})
+
+	It("can't change what is in a delivered Secret, nor put another in its place", func() {
+		settle(controllers(options()), key)
+		delivered := reread(secretOf(key))
+		text := token.Mint("ak").Reveal()
+		change := func(change func(*corev1.Secret)) error {
+			changed := delivered.DeepCopy()
+			change(changed)
+			err := tenant.Update(ctx, changed)
+			if err != nil {
+				Expect(err.Error()).NotTo(Or(ContainSubstring(text), ContainSubstring(string(delivered.Data["token"]))))
+			}
+			return err
+		}
+		Expect(change(func(s *corev1.Secret) { s.Data["token"] = []byte(text) })).To(MatchError(ContainSubstring("immutable")))
+		Expect(change(func(s *corev1.Secret) { s.Immutable = nil })).To(MatchError(ContainSubstring("immutable")))
+		Expect(change(func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque })).To(MatchError(ContainSubstring("immutable")))
+		Expect(change(func(s *corev1.Secret) { s.OwnerReferences = nil })).To(MatchError(ContainSubstring(ownerRefused)))
+		Expect(change(func(s *corev1.Secret) { s.OwnerReferences[0].UID = "00000000-0000-0000-0000-000000000000" })).
+			To(MatchError(ContainSubstring(ownerRefused)))
+		expectIssued(key)
+
+		Expect(tenant.Delete(ctx, delivered)).To(Succeed())
+		Expect(tenant.Create(ctx, build.TokenSecret(key, text))).To(MatchError(ContainSubstring(createRefused)))
+	})
+
+	It("can't change a token's Secret that is not immutable, nor make one of another Secret", func() {
+		secret := build.TokenSecret(key, token.Mint("ak").Reveal())
+		plant(secret)
+		change := func(s *corev1.Secret, change func(*corev1.Secret)) error {
+			changed := reread(s.DeepCopy())
+			change(changed)
+			return tenant.Update(ctx, changed)
+		}
+		Expect(change(secret, func(s *corev1.Secret) { s.Data["token"] = []byte("another") })).To(MatchError(ContainSubstring(contentRefused)))
+		Expect(change(secret, func(s *corev1.Secret) { s.Data["more"] = []byte("another") })).To(MatchError(ContainSubstring(contentRefused)))
+		Expect(change(secret, func(s *corev1.Secret) { s.StringData = map[string]string{"token": "another"} })).
+			To(MatchError(ContainSubstring(contentRefused)))
+		Expect(change(secret, func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque })).To(MatchError(ContainSubstring("field is immutable")))
+
+		other := opaque(ns, "other")
+		Expect(tenant.Create(ctx, other)).To(Succeed())
+		Expect(change(other, func(s *corev1.Secret) { s.Type = v1alpha1.SecretType })).To(MatchError(ContainSubstring("field is immutable")))
+		Expect(change(other, func(s *corev1.Secret) { s.Data["password"] = []byte("changed") })).To(Succeed(), "its own Secrets are its own")
+	})
+
+	It("may claim its token, label its Secret, and delete its key with or without its Secret", func() {
+		c := controllers(options())
+		settle(c, key)
+		secret := reread(secretOf(key))
+		secret.Labels["team"] = "a"
+		secret.Finalizers = []string{"example.com/hold"}
+		Expect(tenant.Update(ctx, secret)).To(Succeed())
+		secret.Finalizers = nil
+		Expect(tenant.Update(ctx, secret)).To(Succeed())
+		Expect(tenant.Delete(ctx, secret)).To(Succeed())
+
+		taken := build.ApiKey(ns, "taken-along")
+		Expect(tenant.Create(ctx, taken)).To(Succeed())
+		settle(c, taken)
+		Expect(tenant.Delete(ctx, taken)).To(Succeed())
+		Eventually(func() bool { return exists(secretOf(taken)) }).Should(BeFalse(), "the garbage collector may delete it")
+
+		left := build.ApiKey(ns, "left-behind")
+		Expect(tenant.Create(ctx, left)).To(Succeed())
+		settle(c, left)
+		Expect(tenant.Delete(ctx, left, client.PropagationPolicy(metav1.DeletePropagationOrphan))).To(Succeed())
+		Eventually(func() bool { return exists(left.DeepCopy()) }).Should(BeFalse(), "the garbage collector may release the Secret")
+		Expect(reread(secretOf(left)).OwnerReferences).To(BeEmpty())
+	})
+
+	It("does not pass for the operator by handing out wildcards of its own namespace", func() {
+		// A tenant that holds everything in its namespace may give away any part of it, the operator's verb too.
+		owner := serviceAccount(ns, "owner", false, clusterRole(ns+"-owner",
+			rbacv1.PolicyRule{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}))
+		role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "pretender"}, Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{"apikey-operator.io"}, Resources: []string{"apikeys"}, Verbs: []string{"issue"}}, mayWriteStatus,
+			{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"create"}},
+		}}
+		Eventually(func() error { return owner.Create(ctx, role) }).Should(Succeed())
+		pretender := serviceAccount(ns, "pretender", false)
+		Expect(owner.Create(ctx, &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "pretender"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "pretender"},
+			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: ns, Name: "pretender"}},
+		})).To(Succeed())
+		digest := token.Mint("ak").Digest()
+		for _, c := range []client.Client{owner, pretender} {
+			Eventually(func() error { return writeStatus(c, key, digest) }).Should(MatchError(ContainSubstring(statusRefused)))
+			Expect(c.Create(ctx, build.TokenSecret(key, "x"))).To(MatchError(ContainSubstring(createRefused)))
+		}
+		// Nor may it give itself the verb where it counts.
+		Expect(owner.Create(ctx, &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: ns + "-pretender"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "apikey-operator"},
+			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: ns, Name: "pretender"}},
+		})).To(MatchError(ContainSubstring("forbidden")))
+	})
+})
+
+var _ = Describe("A cluster administrator", func() {
+	It("is no exception: not as system:masters, and not as a service account such as a GitOps controller's", func() {
+		ns := namespace()
+		gitops := serviceAccount(ns, "gitops", true, "cluster-admin")
+		key := build.ApiKey(ns, "guarded")
+		create(key)
+		settle(controllers(options()), key)
+		secret := reread(secretOf(key))
+		for _, c := range []client.Client{admin, gitops} {
+			bare := build.ApiKey(ns, "bare")
+			Eventually(func() error { return client.IgnoreAlreadyExists(c.Create(ctx, bare)) }).Should(Succeed())
+			reread(bare)
+			Expect(writeStatus(c, bare, token.Mint("ak").Digest())).To(MatchError(ContainSubstring(statusRefused)))
+			Expect(c.Create(ctx, build.TokenSecret(bare, "x"))).To(MatchError(ContainSubstring(createRefused)))
+			loose := secret.DeepCopy()
+			loose.OwnerReferences = nil
+			Expect(c.Update(ctx, loose)).To(MatchError(ContainSubstring(ownerRefused)))
+
+			By("but is not taken for the operator where that is bound to its own Secrets")
+			theirs := opaque(ns, "theirs")
+			Expect(c.Create(ctx, theirs)).To(Succeed())
+			Expect(c.Delete(ctx, theirs)).To(Succeed())
+		}
+	})
+})
+
+var _ = Describe("A thief with the operator's token", func() {
+	It("makes and deletes no Secret of another type, and lists none", func() {
+		ns := namespace()
+		theirs := opaque(ns, "theirs")
+		create(theirs)
+		Expect(self.Create(ctx, opaque(ns, "new"))).To(MatchError(ContainSubstring(limitRefused)))
+		serviceAccountToken := &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: ns, Annotations: map[string]string{
+				corev1.ServiceAccountNameKey: "namespace-controller",
+			}},
+			Type: corev1.SecretTypeServiceAccountToken,
+		}
+		Expect(self.Create(ctx, serviceAccountToken)).To(MatchError(ContainSubstring(limitRefused)),
+			"which would be a token of a mightier account")
+		Expect(self.Delete(ctx, theirs)).To(MatchError(And(ContainSubstring(limitRefused), Not(ContainSubstring("dGhlaXJz")))))
+		Expect(self.Delete(ctx, theirs, client.GracePeriodSeconds(0), client.PropagationPolicy(metav1.DeletePropagationForeground))).
+			To(MatchError(ContainSubstring(limitRefused)))
+		Expect(self.DeleteAllOf(ctx, &corev1.Secret{}, client.InNamespace(ns))).To(MatchError(ContainSubstring("cannot deletecollection")))
+		Expect(self.List(ctx, &corev1.SecretList{}, client.InNamespace(ns))).To(MatchError(ContainSubstring("cannot list")))
+		theirs.Data["password"] = []byte("changed")
+		Expect(self.Update(ctx, theirs)).To(MatchError(ContainSubstring("cannot update")))
+		Expect(exists(theirs)).To(BeTrue())
+	})
+})
+
+// Specs that change what all others stand on.
+var _ = Describe("The admission policies", Serial, func() {
+	apply := func(args ...string) {
+		GinkgoHelper()
+		out, err := kubectl(args...)
+		Expect(err).NotTo(HaveOccurred(), out)
+	}
+
+	It("can be lifted for a restore that carries the status, by the commands of docs/security.md", func() {
+		ns := namespace()
+		key := build.ApiKey(ns, "restored")
+		create(key)
+		settle(controllers(options()), key)
+		DeferCleanup(func() {
+			apply("apply", "-k", "config/policy")
+			Expect(plane.WaitGuarded(ctx, controlplane.Namespace, controlplane.ServiceAccount)).To(Succeed())
+		})
+		hash := key.Status.Hash
+		backup := filepath.Join(GinkgoT().TempDir(), "backup.json")
+		get, filter, found := strings.Cut(documented("docs/security.md", "backup")[0], " | jq ")
+		Expect(found).To(BeTrue())
+		out, err := kubectl(arguments(strings.ReplaceAll(get, "-A", "-n "+ns))...)
+		Expect(err).NotTo(HaveOccurred(), out)
+		Expect(os.WriteFile(backup, without(out, regexp.MustCompile(`[.](\w+)[,)]`).FindAllStringSubmatch(filter, -1)), 0o600)).To(Succeed())
+		Expect(admin.Delete(ctx, key)).To(Succeed())
+		Eventually(func() bool { return exists(secretOf(key)) }).Should(BeFalse())
+		for _, command := range documented("docs/security.md", "restore") {
+			args := arguments(strings.ReplaceAll(command, "backup.json", backup))
+			Eventually(func() error { // a binding that was just deleted is heeded for a moment
+				out, err := kubectl(args...)
+				if err != nil {
+					return fmt.Errorf("%v: %s", args, out)
+				}
+				return nil
+			}).Should(Succeed())
+		}
+		Expect(reread(key).Status.Hash).To(Equal(hash), "the old token is valid again")
+		Expect(plane.WaitGuarded(ctx, controlplane.Namespace, controlplane.ServiceAccount)).To(Succeed())
+		settle(controllers(options()), key)
+		Expect(reread(key).Status.Hash).To(Equal(hash))
+		Expect(exists(secretOf(key))).To(BeFalse(), "and nothing was minted")
+	})
+
+	It("refuse for ever, and block nobody else, once the operator's account and roles are gone", func() {
+		ns := namespace()
+		tenant := serviceAccount(ns, "tenant", false, "admin")
+		key := build.ApiKey(ns, "left")
+		create(key)
+		settle(controllers(options()), key)
+		DeferCleanup(func() {
+			apply("apply", "-k", "config/default")
+			// A new service account of the old name has another UID, and needs another token.
+			config, err := plane.As(ctx, controlplane.Namespace, controlplane.ServiceAccount)
+			Expect(err).NotTo(HaveOccurred())
+			asSelf.BearerToken = config.BearerToken
+			self, err = client.New(asSelf, client.Options{Scheme: harness.Scheme()})
+			Expect(err).NotTo(HaveOccurred())
+			Expect(plane.WaitGuarded(ctx, controlplane.Namespace, controlplane.ServiceAccount)).To(Succeed())
+		})
+		apply("delete", "-k", "config/manager", "--wait=false")
+		apply("delete", "-k", "config/rbac", "--ignore-not-found")
+		Eventually(func() bool {
+			return exists(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "apikey-operator"}})
+		}).Should(BeFalse())
+		Eventually(func() bool {
+			return exists(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: controlplane.Namespace}})
+		}).Should(BeFalse())
+
+		theirs := opaque(ns, "theirs")
+		Expect(tenant.Create(ctx, theirs)).To(Succeed())
+		theirs.Data["password"] = []byte("changed")
+		Expect(tenant.Update(ctx, theirs)).To(Succeed())
+		Expect(tenant.Delete(ctx, theirs)).To(Succeed())
+		Expect(tenant.Create(ctx, build.TokenSecret(key, "x"))).To(MatchError(ContainSubstring(createRefused)))
+		expectIssued(key)
+		bare := build.ApiKey(ns, "bare")
+		create(bare)
+		Expect(writeStatus(admin, bare, token.Mint("ak").Digest())).To(MatchError(ContainSubstring(statusRefused)))
+		Expect(tenant.Delete(ctx, reread(secretOf(key)))).To(Succeed(), "a token can still be claimed")
+	})
+
+	It("know the operator of an install under another namespace and prefix, and nobody else", func() {
+		const elsewhere, prefix = "elsewhere", "acme-"
+		overlay := filepath.Join(plane.Root, "bin", "overlay")
+		Expect(os.MkdirAll(overlay, 0o755)).To(Succeed())
+		Expect(os.WriteFile(filepath.Join(overlay, "kustomization.yaml"), []byte(
+			"namespace: "+elsewhere+"\nnamePrefix: "+prefix+"\nresources: [../../config/default]\n"), 0o600)).To(Succeed())
+		DeferCleanup(func() {
+			Expect(os.RemoveAll(overlay)).To(Succeed())
+			apply("apply", "-k", "config/default")
+			Expect(plane.WaitGuarded(ctx, controlplane.Namespace, controlplane.ServiceAccount)).To(Succeed())
+		})
+		// The usual install makes way, with its policies; the kinds stay.
+		for _, each := range []string{"config/policy", "config/roles"} {
+			apply("delete", "-k", each)
+		}
+		Expect(admin.Delete(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "apikey-operator"}})).To(Succeed())
+		apply("apply", "-k", overlay)
+		DeferCleanup(func() {
+			out, err := kubectl("kustomize", overlay)
+			Expect(err).NotTo(HaveOccurred())
+			var own []string // all but the kinds, whose deletion would delete every key
+			for _, document := range strings.Split(out, "\n---\n") {
+				if !strings.Contains(document, "\nkind: CustomResourceDefinition\n") {
+					own = append(own, document)
+				}
+			}
+			out, err = plane.RunKubectl(ctx, strings.Join(own, "\n---\n"), "delete", "-f", "-")
+			Expect(err).NotTo(HaveOccurred(), out)
+		})
+		Expect(plane.WaitGuarded(ctx, elsewhere, prefix+controlplane.ServiceAccount)).To(Succeed())
+
+		config, err := plane.As(ctx, elsewhere, prefix+controlplane.ServiceAccount)
+		Expect(err).NotTo(HaveOccurred())
+		o := options()
+		o.Config = config
+		ns := namespace()
+		key := build.ApiKey(ns, "elsewhere", build.After("1h"))
+		create(key)
+		clock := fakeClock()
+		o.Clock = clock
+		c := controllers(o)
+		settle(c, key)
+		expectIssued(key)
+		clock.SetTime(key.Status.ExpiresAt.Time)
+		_, err = c.Pass(ctx, key)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(exists(secretOf(key))).To(BeFalse(), "it can delete its Secrets")
+
+		other := build.ApiKey(ns, "other")
+		create(other)
+		formerly := serviceAccount(ns, "apikey-operator", true, clusterRole(ns+"-formerly", mayWriteStatus,
+			rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"create"}}))
+		for _, c := range []client.Client{admin, formerly} {
+			Eventually(func() error { return writeStatus(c, other, token.Mint("ak").Digest()) }).Should(MatchError(ContainSubstring(statusRefused)))
+			Expect(c.Create(ctx, build.TokenSecret(other, "x"))).To(MatchError(ContainSubstring(createRefused)))
+		}
+		stranger, err := client.New(config, client.Options{Scheme: harness.Scheme()})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(stranger.Create(ctx, opaque(ns, "x"))).To(MatchError(ContainSubstring(limitRefused)))
+	})
+
+	It("lie in front of the status of every kind of the group", func() {
+		const kind = `{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition",
+			"metadata":{"name":"probes.apikey-operator.io"},
+			"spec":{"group":"apikey-operator.io","scope":"Cluster","names":{"kind":"Probe","plural":"probes"},
+			"versions":[{"name":"v1","served":true,"storage":true,"subresources":{"status":{}},
+			"schema":{"openAPIV3Schema":{"type":"object","x-kubernetes-preserve-unknown-fields":true}}}]}}`
+		const object = `{"apiVersion":"apikey-operator.io/v1","kind":"Probe","metadata":{"name":"probe"}}`
+		dir := GinkgoT().TempDir()
+		for name, text := range map[string]string{"kind.json": kind, "object.json": object} {
+			Expect(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)).To(Succeed())
+		}
+		apply("apply", "-f", filepath.Join(dir, "kind.json"))
+		DeferCleanup(func() { apply("delete", "-f", filepath.Join(dir, "kind.json")) })
+		Eventually(func() error {
+			_, err := kubectl("apply", "-f", filepath.Join(dir, "object.json"))
+			return err
+		}).Should(Succeed())
+		Eventually(func() string {
+			out, _ := kubectl("patch", "probes.apikey-operator.io", "probe", "--subresource=status", "--type=merge", `-p={"status":{"a":"b"}}`)
+			return out
+		}).Should(ContainSubstring(statusRefused))
+	})
+})

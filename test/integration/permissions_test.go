@@ -1,0 +1,142 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+	"github.com/apikey-operator/apikey-operator/test/harness"
+)
+
+// allVerbs are those that a cell of the table may name; each that it does not name must be refused. issue is the operator's own, and
+// no-such-verb is had by a wildcard alone.
+var allVerbs = []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "issue", "no-such-verb"}
+
+// clusterScoped are the resources of the table's columns that lie in no namespace.
+var clusterScoped = map[string]bool{
+	"apiroles": true, "apiroles/status": true, "apikeypolicies": true, "tokenreviews": true, "subjectaccessreviews": true,
+}
+
+// groups of the table's columns.
+var groups = map[string]string{
+	"secrets": "", "tokenreviews": "authentication.k8s.io", "subjectaccessreviews": "authorization.k8s.io",
+}
+
+// A permission is a row of the table in docs/security.md: who, and by column which verbs.
+type permission struct {
+	who   string
+	verbs map[string][]string
+}
+
+// permissions reads the table under the heading "Who may do what".
+func permissions() []permission {
+	GinkgoHelper()
+	text, err := os.ReadFile(filepath.Join(plane.Root, "docs", "security.md"))
+	Expect(err).NotTo(HaveOccurred())
+	_, section, found := strings.Cut(string(text), "\n## Who may do what\n")
+	Expect(found).To(BeTrue())
+	var columns []string
+	var rows []permission
+	for line := range strings.Lines(section) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "|") {
+			if columns != nil {
+				break // only the first table
+			}
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(strings.ReplaceAll(cells[i], "`", ""))
+		}
+		switch {
+		case columns == nil:
+			columns = cells
+		case strings.HasPrefix(cells[0], "---"):
+		default:
+			Expect(cells).To(HaveLen(len(columns)), line)
+			row := permission{who: cells[0], verbs: map[string][]string{}}
+			for i, cell := range cells[1:] {
+				row.verbs[columns[i+1]] = expand(cell)
+			}
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// expand turns a cell into verbs.
+func expand(cell string) []string {
+	GinkgoHelper()
+	shorthand := map[string]string{"see": "get list watch", "all": "get list watch create update patch delete deletecollection", "–": ""}
+	var verbs []string
+	for _, word := range strings.Fields(strings.ReplaceAll(cell, ",", " ")) {
+		if long, ok := shorthand[word]; ok {
+			word = long
+		}
+		for _, verb := range strings.Fields(word) {
+			Expect(allVerbs).To(ContainElement(verb))
+			verbs = append(verbs, verb)
+		}
+	}
+	return verbs
+}
+
+var _ = Describe("The table of who may do what", func() {
+	It("in docs/security.md is what the API server says", func() {
+		rows := permissions()
+		Expect(len(rows)).To(BeNumerically(">=", 9))
+		ns := namespace()
+		who := regexp.MustCompile(`^(ClusterRole|ServiceAccount) ([a-z-]+)(, whole cluster)?$`)
+		for i, row := range rows {
+			match := who.FindStringSubmatch(row.who)
+			Expect(match).NotTo(BeNil(), "%q is no subject", row.who)
+			var c client.Client
+			if match[1] == "ServiceAccount" {
+				config, err := plane.As(ctx, controlplane.Namespace, match[2])
+				Expect(err).NotTo(HaveOccurred())
+				c, err = client.New(config, client.Options{Scheme: harness.Scheme()})
+				Expect(err).NotTo(HaveOccurred())
+			} else {
+				c = serviceAccount(ns, "subject-"+string(rune('a'+i)), match[3] != "", match[2])
+			}
+			for column, expected := range row.verbs {
+				// The API server's own roles take up ours some time after both are there.
+				Eventually(func() []string { return allowed(c, ns, column) }).Should(ConsistOf(expected), "%s on %s", row.who, column)
+			}
+		}
+	})
+})
+
+// allowed are the verbs that a client may use on a resource, in the given namespace if the resource lies in one.
+func allowed(c client.Client, ns, column string) []string {
+	GinkgoHelper()
+	resource, subresource, _ := strings.Cut(column, "/")
+	group, known := groups[resource]
+	if !known {
+		group = "apikey-operator.io"
+	}
+	if clusterScoped[column] {
+		ns = ""
+	}
+	var verbs []string
+	for _, verb := range allVerbs {
+		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+			ResourceAttributes: &authorizationv1.ResourceAttributes{
+				Namespace: ns, Verb: verb, Group: group, Resource: resource, Subresource: subresource,
+			},
+		}}
+		Expect(c.Create(ctx, review)).To(Succeed())
+		if review.Status.Allowed {
+			verbs = append(verbs, verb)
+		}
+	}
+	return verbs
+}

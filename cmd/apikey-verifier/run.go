@@ -24,6 +24,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/index"
 	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
+	"github.com/apikey-operator/apikey-operator/internal/serve/callers"
 	"github.com/apikey-operator/apikey-operator/internal/serve/extauthz"
 	"github.com/apikey-operator/apikey-operator/internal/serve/forwardauth"
 	"github.com/apikey-operator/apikey-operator/internal/serve/introspection"
@@ -136,20 +137,12 @@ func httpHandler(config *rest.Config, o *options, s settings, checker *serve.Che
 		return &tokenreview.Handler{Checker: p, Reader: reader, Audiences: o.audiences}
 	})
 	// Whoever may ask learns what a token is good for: that is for those who may POST this path.
-	client, err := rest.HTTPClientFor(config)
+	guard, err := callers.New(config, logger)
 	if err != nil {
-		return nil, err
-	}
-	filter, err := filters.WithAuthenticationAndAuthorization(config, client)
-	if err != nil {
-		return nil, fmt.Errorf("set up the authentication of callers: %w", err)
+		return nil, fmt.Errorf("set up the reviews of callers: %w", err)
 	}
 	p := checker.Protocol("introspection")
-	guarded, err := filter(logger, &introspection.Handler{Checker: p, Reader: reader})
-	if err != nil {
-		return nil, fmt.Errorf("set up the authentication of callers: %w", err)
-	}
-	mux.Handle(introspection.Path, p.Recovering(guarded))
+	mux.Handle(introspection.Path, p.Recovering(guard.Protect(&introspection.Handler{Checker: p, Reader: reader})))
 	return mux, nil
 }
 

@@ -133,7 +133,7 @@ func (c *ControlPlane) Stop() error {
 func (c *ControlPlane) Kubectl() string { return c.binary("kubectl") }
 
 // AdminKubeconfig writes a kubeconfig of the admin user to a file.
-func (c *ControlPlane) AdminKubeconfig(path string) error { return writeKubeconfig(c.Admin, path) }
+func (c *ControlPlane) AdminKubeconfig(path string) error { return WriteKubeconfig(c.Admin, path) }
 
 // As is a configuration of a service account, as a pod of it would have. The token lives for a day.
 func (c *ControlPlane) As(ctx context.Context, namespace, serviceAccount string) (*rest.Config, error) {
@@ -157,7 +157,7 @@ func (c *ControlPlane) KubeconfigAs(ctx context.Context, namespace, serviceAccou
 	if err != nil {
 		return err
 	}
-	return writeKubeconfig(config, path)
+	return WriteKubeconfig(config, path)
 }
 
 func (c *ControlPlane) startControllerManager(ctx context.Context, logs string) error {
@@ -249,7 +249,8 @@ func (c *ControlPlane) log(folder, name string) (io.Writer, error) {
 	return file, nil
 }
 
-func writeKubeconfig(config *rest.Config, path string) error {
+// WriteKubeconfig writes a configuration to a file, for kubectl and for our binaries.
+func WriteKubeconfig(config *rest.Config, path string) error {
 	const name = "local"
 	return clientcmd.WriteToFile(clientcmdapi.Config{
 		Clusters: map[string]*clientcmdapi.Cluster{name: {

@@ -79,7 +79,9 @@ var _ = Describe("kube-apiserver with the verifier as its token webhook", Ordere
 	It("refuses a key with networks, since nobody tells it the client's address", func() {
 		_, token := issue(ns, "networks", build.CIDRs("0.0.0.0/0", "::/0"))
 		Consistently(func() bool { return apierrors.IsUnauthorized(reads(token)) }, "300ms").Should(BeTrue())
-		Eventually(func() bool { return output.contains(`"result":"AddressDenied","namespace":"` + ns + `","name":"networks"`) }).Should(BeTrue())
+		Eventually(func() bool {
+			return output.contains(`"result":"AddressDenied","namespace":"` + ns + `","name":"networks"`)
+		}).Should(BeTrue())
 	})
 
 	It("refuses a revoked key, and an expired one", func() {

@@ -15,9 +15,13 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/build"
 )
 
-func dial(address string, options ...grpc.DialOption) *grpc.ClientConn {
+func insecureOption() grpc.DialOption {
+	return grpc.WithTransportCredentials(insecure.NewCredentials())
+}
+
+func dial(address string) *grpc.ClientConn {
 	GinkgoHelper()
-	connection, err := grpc.NewClient(address, append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	connection, err := grpc.NewClient(address, insecureOption())
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(connection.Close)
 	return connection

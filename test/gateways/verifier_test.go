@@ -1,0 +1,421 @@
+package gateways
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/health" // so that clients ask for it
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+	"github.com/apikey-operator/apikey-operator/test/build"
+	"github.com/apikey-operator/apikey-operator/test/harness"
+)
+
+// auth asks a verifier over forward-auth.
+func auth(c *http.Client, v *controlplane.Verifier, token, query string) int {
+	GinkgoHelper()
+	return statusOf(c, v.HTTP+"/auth"+query, "Authorization", "Bearer "+token)
+}
+
+var _ = Describe("apikey-verifier", func() {
+	It("refuses everything as not ready until the keys are loaded, and lets in once they are", func() {
+		ns := namespace()
+		_, token := issue(ns, "early")
+		road := newForwarder()
+		road.cut()
+		v := launchVerifier(addresses(), "--kubeconfig="+road.kubeconfig())
+		Expect(v.WaitHTTP(ctx, v.Probes+"/healthz")).To(Succeed())
+		c := httpClient(outside)
+		Expect(auth(c, v, token, "")).To(Equal(http.StatusServiceUnavailable))
+		Expect(auth(c, v, "garbage", "")).To(Equal(http.StatusServiceUnavailable))
+		Expect(statusOf(c, v.Probes+"/readyz")).To(Equal(http.StatusServiceUnavailable))
+		connection := dial(v.GRPC)
+		health, err := healthv1.NewHealthClient(connection).Check(ctx, &healthv1.HealthCheckRequest{})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(health.GetStatus()).To(Equal(healthv1.HealthCheckResponse_NOT_SERVING))
+		answer, err := authv3.NewAuthorizationClient(connection).Check(ctx, envoyRequest(outside, "", map[string]string{"x-api-key": token}))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(answer.GetDeniedResponse().GetStatus().GetCode()).To(BeEquivalentTo(http.StatusServiceUnavailable))
+		review := postJSON(c, v.HTTP+"/tokenreview", `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":"`+token+`"}}`)
+		Expect(review).To(ContainSubstring(`"authenticated":false`))
+		Expect(review).To(ContainSubstring(`"error"`))
+
+		road.open()
+		Eventually(func() int { return auth(c, v, token, "") }).Should(Equal(http.StatusOK))
+		Expect(statusOf(c, v.Probes+"/readyz")).To(Equal(http.StatusOK))
+		Eventually(func() healthv1.HealthCheckResponse_ServingStatus {
+			health, err := healthv1.NewHealthClient(connection).Check(ctx, &healthv1.HealthCheckRequest{})
+			Expect(err).NotTo(HaveOccurred())
+			return health.GetStatus()
+		}).Should(Equal(healthv1.HealthCheckResponse_SERVING))
+	})
+
+	It("goes on answering when the API server is gone, and catches up when it is back", func() {
+		ns := namespace()
+		key, token := issue(ns, "survivor")
+		road := newForwarder()
+		v := startVerifier(addresses(), "--kubeconfig="+road.kubeconfig())
+		c := httpClient(outside)
+		Eventually(func() int { return auth(c, v, token, "") }).Should(Equal(http.StatusOK))
+		road.cut()
+		_, later := issue(ns, "later")
+		revoke(key)
+		Consistently(func() int { return auth(c, v, token, "") }, "500ms").Should(Equal(http.StatusOK), "the view is that of before")
+		Expect(auth(c, v, later, "")).To(Equal(http.StatusUnauthorized))
+		road.open()
+		Eventually(func() int { return auth(c, v, token, "") }).Should(Equal(http.StatusUnauthorized))
+		Eventually(func() int { return auth(c, v, later, "") }).Should(Equal(http.StatusOK))
+	})
+
+	It("refuses everything once its view is older than --max-staleness", func() {
+		ns := namespace()
+		_, token := issue(ns, "stale")
+		road := newForwarder()
+		v := startVerifier(addresses(), "--kubeconfig="+road.kubeconfig(), "--max-staleness=2s")
+		c := httpClient(outside)
+		road.cut()
+		Eventually(func() int { return auth(c, v, token, "") }).Should(Equal(http.StatusServiceUnavailable))
+		Expect(statusOf(c, v.Probes+"/readyz")).To(Equal(http.StatusServiceUnavailable))
+		road.open()
+		_, fresh := issue(ns, "fresh") // an event, not to wait for a bookmark
+		Eventually(func() int { return auth(c, v, fresh, "") }).Should(Equal(http.StatusOK))
+		Expect(output.contains("--max-staleness is shorter")).To(BeTrue())
+	})
+
+	It("accepts only keys of --namespaces that --selector picks", func() {
+		mine, yours := namespace(), namespace()
+		public := build.Label("tier", "public")
+		picked, pickedToken := issue(mine, "picked", public)
+		_, unlabelled := issue(mine, "unlabelled")
+		_, elsewhere := issue(yours, "elsewhere", public)
+		v := startVerifier(addresses(), "--namespaces="+mine+","+namespace(), "--selector=tier=public")
+		c := httpClient(outside)
+		Expect(auth(c, v, pickedToken, "")).To(Equal(http.StatusOK))
+		Expect(auth(c, v, unlabelled, "")).To(Equal(http.StatusUnauthorized))
+		Expect(auth(c, v, elsewhere, "")).To(Equal(http.StatusUnauthorized))
+		// A label that goes takes the key along.
+		Expect(admin.Patch(ctx, picked, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"tier":null}}}`)))).To(Succeed())
+		Eventually(func() int { return auth(c, v, pickedToken, "") }).Should(Equal(http.StatusUnauthorized))
+	})
+
+	It("accepts neither of two keys with one digest, and counts them", func() {
+		ns := namespace()
+		key, token := issue(ns, "original")
+		c := httpClient(outside)
+		Eventually(func() int { return auth(c, verifier, token, "") }).Should(Equal(http.StatusOK))
+		// The copy's own Secret is in the way, so that the operator does not issue it.
+		Expect(admin.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "taken"}})).To(Succeed())
+		thief := build.ApiKey(ns, "thief", build.Roles(roleRead, roleOther), build.Secret(v1alpha1.ApiKeySecret{Name: "taken"}))
+		Expect(admin.Create(ctx, thief)).To(Succeed())
+		// Somebody who got around the admission policies, and writes a status as the operator does.
+		config, err := plane.As(ctx, controlplane.Namespace, controlplane.ServiceAccount)
+		Expect(err).NotTo(HaveOccurred())
+		operator, err := client.New(config, client.Options{Scheme: harness.Scheme()})
+		Expect(err).NotTo(HaveOccurred())
+		steal := client.RawPatch("application/merge-patch+json", []byte(`{"status":{"hash":"`+key.Status.Hash+`"}}`))
+		Expect(operator.Status().Patch(ctx, thief, steal)).To(Succeed())
+		Eventually(func() int { return auth(c, verifier, token, "") }).Should(Equal(http.StatusUnauthorized))
+		Expect(metric(verifier, "apikey_verifier_duplicate_digests")).To(Equal("1"))
+		revoke(thief)
+		Eventually(func() int { return auth(c, verifier, token, "") }).Should(Equal(http.StatusOK), "the elder recovers")
+		Eventually(func() string { return metric(verifier, "apikey_verifier_duplicate_digests") }).Should(Equal("0"))
+	})
+
+	It("introspects for callers who may, and for nobody else", func() {
+		ns := namespace()
+		_, token := issue(ns, "introspected", build.CIDRs(insideCIDR))
+		c := httpClient(outside)
+		ask := func(caller, form string) (int, map[string]any) {
+			GinkgoHelper()
+			request, err := http.NewRequestWithContext(ctx, http.MethodPost, verifier.HTTP+"/introspect", strings.NewReader(form))
+			Expect(err).NotTo(HaveOccurred())
+			request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			if caller != "" {
+				request.Header.Set("Authorization", "Bearer "+caller)
+			}
+			response, err := c.Do(request)
+			Expect(err).NotTo(HaveOccurred())
+			defer func() { _ = response.Body.Close() }()
+			var document map[string]any
+			_ = json.NewDecoder(response.Body).Decode(&document)
+			return response.StatusCode, document
+		}
+		form := url.Values{"token": {token}, "client_address": {inside}}.Encode()
+		status, _ := ask("", form)
+		Expect(status).To(Equal(http.StatusUnauthorized))
+		status, _ = ask("garbage", form)
+		Expect(status).To(Equal(http.StatusUnauthorized))
+		// A key is a user, too, since the API server takes the verifier for its webhook; it may not ask.
+		status, _ = ask(token, form)
+		Expect(status).To(BeElementOf(http.StatusUnauthorized, http.StatusForbidden))
+
+		stranger, err := plane.As(ctx, ns, "default")
+		Expect(err).NotTo(HaveOccurred())
+		status, _ = ask(stranger.BearerToken, form)
+		Expect(status).To(Equal(http.StatusForbidden))
+
+		other := namespace()
+		Expect(admin.Create(ctx, &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: other},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "apikey-introspector"},
+			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: other, Name: "default"}},
+		})).To(Succeed())
+		caller, err := plane.As(ctx, other, "default")
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(func() int { status, _ := ask(caller.BearerToken, form); return status }).Should(Equal(http.StatusOK))
+		_, document := ask(caller.BearerToken, form)
+		Expect(document).To(And(HaveKeyWithValue("active", true), HaveKeyWithValue("sub", "apikey:"+ns+":introspected"),
+			HaveKeyWithValue("scope", roleRead), HaveKey("exp")))
+		_, document = ask(caller.BearerToken, "token="+token)
+		Expect(document).To(Equal(map[string]any{"active": false}), "without the client's address")
+		_, document = ask(caller.BearerToken, "token=garbage")
+		Expect(document).To(Equal(map[string]any{"active": false}))
+	})
+
+	It("serves TLS, and takes up a new certificate", func() {
+		ns := namespace()
+		_, token := issue(ns, "secure")
+		dir := GinkgoT().TempDir()
+		first := writeCertificate(dir)
+		more, err := controlplane.FreeVerifierAddresses()
+		Expect(err).NotTo(HaveOccurred())
+		v := startVerifier(addresses(), "--tls-cert-dir="+dir, "--https-bind-address="+more.HTTP, "--grpc-tls-bind-address="+more.GRPC)
+		served := func(address string) *big.Int {
+			GinkgoHelper()
+			connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec,noctx // its number is looked at
+			Expect(err).NotTo(HaveOccurred())
+			defer func() { _ = connection.Close() }()
+			return connection.ConnectionState().PeerCertificates[0].SerialNumber
+		}
+		Expect(served(more.HTTP)).To(Equal(first))
+		Expect(served(more.GRPC)).To(Equal(first))
+		c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}} //nolint:gosec // as above
+		Expect(statusOf(c, "https://"+more.HTTP+"/auth", "X-Api-Key", token)).To(Equal(http.StatusOK))
+		second := writeCertificate(dir)
+		Eventually(func() *big.Int { return served(more.HTTP) }).Should(Equal(second))
+		Eventually(func() *big.Int { return served(more.GRPC) }).Should(Equal(second))
+		Expect(statusOf(c, "https://"+more.HTTP+"/auth", "X-Api-Key", token)).To(Equal(http.StatusOK))
+		Expect(auth(c, v, token, "")).To(Equal(http.StatusOK))
+	})
+
+	It("tells of its decisions, with the trace and without the token", func() {
+		ns := namespace()
+		_, token := issue(ns, "logged")
+		c := httpClient(outside)
+		Eventually(func() int { return auth(c, verifier, token, "") }).Should(Equal(http.StatusOK))
+		before := metric(verifier, `apikey_verifier_decisions_total{protocol="forward-auth",result="RoleMissing"}`)
+		Expect(statusOf(c, verifier.HTTP+"/auth?role="+roleOther, "X-Api-Key", token,
+			"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")).To(Equal(http.StatusForbidden))
+		Expect(metric(verifier, `apikey_verifier_decisions_total{protocol="forward-auth",result="RoleMissing"}`)).NotTo(Equal(before))
+		Eventually(func() bool {
+			return output.contains(`"result":"RoleMissing","namespace":"` + ns + `","name":"logged"`)
+		}).Should(BeTrue())
+		Expect(output.contains(`"missingRole":"` + roleOther + `","traceID":"0af7651916cd43dd8448eb211c80319c","spanID":"b7ad6b7169203331"`)).To(BeTrue())
+		for _, name := range []string{
+			"apikey_verifier_index_keys", "apikey_verifier_index_load_seconds", "apikey_verifier_watch_age_seconds", "apikey_verifier_duplicate_digests",
+			`apikey_verifier_decision_duration_seconds_count{protocol="forward-auth"}`,
+		} {
+			Expect(metric(verifier, name)).NotTo(BeEmpty(), name)
+		}
+	})
+
+	It("loses no request in a rolling restart under load", func() {
+		ns := namespace()
+		_, token := issue(ns, "load")
+		at := []controlplane.VerifierAddresses{addresses(), addresses()}
+		running := make([]*atomic.Pointer[controlplane.Verifier], len(at))
+		for i := range at {
+			running[i] = &atomic.Pointer[controlplane.Verifier]{}
+			running[i].Store(startVerifier(at[i], "--drain-delay=1s"))
+		}
+		load, stop := context.WithCancel(ctx)
+		defer stop()
+		asked, failed := &atomic.Int64{}, make(chan string, 1000)
+
+		// Over HTTP as kube-proxy does it: a connection goes to one of those that are ready.
+		for range 4 {
+			go httpLoad(load, running, token, asked, failed)
+		}
+		go grpcLoad(load, at, token, asked, failed)
+		for i := range at {
+			Eventually(func() int64 { return asked.Load() }).Should(BeNumerically(">", 500*int64(i+1)))
+			old := running[i].Load()
+			Expect(old.Signal(syscall.SIGTERM)).To(Succeed())
+			Expect(old.Stop()).To(Succeed(), "it ends by itself, and well")
+			running[i].Store(startVerifier(at[i], "--drain-delay=1s"))
+		}
+		after := asked.Load()
+		Eventually(func() int64 { return asked.Load() }).Should(BeNumerically(">", after+500))
+		stop()
+		Expect(failed).NotTo(Receive())
+		AddReportEntry("requests during two restarts", asked.Load())
+	})
+})
+
+// httpLoad asks one ready verifier after another, each on a connection that it keeps.
+func httpLoad(ctx context.Context, verifiers []*atomic.Pointer[controlplane.Verifier], token string, asked *atomic.Int64, failed chan<- string) {
+	c := &http.Client{Transport: &http.Transport{}}
+	call := func(url string) (int, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return 0, err
+		}
+		request.Header.Set("Authorization", "Bearer "+token)
+		response, err := c.Do(request)
+		if err != nil {
+			return 0, err
+		}
+		_, err = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+		return response.StatusCode, err
+	}
+	for ctx.Err() == nil {
+		for _, p := range verifiers {
+			v := p.Load()
+			// The endpoints of a Service are those that are ready, as of a moment ago.
+			if status, err := call(v.Probes + "/readyz"); err != nil || status != http.StatusOK {
+				continue
+			}
+			for range 20 {
+				status, err := call(v.HTTP + "/auth")
+				if ctx.Err() != nil {
+					return
+				}
+				asked.Add(1)
+				if err != nil || status != http.StatusOK {
+					failed <- fmt.Sprintf("HTTP: %d, %v", status, err)
+				}
+			}
+		}
+	}
+}
+
+// grpcLoad asks all verifiers in turn that are healthy, as Envoy does.
+func grpcLoad(ctx context.Context, at []controlplane.VerifierAddresses, token string, asked *atomic.Int64, failed chan<- string) {
+	scheme := manual.NewBuilderWithScheme("verifiers")
+	state := resolver.State{}
+	for _, a := range at {
+		state.Addresses = append(state.Addresses, resolver.Address{Addr: a.GRPC})
+	}
+	scheme.InitialState(state)
+	connection, err := grpc.NewClient("verifiers:///all", grpc.WithResolvers(scheme), insecureOption(),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}`))
+	if err != nil {
+		failed <- err.Error()
+		return
+	}
+	defer func() { _ = connection.Close() }()
+	envoy := authv3.NewAuthorizationClient(connection)
+	for ctx.Err() == nil {
+		response, err := envoy.Check(ctx, envoyRequest(outside, "", map[string]string{"x-api-key": token}), grpc.WaitForReady(true))
+		if ctx.Err() != nil {
+			return
+		}
+		asked.Add(1)
+		if err != nil || response.GetOkResponse() == nil {
+			failed <- fmt.Sprintf("gRPC: %v, %v", response, err)
+		}
+	}
+}
+
+func postJSON(c *http.Client, url, body string) string {
+	GinkgoHelper()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
+	Expect(err).NotTo(HaveOccurred())
+	request.Header.Set("Content-Type", "application/json")
+	response, err := c.Do(request)
+	Expect(err).NotTo(HaveOccurred())
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	Expect(err).NotTo(HaveOccurred())
+	return string(text)
+}
+
+// metric is the value of a series, as Prometheus would read it.
+func metric(v *controlplane.Verifier, series string) string {
+	GinkgoHelper()
+	monitoring, err := plane.As(ctx, "default", "default")
+	Expect(err).NotTo(HaveOccurred())
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "monitoring"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "apikey-operator-metrics-reader"},
+		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "default", Name: "default"}},
+	}
+	Expect(client.IgnoreAlreadyExists(admin.Create(ctx, binding))).To(Succeed())
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}} //nolint:gosec // self-signed
+	var found string
+	Eventually(func(g Gomega) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, v.Metrics+"/metrics", nil)
+		g.Expect(err).NotTo(HaveOccurred())
+		request.Header.Set("Authorization", "Bearer "+monitoring.BearerToken)
+		response, err := c.Do(request)
+		g.Expect(err).NotTo(HaveOccurred())
+		defer func() { _ = response.Body.Close() }()
+		g.Expect(response.StatusCode).To(Equal(http.StatusOK))
+		text, err := io.ReadAll(response.Body)
+		g.Expect(err).NotTo(HaveOccurred())
+		for line := range strings.SplitSeq(string(text), "\n") {
+			if value, ok := strings.CutPrefix(line, series+" "); ok {
+				found = value
+			}
+		}
+	}).Should(Succeed())
+	return found
+}
+
+// writeCertificate makes a self-signed certificate in a folder and returns its number.
+func writeCertificate(dir string) *big.Int {
+	GinkgoHelper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	Expect(err).NotTo(HaveOccurred())
+	number, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	Expect(err).NotTo(HaveOccurred())
+	template := &x509.Certificate{
+		SerialNumber: number, Subject: pkix.Name{CommonName: "verifier"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	Expect(err).NotTo(HaveOccurred())
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	Expect(err).NotTo(HaveOccurred())
+	for name, block := range map[string]*pem.Block{
+		"tls.key": {Type: "PRIVATE KEY", Bytes: private}, "tls.crt": {Type: "CERTIFICATE", Bytes: certificate},
+	} {
+		// Replaced as a whole, as kubelet does it.
+		next := filepath.Join(dir, name+".next")
+		Expect(os.WriteFile(next, pem.EncodeToMemory(block), 0o600)).To(Succeed())
+		Expect(os.Rename(next, filepath.Join(dir, name))).To(Succeed())
+	}
+	return number
+}

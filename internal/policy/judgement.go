@@ -68,9 +68,9 @@ const (
 // Verdict is the answer to a Request.
 type Verdict struct {
 	Outcome Outcome
-	// Message says what was refused, by which policy, and what would be allowed. It does not change with time alone, and is empty
-	// where the key is allowed.
-	Message string
+	// Message says what was refused, by which policy, and what would be allowed; Cure, what to do about it. Neither changes with time
+	// alone, and both are empty where the key is allowed.
+	Message, Cure string
 	// Wait is how long until the passing of time alone may change the verdict; 0 means that it can't.
 	Wait time.Duration
 }
@@ -107,12 +107,19 @@ func (r *Rules) Judge(request Request) Verdict {
 		return Verdict{Outcome: Allowed}
 	}
 	if message := r.unknownRoles(request.Roles); message != "" {
-		return Verdict{Outcome: UnknownRole, Message: clip(message, MaxMessage)}
+		return Verdict{
+			Outcome: UnknownRole, Message: clip(message, MaxMessage),
+			Cure: "the key is issued as soon as its roles are there; if a name is wrong, delete this ApiKey and create one with roles of " +
+				"`kubectl get apiroles`",
+		}
 	}
 	if len(r.policies) == 0 {
 		if r.requirePolicy {
-			return Verdict{Outcome: NotAllowed, Message: "the cluster has no ApiKeyPolicy, and the operator runs with --require-policy, so that no key is allowed; " +
-				"the key is issued as soon as a policy allows it"}
+			return Verdict{
+				Outcome: NotAllowed,
+				Message: "the cluster has no ApiKeyPolicy, and the operator runs with --require-policy, so that no key is allowed",
+				Cure:    "the key is issued as soon as a policy allows it",
+			}
 		}
 		return Verdict{Outcome: Allowed}
 	}
@@ -124,8 +131,8 @@ func (r *Rules) unknownRoles(roles []string) string {
 		if !r.requireCatalogue {
 			return ""
 		}
-		return "the catalogue has no ApiRole at all, and the operator runs with --require-catalogue, so that every role is unknown; " +
-			"the key is issued as soon as there is an ApiRole for each of " + enumerate(roles)
+		return "the catalogue has no ApiRole at all, and the operator runs with --require-catalogue, so that every role is unknown: " +
+			enumerate(roles)
 	}
 	var unknown []string
 	for _, role := range roles {
@@ -136,18 +143,19 @@ func (r *Rules) unknownRoles(roles []string) string {
 	if len(unknown) == 0 {
 		return ""
 	}
-	return "the catalogue has no ApiRole " + enumerate(unknown) + "; the key is issued as soon as there is one; " +
-		"if the name is wrong, delete this ApiKey and create one with a role of `kubectl get apiroles`"
+	return "the catalogue has no ApiRole " + enumerate(unknown)
 }
 
 func (r *Rules) judgePolicies(request Request) Verdict {
-	verdict := Verdict{Outcome: NotAllowed}
+	verdict := Verdict{
+		Outcome: NotAllowed,
+		Cure:    "delete this ApiKey and create one that asks for less, or have a policy changed, and the key is issued",
+	}
 	carried := r.Catalogue.Closure(request.Roles)
-	var refusals, others []string
+	var refusals []string
 	for _, p := range r.policies {
 		if p.Selects != nil && p.Unreadable == "" && !p.Selects(request.Labels) {
-			others = append(others, p.Name)
-			continue
+			continue // not named, or a policy for others would change what is told of every key
 		}
 		refused, wait := r.refusals(p, request, carried)
 		if len(refused) == 0 {
@@ -161,11 +169,10 @@ func (r *Rules) judgePolicies(request Request) Verdict {
 	if n := len(refusals) - maxRefusals; n > 0 {
 		refusals = append(refusals[:maxRefusals], fmt.Sprintf("%d more policies refuse it too", n))
 	}
-	if len(others) > 0 {
-		refusals = append(refusals, fmt.Sprintf("namespace %q is not selected by %s", request.Namespace, enumerate(others)))
+	if len(refusals) == 0 {
+		refusals = append(refusals, fmt.Sprintf("none selects namespace %q", request.Namespace))
 	}
-	const cure = "; delete this ApiKey and create one that asks for less, or have a policy changed, and it is issued"
-	verdict.Message = clip("no ApiKeyPolicy allows this key: "+strings.Join(refusals, "; "), MaxMessage-len(cure)) + cure
+	verdict.Message = clip("no ApiKeyPolicy allows this key: "+strings.Join(refusals, "; "), MaxMessage)
 	return verdict
 }
 

@@ -1,0 +1,179 @@
+package issuing
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+)
+
+const (
+	// Keys that may not be issued are told so after all others have been served, or one tenant's flood of them would hold up
+	// everybody. It is below what controller-runtime gives to the keys that it finds at its start.
+	refusedPriority = handler.LowPriority - 1
+
+	// Changes of roles and policies that follow each other this closely, as those of one kubectl apply do, are swept up together.
+	sweepInterval = 200 * time.Millisecond
+
+	// Keys are not looked at for this long after the start, if the rules have not been read: mostly it takes milliseconds, and a
+	// write a key is saved.
+	readPatience = 10 * time.Second
+)
+
+type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+
+// keyEvents enqueues a key when it appears, and when what its status says about roles and policies turns out to be late: a pass that was
+// under way while they changed may have written an answer that no longer holds.
+func (r *Reconciler) keyEvents() handler.EventHandler {
+	return handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { r.enqueue(ctx, e.Object, q) },
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
+			if appeared(e) {
+				r.enqueue(ctx, e.ObjectNew, q)
+			} else if key, ok := e.ObjectNew.(*v1alpha1.ApiKey); ok && r.needsPass(ctx, key) {
+				add(q, handler.LowPriority, key)
+			}
+		},
+	}
+}
+
+func (r *Reconciler) enqueue(ctx context.Context, object client.Object, q queue) {
+	key, ok := object.(*v1alpha1.ApiKey)
+	if ok && r.refused(ctx, key) {
+		add(q, refusedPriority, key)
+		return
+	}
+	q.Add(requestFor(object))
+}
+
+func add(q queue, priority int, keys ...*v1alpha1.ApiKey) {
+	for _, key := range keys {
+		if prioritised, ok := q.(priorityqueue.PriorityQueue[reconcile.Request]); ok {
+			prioritised.AddWithOpts(priorityqueue.AddOpts{Priority: ptr.To(priority)}, requestFor(key))
+		} else {
+			q.Add(requestFor(key))
+		}
+	}
+}
+
+func requestFor(object client.Object) reconcile.Request {
+	return reconcile.Request{NamespacedName: client.ObjectKeyFromObject(object)}
+}
+
+// appeared tells what is new from what this controller wrote itself: a spec never changes and the status is this controller's own. A
+// key that was replaced while the watch was interrupted comes as an update, with another UID and the same generation.
+func appeared(e event.UpdateEvent) bool {
+	return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() || e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration()
+}
+
+// sweeper judges all keys in memory whenever roles, policies or the labels of a namespace have changed, and enqueues those for which
+// that changes anything. So a change costs requests for those alone, however many wait.
+type sweeper struct {
+	reconciler *Reconciler
+	// wake holds at most one token: something has changed.
+	wake chan struct{}
+
+	mu         sync.Mutex
+	everywhere bool
+	namespaces map[string]bool
+}
+
+func newSweeper(r *Reconciler) *sweeper {
+	w := &sweeper{reconciler: r, wake: make(chan struct{}, 1), namespaces: map[string]bool{}}
+	r.Rules.Subscribe(w.note)
+	return w
+}
+
+// note marks the keys of a namespace, or all of them, as to be judged.
+func (w *sweeper) note(namespace string) {
+	w.mu.Lock()
+	if namespace == "" {
+		w.everywhere = true
+	} else {
+		w.namespaces[namespace] = true
+	}
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Start implements source.Source.
+func (w *sweeper) Start(ctx context.Context, q queue) error {
+	w.note("") // what an earlier operator told may be late
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-w.wake:
+			}
+			if err := w.sweep(ctx, q); err != nil {
+				log.FromContext(ctx).Error(err, "judge keys after a change of roles or policies; tried again")
+				w.note("")
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(sweepInterval):
+			}
+		}
+	}()
+	return nil
+}
+
+// WaitForSync implements source.SyncingSource: the workers wait for the rules, but not for ever, since keys expire without them.
+func (w *sweeper) WaitForSync(ctx context.Context) error {
+	patience := time.NewTimer(readPatience)
+	defer patience.Stop()
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for !w.reconciler.Rules.Synced() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-patience.C:
+			log.FromContext(ctx).Info("the cluster's ApiRoles, ApiKeyPolicies and namespaces have not been read: keys expire, but none is issued")
+			return nil
+		case <-look.C:
+		}
+	}
+	return nil
+}
+
+func (w *sweeper) sweep(ctx context.Context, q queue) error {
+	if !w.reconciler.Rules.Synced() {
+		w.note("") // looked at again at the next interval
+		return nil
+	}
+	w.mu.Lock()
+	namespaces := w.namespaces
+	if w.everywhere {
+		namespaces = map[string]bool{"": true}
+	}
+	w.everywhere, w.namespaces = false, map[string]bool{}
+	w.mu.Unlock()
+	for namespace := range namespaces {
+		keys := &v1alpha1.ApiKeyList{}
+		if err := w.reconciler.Client.List(ctx, keys, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+			return err
+		}
+		for i := range keys.Items {
+			if w.reconciler.needsPass(ctx, &keys.Items[i]) {
+				add(q, handler.LowPriority, &keys.Items[i])
+			}
+		}
+	}
+	return nil
+}

@@ -22,7 +22,7 @@ const (
 	// everybody. It is below what controller-runtime gives to the keys that it finds at its start.
 	refusedPriority = handler.LowPriority - 1
 
-	// Changes of roles and policies that follow each other this closely, as those of one kubectl apply do, are swept up together.
+	// Changes of roles and policies are gathered for this long, as those of one kubectl apply come one after the other.
 	sweepInterval = 200 * time.Millisecond
 
 	// Keys are not looked at for this long after the start, if the rules have not been read: mostly it takes milliseconds, and a
@@ -119,14 +119,14 @@ func (w *sweeper) Start(ctx context.Context, q queue) error {
 				return
 			case <-w.wake:
 			}
-			if err := w.sweep(ctx, q); err != nil {
-				log.FromContext(ctx).Error(err, "judge keys after a change of roles or policies; tried again")
-				w.note("")
-			}
 			select {
 			case <-ctx.Done():
 				return
 			case <-time.After(sweepInterval):
+			}
+			if err := w.sweep(ctx, q); err != nil {
+				log.FromContext(ctx).Error(err, "judge keys after a change of roles or policies; tried again")
+				w.note("")
 			}
 		}
 	}()

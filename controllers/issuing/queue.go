@@ -34,36 +34,46 @@ type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 
 // keyEvents enqueues a key when it appears, and when what its status says about roles and policies turns out to be late: a pass that was
 // under way while they changed may have written an answer that no longer holds.
-func (r *Reconciler) keyEvents() handler.EventHandler {
+//
+// Keys that are found at the start wait for the rules, which their priority depends on.
+func (r *Reconciler) keyEvents(read <-chan struct{}) handler.EventHandler {
 	return handler.Funcs{
-		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { r.enqueue(ctx, e.Object, q) },
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) {
+			select {
+			case <-ctx.Done():
+			case <-read:
+				r.enqueue(ctx, e.Object, q)
+			}
+		},
 		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
 			if appeared(e) {
 				r.enqueue(ctx, e.ObjectNew, q)
 			} else if key, ok := e.ObjectNew.(*v1alpha1.ApiKey); ok && r.needsPass(ctx, key) {
-				add(q, handler.LowPriority, key)
+				r.add(ctx, q, handler.LowPriority, key)
 			}
 		},
 	}
 }
 
 func (r *Reconciler) enqueue(ctx context.Context, object client.Object, q queue) {
-	key, ok := object.(*v1alpha1.ApiKey)
-	if ok && r.refused(ctx, key) {
-		add(q, refusedPriority, key)
-		return
+	if key, ok := object.(*v1alpha1.ApiKey); ok && r.refused(ctx, key) {
+		r.add(ctx, q, refusedPriority, key)
+	} else {
+		q.Add(requestFor(object)) // at the priority that controller-runtime gives to it
 	}
-	q.Add(requestFor(object))
 }
 
-func add(q queue, priority int, keys ...*v1alpha1.ApiKey) {
-	for _, key := range keys {
-		if prioritised, ok := q.(priorityqueue.PriorityQueue[reconcile.Request]); ok {
-			prioritised.AddWithOpts(priorityqueue.AddOpts{Priority: ptr.To(priority)}, requestFor(key))
-		} else {
-			q.Add(requestFor(key))
-		}
+// add enqueues a key at a priority, or at that of a refused one. The queue keeps the highest that it was ever given.
+func (r *Reconciler) add(ctx context.Context, q queue, priority int, key *v1alpha1.ApiKey) {
+	prioritised, ok := q.(priorityqueue.PriorityQueue[reconcile.Request])
+	if !ok {
+		q.Add(requestFor(key))
+		return
 	}
+	if r.refused(ctx, key) {
+		priority = refusedPriority
+	}
+	prioritised.AddWithOpts(priorityqueue.AddOpts{Priority: ptr.To(priority)}, requestFor(key))
 }
 
 func requestFor(object client.Object) reconcile.Request {
@@ -82,6 +92,8 @@ type sweeper struct {
 	reconciler *Reconciler
 	// wake holds at most one token: something has changed.
 	wake chan struct{}
+	// read is closed when the rules have been read, or are not waited for any more: keys expire without them.
+	read chan struct{}
 
 	mu         sync.Mutex
 	everywhere bool
@@ -89,7 +101,7 @@ type sweeper struct {
 }
 
 func newSweeper(r *Reconciler) *sweeper {
-	w := &sweeper{reconciler: r, wake: make(chan struct{}, 1), namespaces: map[string]bool{}}
+	w := &sweeper{reconciler: r, wake: make(chan struct{}, 1), read: make(chan struct{}), namespaces: map[string]bool{}}
 	r.Rules.Subscribe(w.note)
 	return w
 }
@@ -112,6 +124,7 @@ func (w *sweeper) note(namespace string) {
 // Start implements source.Source.
 func (w *sweeper) Start(ctx context.Context, q queue) error {
 	w.note("") // what an earlier operator told may be late
+	go w.awaitRules(ctx)
 	go func() {
 		for {
 			select {
@@ -133,8 +146,18 @@ func (w *sweeper) Start(ctx context.Context, q queue) error {
 	return nil
 }
 
-// WaitForSync implements source.SyncingSource: the workers wait for the rules, but not for ever, since keys expire without them.
+// WaitForSync implements source.SyncingSource: the workers wait for the rules.
 func (w *sweeper) WaitForSync(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-w.read:
+		return nil
+	}
+}
+
+func (w *sweeper) awaitRules(ctx context.Context) {
+	defer close(w.read)
 	patience := time.NewTimer(readPatience)
 	defer patience.Stop()
 	look := time.NewTicker(10 * time.Millisecond)
@@ -142,14 +165,13 @@ func (w *sweeper) WaitForSync(ctx context.Context) error {
 	for !w.reconciler.Rules.Synced() {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return
 		case <-patience.C:
 			log.FromContext(ctx).Info("the cluster's ApiRoles, ApiKeyPolicies and namespaces have not been read: keys expire, but none is issued")
-			return nil
+			return
 		case <-look.C:
 		}
 	}
-	return nil
 }
 
 func (w *sweeper) sweep(ctx context.Context, q queue) error {
@@ -171,7 +193,7 @@ func (w *sweeper) sweep(ctx context.Context, q queue) error {
 		}
 		for i := range keys.Items {
 			if w.reconciler.needsPass(ctx, &keys.Items[i]) {
-				add(q, handler.LowPriority, &keys.Items[i])
+				w.reconciler.add(ctx, q, handler.LowPriority, &keys.Items[i])
 			}
 		}
 	}

@@ -77,10 +77,11 @@ type Reconciler struct {
 
 // SetupWithManager registers the reconciler with a manager, at the given number of workers.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, workers int) error {
+	sweeper := newSweeper(r)
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("issuing").
-		Watches(&v1alpha1.ApiKey{}, r.keyEvents()).
-		WatchesRawSource(newSweeper(r)).
+		Watches(&v1alpha1.ApiKey{}, r.keyEvents(sweeper.read)).
+		WatchesRawSource(sweeper).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](

@@ -1,8 +1,8 @@
 package policy
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -59,7 +59,7 @@ func TestClosureOfADeepCatalogueIsComplete(t *testing.T) {
 	const depth = 10_000
 	roles := make([]Role, depth)
 	for i := range roles {
-		roles[i] = Role{Name: fmt.Sprint(i), Includes: []string{fmt.Sprint((i + 1) % depth)}}
+		roles[i] = Role{Name: strconv.Itoa(i), Includes: []string{strconv.Itoa((i + 1) % depth)}}
 	}
 	if got := len(NewCatalogue(roles).Closure([]string{"0"})); got != depth {
 		t.Errorf("%d of %d roles", got, depth)

@@ -1,7 +1,7 @@
 package policy
 
 import (
-	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -204,9 +204,8 @@ func TestTimeAloneMayAllow(t *testing.T) {
 }
 
 func TestMessagesAreBounded(t *testing.T) {
-	long := func(n int) string { return strings.Repeat("a", 240) + fmt.Sprint(n) }
-	var roles []string
-	var policies []Terms
+	long := func(n int) string { return strings.Repeat("a", 240) + strconv.Itoa(n) }
+	roles, policies := make([]string, 0, 256), make([]Terms, 0, 512)
 	for i := range 256 {
 		roles = append(roles, long(i))
 		policies = append(policies, Terms{Name: long(i), Roles: []string{"é" + long(i)}}, Terms{Name: "other" + long(i), Selects: team("b")})
@@ -222,9 +221,9 @@ func TestMessagesAreBounded(t *testing.T) {
 }
 
 func BenchmarkJudge(b *testing.B) {
-	var policies []Terms
+	policies := make([]Terms, 0, 100)
 	for i := range 100 {
-		policies = append(policies, Terms{Name: fmt.Sprint(i), Roles: []string{"org.user.*"}, Selects: team(fmt.Sprint(i % 10))})
+		policies = append(policies, Terms{Name: strconv.Itoa(i), Roles: []string{"org.user.*"}, Selects: team(strconv.Itoa(i % 10))})
 	}
 	rules := NewRules(catalogue("org.permission.customer.read"), policies, false, false)
 	for b.Loop() {

@@ -151,6 +151,16 @@ func violations(key *v1alpha1.ApiKey) []string {
 	if ready.Reason == string(v1alpha1.ReasonExpired) && status.ExpiresAt == nil {
 		wrong("expired without a deadline")
 	}
+	waiting(key, ready, wrong)
+	if status.Hash != "" && status.ExpiresAt == nil && key.Spec.Expiry.Never == nil {
+		wrong("a digest without the deadline that goes with it")
+	}
+	return found
+}
+
+// waiting checks what holds of keys that wait for a role or a policy, and of those that would.
+func waiting(key *v1alpha1.ApiKey, ready *metav1.Condition, wrong func(format string, args ...any)) {
+	status := key.Status
 	if reason := v1alpha1.Reason(ready.Reason); reason == v1alpha1.ReasonUnknownRole || reason == v1alpha1.ReasonNotAllowed {
 		if status.Hash != "" || status.TokenHint != "" || status.IssuedAt != nil {
 			wrong("waits with reason %s, yet has a digest", reason)
@@ -163,10 +173,6 @@ func violations(key *v1alpha1.ApiKey) []string {
 	if meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionOutOfPolicy) != nil && ready.Reason != string(v1alpha1.ReasonIssued) {
 		wrong("out of policy with reason %s", ready.Reason)
 	}
-	if status.Hash != "" && status.ExpiresAt == nil && key.Spec.Expiry.Never == nil {
-		wrong("a digest without the deadline that goes with it")
-	}
-	return found
 }
 
 // Write takes output, such as a log.

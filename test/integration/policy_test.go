@@ -304,22 +304,22 @@ var _ = Describe("Policy", func() {
 	It("lets a flood of keys that may not be issued hold up nobody else", func() {
 		const n = 1000
 		rule(build.Policy("good", []string{"test.good"}))
-		running(options())
 		flood, calm := governed(), governed()
-		// The first key opens connections and fills caches.
-		create(build.ApiKey(calm, "first", build.Roles("test.good")))
-		Eventually(func() int { return counted(calm, v1alpha1.ReasonIssued) }).Should(Equal(1))
-		createRefused(flood, n)
+		createRefused(flood, n) // before anybody looks, so that all of them are in the queue at once
+		running(options())
 		var worst time.Duration
+		judged := n
 		for i := range 10 {
 			key := build.ApiKey(calm, fmt.Sprintf("good-%d", i), build.Roles("test.good"))
 			started := time.Now()
 			create(key)
 			becomes(key, v1alpha1.ReasonIssued)
+			AddReportEntry("good key issued after", time.Since(started).String())
 			worst = max(worst, time.Since(started))
+			judged = min(judged, counted(flood, v1alpha1.ReasonNotAllowed))
 		}
-		told := counted(flood, v1alpha1.ReasonNotAllowed)
-		AddReportEntry("good keys in a flood", fmt.Sprintf("slowest of 10: %s, with %d of %d judged by then", worst, told, n))
+		AddReportEntry("good keys in a flood", fmt.Sprintf("slowest of 10: %s; when the first was issued, %d of %d had been refused", worst, judged, n))
+		Expect(judged).To(BeNumerically("<", n), "the flood was still being judged")
 		Expect(worst).To(BeNumerically("<", 10*time.Second))
 		Eventually(func() int { return counted(flood, v1alpha1.ReasonNotAllowed) }, 3*time.Minute, time.Second).Should(Equal(n))
 	})

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"net/http"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -127,7 +128,7 @@ var _ = Describe("The catalogue of roles", func() {
 		}
 		writes := 0
 		for _, r := range network.Requests() {
-			if r.Method != "GET" {
+			if r.Method != http.MethodGet {
 				Expect(r).To(Equal(harness.Request{Method: "PATCH", Resource: "apiroles/status", Name: "test.busy"}))
 				writes++
 			}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -161,9 +162,10 @@ var _ = Describe("Policy", func() {
 
 	DescribeTable("issues nothing while it can't be read",
 		func(resource string) {
+			var healed atomic.Bool
 			o := options()
 			o.Network = &harness.Network{Fault: func(r harness.Request) harness.Fault {
-				if r.Resource == resource {
+				if r.Resource == resource && !healed.Load() {
 					return harness.LostRequest
 				}
 				return harness.None
@@ -178,9 +180,11 @@ var _ = Describe("Policy", func() {
 			becomes(key, v1alpha1.ReasonIssuing)
 			Expect(condition(key, v1alpha1.ConditionReady).Message).To(ContainSubstring("has not been able to read"))
 			becomes(past, v1alpha1.ReasonExpired)
-			Expect(m.Stop()).To(Succeed())
 			Expect(reread(key).Status.Hash).To(BeEmpty())
 			Expect(key.Status.ExpiresAt).To(BeNil())
+			healed.Store(true)
+			becomes(key, v1alpha1.ReasonNotAllowed)
+			Expect(m.Stop()).To(Succeed())
 			for _, r := range o.Network.Requests() {
 				Expect(r.Method == http.MethodPost && r.Resource == "secrets").To(BeFalse(), "no Secret was created")
 			}
@@ -196,7 +200,6 @@ var _ = Describe("Policy", func() {
 		return &harness.Network{Fault: func(r harness.Request) harness.Fault {
 			if r.Writes() {
 				if writes++; writes == n {
-					defer GinkgoRecover()
 					Expect(admin.Create(ctx, policy)).To(Succeed())
 				}
 			}

@@ -221,8 +221,8 @@ type ApiKeyStatus struct {
 	// +optional
 	SecretDeletedAt *metav1.Time `json:"secretDeletedAt,omitempty"`
 
-	// conditions are Ready and, where they apply, Expiring, Stalled and
-	// ClockSkewed.
+	// conditions are Ready and, where they apply, Expiring, Stalled,
+	// OutOfPolicy and ClockSkewed.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -16,6 +16,10 @@ const (
 	// ConditionClockSkewed is present, and True, while the operator's clock and the API server's are too
 	// far apart for a decision that depends on time. Nothing is issued, expired or deleted meanwhile.
 	ConditionClockSkewed = "ClockSkewed"
+
+	// ConditionOutOfPolicy is present, and True, while an issued key would not be issued again: no policy allows it
+	// any more, or the catalogue lacks a role that it names. The key keeps working.
+	ConditionOutOfPolicy = "OutOfPolicy"
 )
 
 // Reason is the reason of a condition, and of the event that tells of the same transition.
@@ -35,6 +39,13 @@ const (
 	// ReasonSecretConflict (False): a Secret of the wanted name exists that is not this key's. The
 	// operator never touches it, and issues the key once it is gone.
 	ReasonSecretConflict Reason = "SecretConflict"
+
+	// ReasonUnknownRole (False): the key names a role that the catalogue lacks. It is issued as soon as the
+	// role appears.
+	ReasonUnknownRole Reason = "UnknownRole"
+
+	// ReasonNotAllowed (False): no policy allows the key. It is issued as soon as one does.
+	ReasonNotAllowed Reason = "NotAllowed"
 )
 
 // Reasons that no Ready condition has.
@@ -44,6 +55,9 @@ const (
 
 	// ReasonClockSkewed is the reason of the condition of the same name.
 	ReasonClockSkewed Reason = "ClockSkewed"
+
+	// ReasonOutOfPolicy is the reason of the condition of the same name.
+	ReasonOutOfPolicy Reason = "OutOfPolicy"
 
 	// ReasonSecretWithdrawn tells, in an event, that the Secret was deleted because spec.secret.revealFor
 	// had passed.

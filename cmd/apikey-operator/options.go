@@ -21,6 +21,9 @@ type options struct {
 	tokenPrefix     string
 	ttlAfterExpired string
 
+	requireCatalogue bool
+	requirePolicy    bool
+
 	workers int
 	qps     float32
 	burst   int
@@ -60,6 +63,11 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 		"what tokens minted from now on start with: 2 to 16 lower-case letters and digits, the first a letter")
 	flags.StringVar(&o.ttlAfterExpired, "ttl-after-expired", o.ttlAfterExpired,
 		"how long an expired ApiKey stays unless it says so itself: days, hours, minutes and seconds, such as 7d or 12h30m; 0s means at once")
+
+	flags.BoolVar(&o.requireCatalogue, "require-catalogue", o.requireCatalogue,
+		"issue no key while the cluster has no ApiRole; without it, any role may be named then")
+	flags.BoolVar(&o.requirePolicy, "require-policy", o.requirePolicy,
+		"issue no key while the cluster has no ApiKeyPolicy; without it, every key is allowed then")
 
 	flags.IntVar(&o.workers, "workers", o.workers, "keys that are worked on at the same time")
 	flags.Float32Var(&o.qps, "kube-api-qps", o.qps,

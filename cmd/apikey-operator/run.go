@@ -23,8 +23,10 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/controllers/counting"
 	"github.com/apikey-operator/apikey-operator/controllers/expiring"
 	"github.com/apikey-operator/apikey-operator/controllers/issuing"
+	"github.com/apikey-operator/apikey-operator/controllers/rulebook"
 	"github.com/apikey-operator/apikey-operator/internal/clockskew"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
 	"github.com/apikey-operator/apikey-operator/internal/version"
@@ -67,10 +69,15 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 	}
 	skew := clockskew.NewMeter(mgr.GetHTTPClient(), serverURL.JoinPath("version").String())
 	recorder := newLimitedRecorder(mgr.GetEventRecorder(component), metrics.Registry)
+	rules, err := rulebook.New(ctx, mgr, rulebook.Options{RequireCatalogue: o.requireCatalogue, RequirePolicy: o.requirePolicy})
+	if err != nil {
+		return err
+	}
 
 	issuer := &issuing.Reconciler{
 		Client:          mgr.GetClient(),
 		Live:            mgr.GetAPIReader(),
+		Rules:           rules,
 		Recorder:        recorder,
 		Metrics:         issuing.NewMetrics(metrics.Registry),
 		Clock:           clock.RealClock{},
@@ -93,6 +100,10 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 	if err := expirer.SetupWithManager(mgr, o.workers); err != nil {
 		return fmt.Errorf("set up the expiring controller: %w", err)
 	}
+	counter := &counting.Reconciler{Client: mgr.GetClient(), Rules: rules, Delay: counting.DefaultDelay}
+	if err := counter.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the counting controller: %w", err)
+	}
 	if err := metrics.Registry.Register(issuing.NewCollector(mgr.GetClient(), mgr.Elected(), o.metricPerKey)); err != nil {
 		return fmt.Errorf("register the metrics of keys: %w", err)
 	}
@@ -100,7 +111,7 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 	if _, err := mgr.GetCache().GetInformer(ctx, &v1alpha1.ApiKey{}, cache.BlockUntilSynced(false)); err != nil {
 		return fmt.Errorf("watch ApiKeys: %w", err)
 	}
-	if err := addProbes(mgr, serverURL.JoinPath("readyz").String()); err != nil {
+	if err := addProbes(mgr, rules, serverURL.JoinPath("readyz").String()); err != nil {
 		return err
 	}
 
@@ -153,9 +164,9 @@ func newManager(config *rest.Config, o *options) (ctrl.Manager, error) {
 }
 
 // addProbes adds the two probes. Live: the process answers; a leader that has lost its lease, or a controller that could not
-// start, ends the process by itself. Ready: all ApiKeys have been loaded and the API server answers, which holds for a replica
-// that waits for its turn as well.
-func addProbes(mgr ctrl.Manager, readyURL string) error {
+// start, ends the process by itself. Ready: all ApiKeys, ApiRoles, ApiKeyPolicies and namespaces have been loaded and the API server
+// answers, which holds for a replica that waits for its turn as well.
+func addProbes(mgr ctrl.Manager, rules *rulebook.Book, readyURL string) error {
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
@@ -164,6 +175,14 @@ func addProbes(mgr ctrl.Manager, readyURL string) error {
 		defer cancel()
 		if !mgr.GetCache().WaitForCacheSync(ctx) {
 			return errors.New("not all ApiKeys have been loaded")
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := mgr.AddReadyzCheck("rules", func(*http.Request) error {
+		if !rules.Synced() {
+			return rulebook.ErrUnread
 		}
 		return nil
 	}); err != nil {

@@ -1,4 +1,4 @@
-// Package indexing feeds ApiKeys to the verifier's index; it writes nothing to the cluster, and reads no Secret.
+// Package indexing feeds ApiKeys and the role catalogue to the verifier's index; it writes nothing to the cluster, and reads no Secret.
 package indexing
 
 import (
@@ -33,7 +33,8 @@ type Options struct {
 	Logger logr.Logger
 }
 
-// Loader keeps an index in step with the cluster's ApiKeys: a watch for each namespace, each with its own source.
+// Loader keeps an index in step with the cluster's ApiKeys, by a watch for each namespace, each with its own source, and with its
+// ApiRoles.
 type Loader struct {
 	client    rest.Interface
 	params    runtime.ParameterCodec
@@ -44,13 +45,17 @@ type Loader struct {
 	loadTime  atomic.Int64 // nanoseconds; 0 until loaded
 }
 
-// reflected is one watch and the source that it feeds.
+// reflected is one watch and what it feeds.
 type reflected struct {
+	resource  string
 	namespace string
-	store     *store
+	selector  string
+	example   runtime.Object
+	newList   func() runtime.Object
+	store     cache.ReflectorStore
 }
 
-// NewLoader returns a loader that feeds an index as the user of a configuration: it needs to get, list and watch ApiKeys.
+// NewLoader returns a loader that feeds an index as the user of a configuration: it needs to get, list and watch ApiKeys and ApiRoles.
 func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, error) {
 	scheme := runtime.NewScheme()
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
@@ -65,12 +70,22 @@ func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, e
 	if len(namespaces) == 0 {
 		namespaces = []string{metav1.NamespaceAll}
 	}
+	selector := ""
+	if options.Selector != nil {
+		selector = options.Selector.String()
+	}
 	for _, namespace := range namespaces {
 		l.reflected = append(l.reflected, &reflected{
-			namespace: namespace,
-			store:     &store{source: x.Source(), logger: options.Logger, replaced: l.noteLoaded},
+			resource: "apikeys", namespace: namespace, selector: selector,
+			example: &v1alpha1.ApiKey{}, newList: func() runtime.Object { return &v1alpha1.ApiKeyList{} },
+			store: &store{source: x.Source(), logger: options.Logger, replaced: l.noteLoaded},
 		})
 	}
+	l.reflected = append(l.reflected, &reflected{
+		resource: "apiroles",
+		example:  &v1alpha1.ApiRole{}, newList: func() runtime.Object { return &v1alpha1.ApiRoleList{} },
+		store: &roles{catalogue: x.Catalogue(), includes: map[string][]string{}, replaced: l.noteLoaded},
+	})
 	return l, nil
 }
 
@@ -113,33 +128,26 @@ func backoff() *wait.Backoff {
 }
 
 func (l *Loader) reflector(r *reflected) *cache.Reflector {
-	narrow := func(o *metav1.ListOptions) {
-		if l.options.Selector != nil {
-			o.LabelSelector = l.options.Selector.String()
-		}
-	}
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			narrow(&o)
+			o.LabelSelector = r.selector
 			if o.ResourceVersion == "0" {
 				// Any version would do for a cache; here an old one would bring deleted keys back to life. The empty version
 				// asks for a consistent read.
 				o.ResourceVersion = ""
 			}
-			list := &v1alpha1.ApiKeyList{}
-			err := l.client.Get().Namespace(r.namespace).Resource(resource).VersionedParams(&o, l.params).Do(ctx).Into(list)
+			list := r.newList()
+			err := l.client.Get().Namespace(r.namespace).Resource(r.resource).VersionedParams(&o, l.params).Do(ctx).Into(list)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			narrow(&o)
+			o.LabelSelector = r.selector
 			o.Watch = true
-			return l.client.Get().Namespace(r.namespace).Resource(resource).VersionedParams(&o, l.params).Watch(ctx)
+			return l.client.Get().Namespace(r.namespace).Resource(r.resource).VersionedParams(&o, l.params).Watch(ctx)
 		},
 	}
 	logger := klog.Background()
-	return cache.NewReflectorWithOptions(lw, &v1alpha1.ApiKey{}, r.store, cache.ReflectorOptions{
-		Name: "apikeys", Logger: &logger, Backoff: backoff(),
+	return cache.NewReflectorWithOptions(lw, r.example, r.store, cache.ReflectorOptions{
+		Name: r.resource, Logger: &logger, Backoff: backoff(),
 	})
 }
-
-const resource = "apikeys"

@@ -101,6 +101,9 @@ func (r *Reconciler) redeliver(ctx context.Context, s *scope, minted token.Token
 
 // commit mints a token and writes its digest to the status: the promise that this token, and no other, may become valid.
 func (r *Reconciler) commit(ctx context.Context, s *scope) (token.Token, error) {
+	if err := r.assertAllowed(ctx, s); err != nil {
+		return token.Token{}, err
+	}
 	minted := token.Mint(r.TokenPrefix)
 	err := r.write(ctx, s, finding{
 		reason:  v1alpha1.ReasonIssuing,
@@ -116,6 +119,9 @@ func (r *Reconciler) commit(ctx context.Context, s *scope) (token.Token, error) 
 
 // confirm records that the committed token is in its Secret. From here on nothing is minted for this key again.
 func (r *Reconciler) confirm(ctx context.Context, s *scope) error {
+	if err := r.assertAllowed(ctx, s); err != nil {
+		return err
+	}
 	return r.write(ctx, s, finding{
 		reason: v1alpha1.ReasonIssued,
 		message: fmt.Sprintf("the token is in Secret %q under the key %q, and nowhere else",

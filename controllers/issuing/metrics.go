@@ -15,6 +15,7 @@ const metricsNamespace = "apikey_operator"
 // Metrics are the counters of this controller. Their labels have few values, and never a key's name.
 type Metrics struct {
 	issued, expired, withdrawn, conflicts prometheus.Counter
+	refused                               *prometheus.CounterVec
 	issueSeconds, expiryLateness          prometheus.Histogram
 	clockSkew                             prometheus.Gauge
 }
@@ -29,6 +30,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		expired:   counter("expired_total", "Keys that were marked as expired."),
 		withdrawn: counter("secrets_withdrawn_total", "Secrets deleted because spec.secret.revealFor had passed."),
 		conflicts: counter("secret_conflicts_total", "Times that a key came upon a Secret that is not its own."),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: metricsNamespace, Name: "refused_total",
+			Help: "Times that a key began to wait for a role or a policy, by the reason of its condition Ready.",
+		}, []string{"reason"}),
 		issueSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: metricsNamespace, Name: "issue_duration_seconds",
 			Help: "From a key's creation to its confirmed delivery. A creationTimestamp is whole seconds, so a fast issue reads " +
@@ -45,7 +50,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Help: "This machine's time less the API server's, when it was last measured.",
 		}),
 	}
-	registry.MustRegister(m.issued, m.expired, m.withdrawn, m.conflicts, m.issueSeconds, m.expiryLateness, m.clockSkew)
+	registry.MustRegister(m.issued, m.expired, m.withdrawn, m.conflicts, m.refused, m.issueSeconds, m.expiryLateness, m.clockSkew)
+	for _, reason := range refusals {
+		m.refused.WithLabelValues(string(reason)) // so that an alert sees a zero and not an absence
+	}
 	return m
 }
 
@@ -53,6 +61,8 @@ var (
 	keysDesc = prometheus.NewDesc(metricsNamespace+"_keys",
 		"ApiKeys by state: the reason of their condition Ready, or Unseen where it has none. Reported by the leader.",
 		[]string{"state"}, nil)
+	outOfPolicyDesc = prometheus.NewDesc(metricsNamespace+"_keys_out_of_policy",
+		"ApiKeys that work but would not be issued today. Reported by the leader.", nil, nil)
 	keyExpiryDesc = prometheus.NewDesc(metricsNamespace+"_key_expiry_timestamp_seconds",
 		"When a key that is in use expires, as a Unix time. One series a key: off unless --expiry-metric-per-key. Reported by the leader.",
 		[]string{"namespace", "name"}, nil)
@@ -73,6 +83,7 @@ func NewCollector(reader client.Reader, elected <-chan struct{}, perKey bool) *C
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- keysDesc
+	descs <- outOfPolicyDesc
 	descs <- keyExpiryDesc
 }
 
@@ -97,7 +108,10 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 		string(v1alpha1.ReasonIssued):         0,
 		string(v1alpha1.ReasonExpired):        0,
 		string(v1alpha1.ReasonSecretConflict): 0,
+		string(v1alpha1.ReasonUnknownRole):    0,
+		string(v1alpha1.ReasonNotAllowed):     0,
 	}
+	outOfPolicy := 0
 	for i := range keys.Items {
 		key := &keys.Items[i]
 		state := string(readyReason(key))
@@ -105,11 +119,15 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 			state = "Unseen"
 		}
 		states[state]++
+		if hasCondition(key, v1alpha1.ConditionOutOfPolicy) {
+			outOfPolicy++
+		}
 		if c.perKey && isReady(key) && key.Status.ExpiresAt != nil {
 			metrics <- prometheus.MustNewConstMetric(keyExpiryDesc, prometheus.GaugeValue,
 				float64(key.Status.ExpiresAt.Unix()), key.Namespace, key.Name)
 		}
 	}
+	metrics <- prometheus.MustNewConstMetric(outOfPolicyDesc, prometheus.GaugeValue, float64(outOfPolicy))
 	for state, n := range states {
 		metrics <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(n), state)
 	}

@@ -13,16 +13,15 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/controllers/rulebook"
 	"github.com/apikey-operator/apikey-operator/controllers/timeline"
 	"github.com/apikey-operator/apikey-operator/internal/clockskew"
+	"github.com/apikey-operator/apikey-operator/internal/policy"
 )
 
 const (
@@ -35,6 +34,9 @@ const (
 
 	// While nothing may be decided for the clock's sake, look at it this often.
 	skewDelay = time.Minute
+
+	// While keys can't be judged, look at them this often; the end of that is told.
+	unreadDelay = time.Minute
 
 	// Nobody tells when a foreign Secret has gone, since Secrets are not watched. The wait grows with the conflict's age.
 	minConflictDelay = time.Second
@@ -57,6 +59,8 @@ type Reconciler struct {
 	Client client.Client
 	// Live reads Secrets, and the few ApiKeys for which a cached view is not enough, from the API server.
 	Live client.Reader
+	// Rules say which keys may be issued.
+	Rules *rulebook.Book
 	// Recorder emits events, on transitions only.
 	Recorder events.EventRecorder
 	// Metrics are told of every transition.
@@ -73,9 +77,11 @@ type Reconciler struct {
 
 // SetupWithManager registers the reconciler with a manager, at the given number of workers.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, workers int) error {
+	sweeper := newSweeper(r)
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("issuing").
-		For(&v1alpha1.ApiKey{}, builder.WithPredicates(appeared)).
+		Watches(&v1alpha1.ApiKey{}, r.keyEvents(sweeper.read)).
+		WatchesRawSource(sweeper).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
@@ -84,19 +90,14 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, workers int) error {
 		Complete(r)
 }
 
-// appeared lets through what is new: a spec never changes and the status is this controller's own, so that a key is looked at when it
-// appears and when its time has come, and no pass follows its own writes. A key that was replaced while the watch was interrupted comes
-// as an update, with another UID and the same generation.
-var appeared = predicate.Funcs{
-	UpdateFunc: func(e event.UpdateEvent) bool {
-		return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() || e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration()
-	},
-}
-
 // scope is one pass over one key: the object as last read or written, and the moment at which all is judged.
 type scope struct {
 	key *v1alpha1.ApiKey
 	now time.Time
+	// verdict is what roles and policies say; Unjudged where that is not asked, or can't be known.
+	verdict policy.Verdict
+	// unread says that the key waits for the rules to be read.
+	unread bool
 }
 
 // errStale says that what the pass was decided on is no longer so. It is not a failure: the pass ends, and the key is
@@ -138,7 +139,20 @@ func (r *Reconciler) step(ctx context.Context, s *scope) error {
 		// The schema refuses such a spec: trying again can't help.
 		return reconcile.TerminalError(err)
 	}
-	if due.needsClock {
+	if !timeline.Expired(s.key) && !due.expiry {
+		err := r.judge(ctx, s)
+		if errors.Is(err, rulebook.ErrUnread) {
+			return r.unread(ctx, s)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	waiting := s.key.Status.IssuedAt == nil && s.verdict.Outcome != policy.Allowed
+	// issuedAt and a deadline are written once and for ever, and a token that was taken back does not come again. But that a key
+	// must wait can be told by any clock.
+	writesTime := s.key.Status.IssuedAt == nil && !timeline.Expired(s.key) && (!waiting || s.key.Status.Hash != "")
+	if due.needsClock || writesTime {
 		skew, err := r.Skew(ctx)
 		if err != nil {
 			return err
@@ -156,6 +170,8 @@ func (r *Reconciler) step(ctx context.Context, s *scope) error {
 		return r.write(ctx, s, finding{})
 	case due.expiry:
 		return r.expire(ctx, s)
+	case waiting:
+		return r.refuse(ctx, s)
 	case s.key.Status.IssuedAt == nil:
 		return r.issue(ctx, s)
 	case due.withdrawal:
@@ -187,7 +203,6 @@ func (r *Reconciler) due(s *scope) (due, error) {
 	d.expiry = deadline.Passed(s.now) && !timeline.Expired(s.key)
 	d.withdrawal = withdraws && !s.now.Before(withdrawAt)
 	d.needsClock = d.expiry || d.withdrawal ||
-		s.key.Status.IssuedAt == nil && !timeline.Expired(s.key) || // issuedAt and a deadline are written once and for ever
 		collects && !s.now.Before(collectAt) || // done by another controller, but told here
 		hasCondition(s.key, v1alpha1.ConditionClockSkewed)
 	return d, nil
@@ -197,6 +212,9 @@ func (r *Reconciler) due(s *scope) (due, error) {
 func (r *Reconciler) next(s *scope) (ctrl.Result, error) {
 	if hasCondition(s.key, v1alpha1.ConditionClockSkewed) {
 		return ctrl.Result{RequeueAfter: skewDelay}, nil
+	}
+	if s.unread {
+		return ctrl.Result{RequeueAfter: unreadDelay}, nil
 	}
 	if since, conflict := conflictSince(s.key); conflict {
 		return ctrl.Result{RequeueAfter: min(max(s.now.Sub(since), minConflictDelay), maxConflictDelay)}, nil
@@ -230,6 +248,9 @@ func (r *Reconciler) moments(s *scope) ([]time.Time, error) {
 	if timeline.Expired(s.key) {
 		return moments, nil
 	}
+	if waits(readyReason(s.key)) {
+		return waitingMoments(s)
+	}
 	if withdrawAt, ok, err := timeline.WithdrawAt(s.key); err != nil {
 		return nil, err
 	} else if ok {
@@ -248,10 +269,32 @@ func (r *Reconciler) moments(s *scope) ([]time.Time, error) {
 	return moments, nil
 }
 
+// waitingMoments are those of a key that waits for a role or a policy: a deadline that is fixed already, and the moment from which
+// its life is short enough. All else is told by an event.
+func waitingMoments(s *scope) ([]time.Time, error) {
+	var moments []time.Time
+	if s.verdict.Wait > 0 {
+		moments = append(moments, s.now.Add(s.verdict.Wait))
+	}
+	if s.key.Status.ExpiresAt == nil && s.key.Spec.Expiry.At == "" {
+		return moments, nil // its life has not begun
+	}
+	deadline, err := timeline.Deadline(s.key, s.now)
+	if err != nil {
+		return nil, err
+	}
+	if at, ok := deadline.Time(); ok {
+		moments = append(moments, at)
+	}
+	return moments, nil
+}
+
 // expire ends a key whose deadline has passed: first its Secret, if that is still its own, then the status. It does so too
 // for a key that was never confirmed, and for one that never had a token.
 func (r *Reconciler) expire(ctx context.Context, s *scope) error {
-	if s.key.Status.Hash != "" && s.key.Status.SecretDeletedAt == nil {
+	// A digest that was taken back may have left a Secret.
+	takingBack := s.key.Status.Hash == "" && s.key.Status.SecretName != ""
+	if takingBack || s.key.Status.Hash != "" && s.key.Status.SecretDeletedAt == nil {
 		if _, err := r.deleteOwnSecret(ctx, s); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package issuing
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +16,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/controllers/timeline"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/internal/policy"
 )
 
 // finding is what a step found out. The zero finding means nothing new: only the passing of time can change the status then.
@@ -26,6 +28,8 @@ type finding struct {
 	hash, hint string
 	// secretGone says that the Secret need not be withdrawn any more; secretWithdrawn, that it was done just now.
 	secretGone, secretWithdrawn bool
+	// takenBack says that nothing is left of a token that was committed before the key had to wait.
+	takenBack bool
 	// skew is beyond tolerance where it is not zero.
 	skew time.Duration
 }
@@ -71,12 +75,20 @@ func settle(s *scope, deadline expiry.Deadline, f finding) {
 	if f.hash != "" {
 		status.Hash, status.TokenHint = f.hash, f.hint
 	}
+	if waits(f.reason) {
+		status.Hash, status.TokenHint = "", ""
+		if f.takenBack {
+			status.SecretName = ""
+		}
+	}
 	if f.reason != "" {
-		status.SecretName = s.key.SecretName()
-		status.Expires = "never"
-		if at, ok := deadline.Time(); ok {
-			status.ExpiresAt = ptr.To(metav1.NewTime(at))
-			status.Expires = at.Format(time.RFC3339)
+		if status.Hash != "" || f.reason == v1alpha1.ReasonExpired { // else the key's life has not begun
+			status.SecretName = s.key.SecretName()
+			status.Expires = "never"
+			if at, ok := deadline.Time(); ok {
+				status.ExpiresAt = ptr.To(metav1.NewTime(at))
+				status.Expires = at.Format(time.RFC3339)
+			}
 		}
 		setReady(s, f)
 	}
@@ -85,6 +97,13 @@ func settle(s *scope, deadline expiry.Deadline, f finding) {
 		status.IssuedAt = ptr.To(metav1.NewTime(s.now))
 	case f.secretGone, f.reason == v1alpha1.ReasonExpired && status.Hash != "" && status.SecretDeletedAt == nil:
 		status.SecretDeletedAt = ptr.To(metav1.NewTime(s.now))
+	}
+
+	switch {
+	case !isReady(s.key), s.verdict.Outcome == policy.Allowed:
+		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionOutOfPolicy)
+	case s.verdict.Outcome != policy.Unjudged:
+		setCondition(s, v1alpha1.ConditionOutOfPolicy, metav1.ConditionTrue, v1alpha1.ReasonOutOfPolicy, outOfPolicyMessage(s.verdict))
 	}
 
 	if warnFrom, ok := deadline.WarnFrom(issuedAt(s)); ok && isReady(s.key) && !s.now.Before(warnFrom) {
@@ -110,7 +129,7 @@ func setReady(s *scope, f finding) {
 	setCondition(s, v1alpha1.ConditionReady, ready, f.reason, f.message)
 
 	switch f.reason {
-	case v1alpha1.ReasonExpired, v1alpha1.ReasonSecretConflict:
+	case v1alpha1.ReasonExpired, v1alpha1.ReasonSecretConflict, v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed:
 		setCondition(s, v1alpha1.ConditionStalled, metav1.ConditionTrue, f.reason, f.message)
 	default:
 		meta.RemoveStatusCondition(&s.key.Status.Conditions, v1alpha1.ConditionStalled)
@@ -139,6 +158,9 @@ func (r *Reconciler) tell(s *scope, before *v1alpha1.ApiKey, f finding) {
 		case v1alpha1.ReasonSecretConflict:
 			r.Metrics.conflicts.Inc()
 			r.event(s, corev1.EventTypeWarning, f.reason, "Issue", f.message)
+		case v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed:
+			r.Metrics.refused.WithLabelValues(string(f.reason)).Inc()
+			r.event(s, corev1.EventTypeWarning, f.reason, "Issue", f.message)
 		case v1alpha1.ReasonExpired:
 			r.Metrics.expired.Inc()
 			if s.key.Status.Hash != "" { // else the deadline had passed before anybody could be late
@@ -153,14 +175,20 @@ func (r *Reconciler) tell(s *scope, before *v1alpha1.ApiKey, f finding) {
 		r.event(s, corev1.EventTypeNormal, v1alpha1.ReasonSecretWithdrawn, "Withdraw",
 			fmt.Sprintf("deleted Secret %q, since spec.secret.revealFor has passed; the key lives on", s.key.SecretName()))
 	}
-	for _, warning := range []string{v1alpha1.ConditionExpiring, v1alpha1.ConditionClockSkewed} {
+	for _, warning := range []string{v1alpha1.ConditionExpiring, v1alpha1.ConditionClockSkewed, v1alpha1.ConditionOutOfPolicy} {
 		if now := meta.FindStatusCondition(s.key.Status.Conditions, warning); now != nil && !hasCondition(before, warning) {
 			r.event(s, corev1.EventTypeWarning, v1alpha1.Reason(now.Reason), "Warn", now.Message)
 		}
 	}
 }
 
+// The API server refuses an event whose note has 1024 bytes or more (its NoteLengthLimit).
+const maxNote = 1000
+
 func (r *Reconciler) event(s *scope, eventType string, reason v1alpha1.Reason, action, note string) {
+	if len(note) > maxNote {
+		note = strings.ToValidUTF8(note[:maxNote], "") + "..."
+	}
 	r.Recorder.Eventf(s.key, nil, eventType, string(reason), action, "%s", note)
 }
 

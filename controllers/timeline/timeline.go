@@ -41,6 +41,37 @@ func Deadline(key *v1alpha1.ApiKey, now time.Time) (expiry.Deadline, error) {
 	}
 }
 
+// Lifespan is how long a key lives, or never.
+type Lifespan struct {
+	Never  bool
+	Length time.Duration
+}
+
+// Life is the life that a key asks for: the length of expiry.after, or what was left until expiry.at when the key was issued; now, for
+// one that has not been. It is what policy is about.
+func Life(key *v1alpha1.ApiKey, now time.Time) (Lifespan, error) {
+	spec := key.Spec.Expiry
+	switch {
+	case spec.Never != nil && *spec.Never:
+		return Lifespan{Never: true}, nil
+	case spec.At != "":
+		at, err := expiry.ParseMoment(spec.At)
+		if err != nil {
+			return Lifespan{}, fmt.Errorf("spec.expiry.at: %w", err)
+		}
+		if key.Status.IssuedAt != nil {
+			now = key.Status.IssuedAt.Time
+		}
+		return Lifespan{Length: at.Sub(now)}, nil
+	default:
+		after, err := expiry.ParseDuration(string(spec.After))
+		if err != nil {
+			return Lifespan{}, fmt.Errorf("spec.expiry.after: %w", err)
+		}
+		return Lifespan{Length: after}, nil
+	}
+}
+
 // Expired tells whether the key has been marked as expired. That is for ever, even if a clock is corrected.
 func Expired(key *v1alpha1.ApiKey) bool {
 	ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)

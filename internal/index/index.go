@@ -45,6 +45,7 @@ type Index struct {
 	roles   roleSets
 	claims  map[token.Digest]*claim // of digests that more than one object has, or had
 	sources []*Source
+	feeds   []*feed
 
 	unloaded     atomic.Int64 // sources that have not been loaded once
 	size         atomic.Int64
@@ -62,7 +63,7 @@ type shard struct {
 
 // New returns an empty index. It is ready once it has a source, and all of its sources have been loaded.
 func New(options Options) *Index {
-	x := &Index{claims: map[token.Digest]*claim{}, maxStaleness: options.MaxStaleness}
+	x := &Index{roles: newRoleSets(), claims: map[token.Digest]*claim{}, maxStaleness: options.MaxStaleness}
 	for i := range x.shards {
 		x.shards[i].keys = map[token.Digest]*verify.Key{}
 	}
@@ -87,13 +88,13 @@ func (x *Index) Ready(now time.Time) bool {
 }
 
 // Loaded tells whether every source has been loaded once.
-func (x *Index) Loaded() bool { return x.unloaded.Load() == 0 && len(x.sources) > 0 }
+func (x *Index) Loaded() bool { return x.unloaded.Load() == 0 && len(x.feeds) > 0 }
 
 // Age is how long ago the source that has been silent longest was heard of; zero if it has never been.
 func (x *Index) Age(now time.Time) time.Duration {
 	var age time.Duration
-	for _, s := range x.sources {
-		if heard := s.heard.Load(); heard != 0 {
+	for _, f := range x.feeds {
+		if heard := f.heard.Load(); heard != 0 {
 			age = max(age, now.Sub(time.Unix(0, heard)))
 		}
 	}
@@ -106,13 +107,56 @@ func (x *Index) Size() int { return int(x.size.Load()) }
 // Duplicates is how many digests are refused since more than one object has them, or had.
 func (x *Index) Duplicates() int { return int(x.duplicates.Load()) }
 
+// feed is what an index is told by, of keys or of roles.
+type feed struct {
+	index  *Index
+	loaded bool
+	heard  atomic.Int64 // Unix nanoseconds
+}
+
+// add adds a feed. All are added before anybody reads.
+func (x *Index) add(f *feed) {
+	f.index = x
+	x.feeds = append(x.feeds, f)
+	x.unloaded.Add(1)
+}
+
+// Heard notes that the feed's view is that of a moment.
+func (f *feed) Heard(now time.Time) { f.heard.Store(now.UnixNano()) }
+
+// markLoaded is called once all that there is has been told.
+func (f *feed) markLoaded() {
+	if !f.loaded {
+		f.loaded = true
+		f.index.unloaded.Add(-1)
+	}
+}
+
+// Catalogue is what the index is told by of what roles include. Its methods must not be called by two at once.
+type Catalogue struct {
+	feed
+}
+
+// Catalogue adds the one source of roles. It is added before anybody reads; without it, no role includes another.
+func (x *Index) Catalogue() *Catalogue {
+	c := &Catalogue{}
+	x.add(&c.feed)
+	return c
+}
+
+// Replace takes the catalogue as it is now. From then on it counts as loaded.
+func (c *Catalogue) Replace(catalogue *policy.Catalogue) {
+	c.index.mu.Lock()
+	defer c.index.mu.Unlock()
+	c.index.roles.resolve(catalogue)
+	c.markLoaded()
+}
+
 // Source is one place that objects come from, such as the watch of a namespace. Its methods must not be called by two at
 // once, and no two sources may tell of the same object.
 type Source struct {
-	index   *Index
+	feed
 	entries map[ID]*entry
-	loaded  bool
-	heard   atomic.Int64 // Unix nanoseconds
 }
 
 // entry is an object as the index remembers it.
@@ -122,16 +166,13 @@ type entry struct {
 	key     *verify.Key
 }
 
-// Source adds a source. All are added before anybody reads.
+// Source adds a source of keys. All are added before anybody reads.
 func (x *Index) Source() *Source {
-	s := &Source{index: x, entries: map[ID]*entry{}}
+	s := &Source{entries: map[ID]*entry{}}
+	x.add(&s.feed)
 	x.sources = append(x.sources, s)
-	x.unloaded.Add(1)
 	return s
 }
-
-// Heard notes that the source's view is that of a moment.
-func (s *Source) Heard(now time.Time) { s.heard.Store(now.UnixNano()) }
 
 // Put takes an object as it is now.
 func (s *Source) Put(e Entry) {
@@ -164,10 +205,7 @@ func (s *Source) Replace(all []Entry) {
 	for i := range all {
 		s.put(all[i])
 	}
-	if !s.loaded {
-		s.loaded = true
-		s.index.unloaded.Add(-1)
-	}
+	s.markLoaded()
 }
 
 func (s *Source) put(e Entry) {

@@ -7,23 +7,36 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/policy"
 )
 
-// roleSets keeps each set of roles once, however many keys carry it.
+// roleSets keeps each set of roles once, however many keys carry it, with all that they include. What the catalogue says is thus
+// resolved when it changes, and not per request, nor per key.
 type roleSets struct {
-	byNames map[string]*roleSet
-	bySet   map[*policy.Roles]*roleSet
+	catalogue *policy.Catalogue
+	byNames   map[string]*roleSet
+	bySet     map[*policy.Roles]*roleSet
 }
 
 type roleSet struct {
-	id    string
-	roles *policy.Roles
-	users int
+	id string
+	// direct are the roles that the keys themselves name; roles are those and what they include.
+	direct []string
+	roles  *policy.Roles
+	users  int
+}
+
+func newRoleSets() roleSets {
+	return roleSets{catalogue: policy.NewCatalogue(nil), byNames: map[string]*roleSet{}, bySet: map[*policy.Roles]*roleSet{}}
+}
+
+// resolve takes another catalogue for what roles include.
+func (s *roleSets) resolve(catalogue *policy.Catalogue) {
+	s.catalogue = catalogue
+	for _, set := range s.byNames {
+		set.roles.Replace(catalogue.Closure(set.direct))
+	}
 }
 
 // acquire is the set of these roles. Each is released in the end.
 func (s *roleSets) acquire(names []string) *policy.Roles {
-	if s.byNames == nil {
-		s.byNames, s.bySet = map[string]*roleSet{}, map[*policy.Roles]*roleSet{}
-	}
 	sorted := slices.Sorted(slices.Values(names))
 	id := strings.Join(sorted, ",")
 	set := s.byNames[id]
@@ -31,7 +44,7 @@ func (s *roleSets) acquire(names []string) *policy.Roles {
 		for i := range sorted {
 			sorted[i] = strings.Clone(sorted[i]) // not to hold on to the text that it was read from
 		}
-		set = &roleSet{id: strings.Clone(id), roles: policy.NewRoles(sorted...)}
+		set = &roleSet{id: id, direct: sorted, roles: policy.NewRoles(s.catalogue.Closure(sorted)...)}
 		s.byNames[set.id], s.bySet[set.roles] = set, set
 	}
 	set.users++

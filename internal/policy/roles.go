@@ -3,18 +3,28 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 )
 
-// Roles is an immutable set of role names. The nil set is empty.
+// Roles is a set of role names that somebody carries. It can be replaced as a whole while others read it. The nil set, and the zero
+// value, are empty.
 type Roles struct {
-	names []string // sorted, unique
+	names atomic.Pointer[[]string] // sorted, unique
 }
 
 // NewRoles is the set of these names, in any order.
 func NewRoles(names ...string) *Roles {
+	r := &Roles{}
+	r.Replace(names)
+	return r
+}
+
+// Replace makes it the set of these names, in any order.
+func (r *Roles) Replace(names []string) {
 	sorted := slices.Clone(names)
 	slices.Sort(sorted)
-	return &Roles{names: slices.Compact(sorted)}
+	sorted = slices.Compact(sorted)
+	r.names.Store(&sorted)
 }
 
 // Names are the names in order. The caller must not change them.
@@ -22,13 +32,17 @@ func (r *Roles) Names() []string {
 	if r == nil {
 		return nil
 	}
-	return r.names
+	if names := r.names.Load(); names != nil {
+		return *names
+	}
+	return nil
 }
 
 // Missing is the first of the wanted names that is not in the set; false if all are.
 func (r *Roles) Missing(wanted []string) (string, bool) {
+	names := r.Names()
 	for _, name := range wanted {
-		if _, found := slices.BinarySearch(r.Names(), name); !found {
+		if _, found := slices.BinarySearch(names, name); !found {
 			return name, true
 		}
 	}

@@ -190,7 +190,7 @@ func checksum(body string) string {
 func checksumOf(text string) uint32 {
 	crc := ^uint32(0)
 	for i := range len(text) {
-		crc = crc32.IEEETable[byte(crc)^text[i]] ^ crc>>8
+		crc = crc32.IEEETable[byte(crc&0xff)^text[i]] ^ crc>>8
 	}
 	return ^crc
 }

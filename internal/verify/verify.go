@@ -10,8 +10,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
-// Key is what a decision needs to know of an ApiKey. It never changes: whoever has something else to say of a key makes
-// another Key. The zero value opens nothing.
+// Key is what a decision needs to know of an ApiKey. It never changes, but for what its roles include: whoever has something
+// else to say of a key makes another Key. The zero value opens nothing.
 type Key struct {
 	Namespace, Name, UID string
 

@@ -23,16 +23,30 @@ var rules = []struct {
 		forbidden: []string{module + "internal/expiry", module + "internal/gitops", "net/http"},
 	},
 	{
+		room: "internal/policy", why: "what may be asked for is judged without a token, a clock or a network at hand",
+		forbidden: []string{module + "internal/token", module + "internal/gitops", module + "internal/clockskew", "net/http"},
+	},
+	{
 		room: "api/...", why: "whoever uses the types should not get a client or a controller along with them",
 		forbidden: []string{"k8s.io/client-go/kubernetes", "sigs.k8s.io/controller-runtime", module + "internal/", module + "controllers/"},
 	},
 	{
 		room: "controllers/issuing", why: "controllers meet in the API, so that each can be read, run and given permissions alone",
-		forbidden: []string{module + "controllers/expiring"},
+		forbidden: []string{module + "controllers/expiring", module + "controllers/counting"},
+	},
+	{
+		room: "controllers/rulebook", why: "what answers for roles and policies belongs to no single controller, and has no business with tokens",
+		forbidden: []string{
+			module + "controllers/issuing", module + "controllers/expiring", module + "controllers/counting", module + "internal/token",
+		},
+	},
+	{
+		room: "controllers/counting", why: "controllers meet in the API, and what counts keys has no business with tokens",
+		forbidden: []string{module + "controllers/issuing", module + "controllers/expiring", module + "internal/token"},
 	},
 	{
 		room: "controllers/expiring", why: "controllers meet in the API, and what deletes ApiKeys has no business with tokens",
-		forbidden: []string{module + "controllers/issuing", module + "internal/token"},
+		forbidden: []string{module + "controllers/issuing", module + "controllers/counting", module + "internal/token"},
 	},
 	{
 		room: "cmd/...", why: "the product must not contain what only people and CI run",

@@ -72,6 +72,48 @@ func Annotation(name, value string) Option {
 	return func(key *v1alpha1.ApiKey) { metav1.SetMetaDataAnnotation(&key.ObjectMeta, name, value) }
 }
 
+// ApiRole is an entry of the catalogue.
+func ApiRole(name string, includes ...string) *v1alpha1.ApiRole {
+	return &v1alpha1.ApiRole{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       v1alpha1.ApiRoleSpec{Description: "What " + name + " allows.", Includes: includes},
+	}
+}
+
+// PolicyOption lays something over an ApiKeyPolicy.
+type PolicyOption func(*v1alpha1.ApiKeyPolicySpec)
+
+// Policy allows some roles in every namespace, and demands nothing else.
+func Policy(name string, roles []string, options ...PolicyOption) *v1alpha1.ApiKeyPolicy {
+	policy := &v1alpha1.ApiKeyPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.ApiKeyPolicySpec{Roles: roles}}
+	for _, option := range options {
+		option(&policy.Spec)
+	}
+	return policy
+}
+
+// MaxLifetime sets the longest life.
+func MaxLifetime(most v1alpha1.Duration) PolicyOption {
+	return func(spec *v1alpha1.ApiKeyPolicySpec) { spec.MaxLifetime = most }
+}
+
+// AllowedCIDRs sets the allowed networks.
+func AllowedCIDRs(cidrs ...string) PolicyOption {
+	return func(spec *v1alpha1.ApiKeyPolicySpec) { spec.AllowedCIDRs = cidrs }
+}
+
+// RequireExpiry refuses keys that never expire.
+func RequireExpiry() PolicyOption {
+	return func(spec *v1alpha1.ApiKeyPolicySpec) { spec.RequireExpiry = ptr.To(true) }
+}
+
+// Namespaces selects namespaces by a label.
+func Namespaces(label string, value v1alpha1.LabelValue) PolicyOption {
+	return func(spec *v1alpha1.ApiKeyPolicySpec) {
+		spec.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{label: value}}
+	}
+}
+
 // TokenSecret is a Secret such as the operator makes for a key, with any text for a token.
 func TokenSecret(key *v1alpha1.ApiKey, text string) *corev1.Secret {
 	return &corev1.Secret{

@@ -25,8 +25,10 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/controllers/counting"
 	"github.com/apikey-operator/apikey-operator/controllers/expiring"
 	"github.com/apikey-operator/apikey-operator/controllers/issuing"
+	"github.com/apikey-operator/apikey-operator/controllers/rulebook"
 )
 
 // DefaultTTL is how long an expired key stays here unless it says so itself.
@@ -52,6 +54,8 @@ type Options struct {
 	Clock clock.PassiveClock
 	// Skew is none unless it is set.
 	Skew func(context.Context) (time.Duration, error)
+	// Rules say whether an empty catalogue, or no policy, denies every key.
+	Rules rulebook.Options
 }
 
 func (o Options) config() *rest.Config {
@@ -63,7 +67,7 @@ func (o Options) config() *rest.Config {
 	return c
 }
 
-func (o Options) controllers(c client.Client, live client.Reader, recorder events.EventRecorder) *Controllers {
+func (o Options) controllers(c client.Client, live client.Reader, rules *rulebook.Book, recorder events.EventRecorder) *Controllers {
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
 	}
@@ -75,14 +79,15 @@ func (o Options) controllers(c client.Client, live client.Reader, recorder event
 	return &Controllers{
 		Registry: registry,
 		Issuing: &issuing.Reconciler{
-			Client: c, Live: live, Recorder: recorder, Metrics: issuing.NewMetrics(registry), Clock: o.Clock, Skew: o.Skew,
-			TokenPrefix: "ak", TTLAfterExpired: DefaultTTL,
+			Client: c, Live: live, Rules: rules, Recorder: recorder, Metrics: issuing.NewMetrics(registry),
+			Clock: o.Clock, Skew: o.Skew, TokenPrefix: "ak", TTLAfterExpired: DefaultTTL,
 		},
 		Expiring: &expiring.Reconciler{
 			Client: c, Live: live, Recorder: recorder, Deleted: expiring.NewDeletedCounter(registry), Clock: o.Clock, Skew: o.Skew,
 			TTLAfterExpired: DefaultTTL,
 		},
-		logger: o.Witness.Logger(),
+		Counting: &counting.Reconciler{Client: c, Rules: rules, Delay: 50 * time.Millisecond},
+		logger:   o.Witness.Logger(),
 	}
 }
 
@@ -92,6 +97,7 @@ type Controllers struct {
 	Registry *prometheus.Registry
 	Issuing  *issuing.Reconciler
 	Expiring *expiring.Reconciler
+	Counting *counting.Reconciler
 
 	logger logr.Logger
 }
@@ -102,7 +108,12 @@ func NewControllers(o Options) (*Controllers, error) {
 	if err != nil {
 		return nil, err
 	}
-	return o.controllers(c, c, o.Witness.Recorder()), nil
+	// Roles, policies and namespaces are read live, past the network: in a manager that is its cache's part.
+	rules, err := client.New(o.Config, client.Options{Scheme: Scheme()})
+	if err != nil {
+		return nil, err
+	}
+	return o.controllers(c, c, rulebook.NewLive(rules, o.Rules), o.Witness.Recorder()), nil
 }
 
 // Pass runs one pass of the issuing controller over a key.
@@ -141,15 +152,22 @@ func StartManager(o Options, workers int, lease string) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	controllers := o.controllers(mgr.GetClient(), mgr.GetAPIReader(), mgr.GetEventRecorder("apikey-operator"))
+	ctx, stop := context.WithCancel(context.Background())
+	rules, err := rulebook.New(ctx, mgr, o.Rules)
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	controllers := o.controllers(mgr.GetClient(), mgr.GetAPIReader(), rules, mgr.GetEventRecorder("apikey-operator"))
 	if err := errors.Join(
 		controllers.Issuing.SetupWithManager(mgr, workers),
 		controllers.Expiring.SetupWithManager(mgr, workers),
+		controllers.Counting.SetupWithManager(mgr),
 		controllers.Registry.Register(issuing.NewCollector(mgr.GetClient(), mgr.Elected(), true)),
 	); err != nil {
+		stop()
 		return nil, err
 	}
-	ctx, stop := context.WithCancel(context.Background())
 	m := &Manager{Manager: mgr, stop: stop, exited: make(chan error, 1)}
 	go func() { m.exited <- mgr.Start(ctx) }()
 	return m, nil

@@ -136,7 +136,10 @@ func violations(key *v1alpha1.ApiKey) []string {
 		wrong("no Ready condition")
 		return found
 	}
-	known := []v1alpha1.Reason{v1alpha1.ReasonIssued, v1alpha1.ReasonIssuing, v1alpha1.ReasonExpired, v1alpha1.ReasonSecretConflict}
+	known := []v1alpha1.Reason{
+		v1alpha1.ReasonIssued, v1alpha1.ReasonIssuing, v1alpha1.ReasonExpired, v1alpha1.ReasonSecretConflict,
+		v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed,
+	}
 	if !slices.Contains(known, v1alpha1.Reason(ready.Reason)) {
 		wrong("unknown reason %q", ready.Reason)
 	}
@@ -148,10 +151,28 @@ func violations(key *v1alpha1.ApiKey) []string {
 	if ready.Reason == string(v1alpha1.ReasonExpired) && status.ExpiresAt == nil {
 		wrong("expired without a deadline")
 	}
+	waiting(key, ready, wrong)
 	if status.Hash != "" && status.ExpiresAt == nil && key.Spec.Expiry.Never == nil {
 		wrong("a digest without the deadline that goes with it")
 	}
 	return found
+}
+
+// waiting checks what holds of keys that wait for a role or a policy, and of those that would.
+func waiting(key *v1alpha1.ApiKey, ready *metav1.Condition, wrong func(format string, args ...any)) {
+	status := key.Status
+	if reason := v1alpha1.Reason(ready.Reason); reason == v1alpha1.ReasonUnknownRole || reason == v1alpha1.ReasonNotAllowed {
+		if status.Hash != "" || status.TokenHint != "" || status.IssuedAt != nil {
+			wrong("waits with reason %s, yet has a digest", reason)
+		}
+		stalled := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionStalled)
+		if stalled == nil || stalled.Status != metav1.ConditionTrue || stalled.Reason != ready.Reason {
+			wrong("waits with reason %s, and is not Stalled for it", reason)
+		}
+	}
+	if meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionOutOfPolicy) != nil && ready.Reason != string(v1alpha1.ReasonIssued) {
+		wrong("out of policy with reason %s", ready.Reason)
+	}
 }
 
 // Write takes output, such as a log.

@@ -50,6 +50,10 @@ var _ = Describe("The operator's service account", func() {
 		Expect(allowed("apikey-operator.io", "apikeys", "")).To(ConsistOf("get", "list", "watch", "delete", "issue"))
 		Expect(allowed("apikey-operator.io", "apikeys", "status")).To(ConsistOf("patch"))
 		Expect(allowed("apikey-operator.io", "apikeys", "finalizers")).To(BeEmpty())
+		Expect(allowed("apikey-operator.io", "apiroles", "")).To(ConsistOf("get", "list", "watch"))
+		Expect(allowed("apikey-operator.io", "apiroles", "status")).To(ConsistOf("patch"))
+		Expect(allowed("apikey-operator.io", "apikeypolicies", "")).To(ConsistOf("get", "list", "watch"))
+		Expect(allowed("", "namespaces", "")).To(ConsistOf("get", "list", "watch"))
 		Expect(allowed("", "pods", "")).To(BeEmpty())
 		Expect(allowed("", "configmaps", "")).To(BeEmpty())
 		Expect(allowed("", "serviceaccounts", "token")).To(BeEmpty())
@@ -161,7 +165,8 @@ var _ = Describe("The operator's binary", func() {
 				"apikey_operator_issued_total ", "apikey_operator_expired_total ", "apikey_operator_deleted_total ",
 				"apikey_operator_secrets_withdrawn_total ", "apikey_operator_secret_conflicts_total ",
 				"apikey_operator_issue_duration_seconds_count ", "apikey_operator_expiry_lateness_seconds_count ",
-				`apikey_operator_keys{state="Issued"} `, "apikey_operator_clock_skew_seconds ",
+				`apikey_operator_keys{state="Issued"} `, `apikey_operator_keys{state="NotAllowed"} `,
+				`apikey_operator_refused_total{reason="UnknownRole"} `, "apikey_operator_keys_out_of_policy ", "apikey_operator_clock_skew_seconds ",
 				fmt.Sprintf(`apikey_operator_key_expiry_timestamp_seconds{name="measured",namespace="%s"} `, ns),
 			} {
 				g.Expect(body).To(ContainSubstring("\n" + line))

@@ -98,7 +98,10 @@ var _ = Describe("A fleet of keys", Ordered, func() {
 		Expect(counts).To(HaveKeyWithValue("PATCH apikeys/status", 2*n))
 		Expect(counts).To(HaveKeyWithValue("POST secrets", n))
 		Expect(counts).To(HaveKeyWithValue("GET apikeys", BeNumerically("<=", 2)), "a list and a watch, or both in one")
-		Expect(counts).To(HaveLen(3), "no Secret is read, listed or watched")
+		for _, rules := range []string{"apiroles", "apikeypolicies", "namespaces"} {
+			Expect(counts).To(HaveKeyWithValue("GET "+rules, BeNumerically("<=", 2)), "read once, and watched")
+		}
+		Expect(counts).To(HaveLen(6), "no Secret is read, listed or watched")
 		expectOneTokenEach(ns, n)
 	})
 

@@ -6,6 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/test/build"
@@ -37,6 +38,17 @@ var _ = Describe("kstatus", func() {
 		Expect(of(issued)).To(Equal(status.CurrentStatus))
 		Expect(of(blocked)).To(Equal(status.FailedStatus))
 		Expect(of(dead)).To(Equal(status.FailedStatus))
+		DeferCleanup(func() { Expect(admin.DeleteAllOf(ctx, &v1alpha1.ApiKey{}, client.InNamespace(ns))).To(Succeed()) })
+		rule(build.Policy("kstatus", []string{"test.none"}))
+		refused := build.ApiKey(ns, "refused")
+		create(refused)
+		settle(c, refused)
+		Expect(of(refused)).To(Equal(status.FailedStatus))
+		_, err := c.Pass(ctx, issued)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(condition(issued, v1alpha1.ConditionOutOfPolicy)).NotTo(BeNil())
+		Expect(of(issued)).To(Equal(status.CurrentStatus), "out of policy, and yet it works")
+		rule(build.Policy("kstatus-any", []string{"*"}))
 		Expect(admin.Delete(ctx, foreign)).To(Succeed())
 		settle(c, blocked)
 		Expect(of(blocked)).To(Equal(status.CurrentStatus))

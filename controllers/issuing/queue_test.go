@@ -26,7 +26,7 @@ func TestAppeared(t *testing.T) {
 		"another key of the name, after a relist": {key("a", 1, ""), key("b", 1, ""), true},
 		"a spec that changed after all":           {key("a", 1, ""), key("a", 2, ""), true},
 	} {
-		if got := appeared.Update(event.UpdateEvent{ObjectOld: c.old, ObjectNew: c.new}); got != c.want {
+		if got := appeared(event.UpdateEvent{ObjectOld: c.old, ObjectNew: c.new}); got != c.want {
 			t.Errorf("%s: looked at: %v", name, got)
 		}
 	}

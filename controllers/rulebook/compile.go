@@ -1,0 +1,59 @@
+package rulebook
+
+import (
+	"errors"
+	"strconv"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/ptr"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/internal/policy"
+)
+
+// compile translates the cluster's objects. One that is being deleted counts until it is gone.
+func compile(roles []v1alpha1.ApiRole, policies []v1alpha1.ApiKeyPolicy, options Options) *policy.Rules {
+	entries := make([]policy.Role, len(roles))
+	for i := range roles {
+		entries[i] = policy.Role{Name: roles[i].Name, Includes: roles[i].Spec.Includes}
+	}
+	terms := make([]policy.Terms, len(policies))
+	for i := range policies {
+		terms[i] = translate(&policies[i])
+	}
+	return policy.NewRules(policy.NewCatalogue(entries), terms, options.RequireCatalogue, options.RequirePolicy)
+}
+
+// translate puts a policy into terms. What it can't understand, such as an object from a version to come, allows nothing.
+func translate(p *v1alpha1.ApiKeyPolicy) policy.Terms {
+	terms := policy.Terms{
+		Name:          p.Name,
+		Roles:         p.Spec.Roles,
+		AllowedCIDRs:  p.Spec.AllowedCIDRs,
+		RequireExpiry: ptr.Deref(p.Spec.RequireExpiry, false),
+	}
+	selector, err := metav1.LabelSelectorAsSelector(p.Spec.NamespaceSelector.LabelSelector())
+	if err != nil {
+		terms.Unreadable = "spec.namespaceSelector: " + err.Error()
+		return terms
+	}
+	terms.Selects = func(set map[string]string) bool { return selector.Matches(labels.Set(set)) }
+	if terms.MaxLifetime, err = maxLifetime(p.Spec.MaxLifetime); err != nil {
+		terms.Unreadable = "spec.maxLifetime: " + err.Error()
+	}
+	return terms
+}
+
+func maxLifetime(text v1alpha1.Duration) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	most, err := expiry.ParseDuration(string(text))
+	if err == nil && most == 0 {
+		err = errors.New(strconv.Quote(string(text)) + " allows no life at all")
+	}
+	return most, err
+}

@@ -1,0 +1,320 @@
+package index_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/internal/index"
+	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/internal/verify"
+)
+
+var born = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
+
+func digest(n int) (d token.Digest) {
+	random := rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(n >> 16)})
+	_, _ = random.Read(d[:]) // never fails
+	return d
+}
+
+func entry(name string, age time.Duration, d token.Digest, roles ...string) index.Entry {
+	return index.Entry{
+		ID: index.ID{Namespace: "shop", Name: name}, UID: "uid-of-" + name, Created: born.Add(-age), Digest: d,
+		Deadline: expiry.Never(), Networks: policy.AnyNetwork(), Roles: roles,
+	}
+}
+
+func nameOf(key *verify.Key) string {
+	if key == nil {
+		return ""
+	}
+	return key.Name
+}
+
+func loaded() (*index.Index, *index.Source) {
+	x := index.New(index.Options{})
+	s := x.Source()
+	s.Replace(nil)
+	return x, s
+}
+
+func expect(t *testing.T, x *index.Index, d token.Digest, name string) {
+	t.Helper()
+	if got := nameOf(x.Find(d)); got != name {
+		t.Errorf("found %q, want %q", got, name)
+	}
+}
+
+func TestLifeOfAnObject(t *testing.T) {
+	x, s := loaded()
+	d, other := digest(1), digest(2)
+	expect(t, x, d, "")
+	s.Put(entry("a", 0, d))
+	expect(t, x, d, "a")
+	s.Put(entry("a", 0, other)) // minted anew
+	expect(t, x, d, "")
+	expect(t, x, other, "a")
+	again := entry("a", 0, d) // another object of the same name
+	again.UID = "another"
+	s.Put(again)
+	expect(t, x, other, "")
+	if got := x.Find(d); got == nil || got.UID != "another" {
+		t.Errorf("found %+v", got)
+	}
+	s.Remove(again.ID)
+	s.Remove(again.ID)
+	expect(t, x, d, "")
+	if x.Size() != 0 || x.Duplicates() != 0 {
+		t.Errorf("%d keys and %d duplicates are left", x.Size(), x.Duplicates())
+	}
+}
+
+func TestReplaceForgetsWhatIsGone(t *testing.T) {
+	x, s := loaded()
+	s.Replace([]index.Entry{entry("a", 0, digest(1)), entry("b", 0, digest(2))})
+	s.Replace([]index.Entry{entry("b", 0, digest(3)), entry("c", 0, digest(1))})
+	expect(t, x, digest(1), "c")
+	expect(t, x, digest(2), "")
+	expect(t, x, digest(3), "b")
+	if x.Size() != 2 {
+		t.Errorf("%d keys", x.Size())
+	}
+}
+
+// Of two objects with one digest neither counts, and the younger never does.
+func TestDuplicates(t *testing.T) {
+	d := digest(1)
+	elder, younger, twin := entry("elder", time.Hour, d), entry("younger", 0, d), entry("twin", time.Hour, d)
+	for name, c := range map[string]struct {
+		steps func(s *index.Source)
+		found string
+		count int
+	}{
+		"elder first":            {func(s *index.Source) { s.Put(elder); s.Put(younger) }, "", 1},
+		"younger first":          {func(s *index.Source) { s.Put(younger); s.Put(elder) }, "", 1},
+		"loaded together":        {func(s *index.Source) { s.Replace([]index.Entry{younger, elder}) }, "", 1},
+		"the copy is deleted":    {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Remove(younger.ID) }, "elder", 0},
+		"the original is":        {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Remove(elder.ID) }, "", 1},
+		"then the copy, too":     {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Remove(elder.ID); s.Remove(younger.ID) }, "", 0},
+		"and it is issued anew":  {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Remove(elder.ID); s.Remove(younger.ID); s.Put(twin) }, "twin", 0},
+		"the original is minted": {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Put(entry("elder", time.Hour, digest(2))) }, "", 1},
+		"the copy is minted":     {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Put(entry("younger", 0, digest(2))) }, "elder", 0},
+		"relist without either":  {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Replace(nil) }, "", 0},
+		"relist with the copy":   {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Replace([]index.Entry{younger}) }, "", 1},
+		"no telling":             {func(s *index.Source) { s.Put(elder); s.Put(twin); s.Remove(twin.ID) }, "", 1},
+		"three":                  {func(s *index.Source) { s.Put(younger); s.Put(elder); s.Put(entry("third", time.Minute, d)); s.Remove(younger.ID) }, "", 1},
+		"three, and one is left": {func(s *index.Source) {
+			s.Put(younger)
+			s.Put(elder)
+			s.Put(entry("third", time.Minute, d))
+			s.Remove(younger.ID)
+			s.Remove(index.ID{Namespace: "shop", Name: "third"})
+		}, "elder", 0},
+		"an update changes nothing": {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Put(elder); s.Put(younger) }, "", 1},
+		"an update, then the copy goes": {func(s *index.Source) {
+			s.Put(elder)
+			s.Put(younger)
+			s.Put(elder)
+			s.Remove(younger.ID)
+		}, "elder", 0},
+	} {
+		x, s := loaded()
+		c.steps(s)
+		if got := nameOf(x.Find(d)); got != c.found || x.Duplicates() != c.count {
+			t.Errorf("%s: found %q with %d duplicates, want %q with %d", name, got, x.Duplicates(), c.found, c.count)
+		}
+	}
+}
+
+func TestReady(t *testing.T) {
+	x := index.New(index.Options{MaxStaleness: time.Minute})
+	if x.Ready(born) {
+		t.Error("ready without any source")
+	}
+	first, second, catalogue := x.Source(), x.Source(), x.Catalogue()
+	first.Heard(born)
+	first.Replace(nil)
+	second.Heard(born)
+	second.Replace(nil)
+	if x.Ready(born) {
+		t.Error("ready without the catalogue")
+	}
+	catalogue.Heard(born)
+	catalogue.Replace(policy.NewCatalogue(nil))
+	for at, want := range map[time.Duration]bool{0: true, time.Minute: true, time.Minute + 1: false} {
+		if x.Ready(born.Add(at)) != want {
+			t.Errorf("ready after %s: %t", at, !want)
+		}
+	}
+	first.Heard(born.Add(time.Hour))
+	if x.Ready(born.Add(time.Hour)) {
+		t.Error("ready though two of three are silent")
+	}
+	second.Heard(born.Add(time.Hour))
+	catalogue.Heard(born.Add(time.Hour))
+	if !x.Ready(born.Add(time.Hour)) || x.Age(born.Add(time.Hour+time.Second)) != time.Second {
+		t.Error("not ready, or of another age")
+	}
+	forever := index.New(index.Options{})
+	forever.Source().Replace(nil)
+	if !forever.Ready(born.Add(1e6 * time.Hour)) {
+		t.Error("not ready though any age will do")
+	}
+}
+
+func TestRolesInclude(t *testing.T) {
+	x := index.New(index.Options{})
+	s, catalogue := x.Source(), x.Catalogue()
+	d := digest(1)
+	s.Put(entry("a", 0, d, "write", "other"))
+	s.Put(entry("b", 0, digest(2), "other", "write"))
+	carried := func(want ...string) {
+		t.Helper()
+		for _, d := range []token.Digest{d, digest(2)} {
+			if got := x.Find(d).Roles.Names(); !slices.Equal(got, want) {
+				t.Errorf("carries %v, want %v", got, want)
+			}
+		}
+	}
+	carried("other", "write")
+	catalogue.Replace(policy.NewCatalogue([]policy.Role{{Name: "write", Includes: []string{"create"}}, {Name: "create", Includes: []string{"write", "read", "gone"}}}))
+	carried("create", "gone", "other", "read", "write")
+	s.Put(entry("c", 0, digest(3), "create"))
+	if got := x.Find(digest(3)).Roles.Names(); !slices.Equal(got, []string{"create", "gone", "read", "write"}) {
+		t.Errorf("a new key carries %v", got)
+	}
+	catalogue.Replace(policy.NewCatalogue(nil))
+	carried("other", "write")
+}
+
+// Whatever is done to it in whatever order: the index knows what a plain list would.
+func TestAgainstAModel(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test's own sequence
+	x, s := loaded()
+	model := map[index.ID]index.Entry{}
+	for step := range 20_000 {
+		name := fmt.Sprintf("key-%d", random.IntN(50))
+		switch random.IntN(10) {
+		case 0:
+			id := index.ID{Namespace: "shop", Name: name}
+			s.Remove(id)
+			delete(model, id)
+		case 1:
+			if random.IntN(20) == 0 {
+				s.Replace(slices.Collect(func(yield func(index.Entry) bool) {
+					for _, e := range model {
+						if !yield(e) {
+							return
+						}
+					}
+				}))
+			}
+		default:
+			// Each name has digests of its own: the duplicates have a test of theirs.
+			e := entry(name, 0, digest(1000*len(name)+int(name[len(name)-1])*10+random.IntN(3)))
+			e.ID.Name = name
+			e.Digest = digest(int(hash(name))<<2 + random.IntN(3))
+			s.Put(e)
+			model[e.ID] = e
+		}
+		if x.Size() != len(model) {
+			t.Fatalf("step %d: %d keys, want %d", step, x.Size(), len(model))
+		}
+	}
+	for id, e := range model {
+		expect(t, x, e.Digest, id.Name)
+	}
+}
+
+func hash(name string) (n uint16) {
+	for _, c := range []byte(name) {
+		n = n*31 + uint16(c)
+	}
+	return n & 0x3fff
+}
+
+// The race detector is the judge of this one.
+func TestReadersAndAWriter(t *testing.T) {
+	x, s := loaded()
+	catalogue := x.Catalogue()
+	catalogue.Replace(policy.NewCatalogue(nil))
+	const n = 200
+	var readers sync.WaitGroup
+	done := make(chan struct{})
+	for range 4 {
+		readers.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if key := x.Find(digest(i % n)); key != nil {
+					key.Roles.Missing([]string{"a"})
+				}
+				x.Ready(born)
+				runtime.Gosched()
+			}
+		})
+	}
+	for i := range 5 * n {
+		s.Put(entry(fmt.Sprint(i%n), 0, digest(i%n), "a", "b"))
+		if i%7 == 0 {
+			s.Remove(index.ID{Namespace: "shop", Name: fmt.Sprint(i % n)})
+			catalogue.Replace(policy.NewCatalogue([]policy.Role{{Name: "a", Includes: []string{fmt.Sprint(i)}}}))
+		}
+	}
+	close(done)
+	readers.Wait()
+}
+
+func BenchmarkDecide(b *testing.B) {
+	for _, n := range []int{1_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("%d keys", n), func(b *testing.B) { benchmarkDecide(b, n) })
+	}
+}
+
+// benchmarkDecide asks with one of a thousand tokens, spread over the index, as a verifier does: from the text of a header to the answer.
+func benchmarkDecide(b *testing.B, n int) {
+	x := index.New(index.Options{MaxStaleness: time.Minute})
+	s := x.Source()
+	headers := make([][]string, 0, 1000)
+	entries := make([]index.Entry, n)
+	networks, err := policy.ParseNetworks([]string{"10.0.0.0/8", "2001:db8::/32"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	now := time.Now()
+	for i := range entries {
+		entries[i] = entry(fmt.Sprintf("key-%d", i), 0, digest(i), "org.permission.customer.read", "org.permission.message.create")
+		entries[i].Networks, entries[i].Deadline = networks, expiry.At(now.Add(time.Hour))
+		if i%(n/1000) == 0 {
+			minted := token.Mint(token.DefaultPrefix)
+			entries[i].Digest = minted.Digest()
+			headers = append(headers, []string{"Bearer " + minted.Reveal()})
+		}
+	}
+	s.Replace(entries)
+	s.Heard(now)
+	reader := verify.Reader{Prefixes: []string{token.DefaultPrefix}}
+	peer := policy.Proxies{PeerIsClient: true}.Client(mustAddr("10.1.2.3"), nil)
+	route := verify.NewRoute([]string{"org.permission.customer.read"}, nil)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		request := verify.Request{Credential: reader.Headers(headers[i], nil), Address: peer, Route: route}
+		if !verify.Decide(x, &request, now).Allowed() {
+			b.Fatal("refused")
+		}
+		if i++; i == len(headers) {
+			i = 0
+		}
+	}
+}

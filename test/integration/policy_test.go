@@ -1,0 +1,434 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/test/build"
+	"github.com/apikey-operator/apikey-operator/test/harness"
+)
+
+var tenantRoles = []string{"org.permission.*"}
+
+var _ = Describe("Policy", func() {
+	running := func(o harness.Options) {
+		GinkgoHelper()
+		m, err := harness.StartManager(o, workers, "")
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(func() { Expect(m.Stop()).To(Succeed()) })
+	}
+	becomes := func(key *v1alpha1.ApiKey, want v1alpha1.Reason) {
+		GinkgoHelper()
+		Eventually(func() v1alpha1.Reason { return reason(reread(key)) }).Should(Equal(want))
+	}
+
+	DescribeTable("refuses what a tenant may not have, and says what to change",
+		func(cure string, ask build.Option) {
+			rule(build.ApiRole("org.permission.customer.read"))
+			rule(build.ApiRole("org.permission.helper", "org.permission.loop"))
+			rule(build.ApiRole("org.permission.loop", "org.permission.helper", "org.admin.setting.write"))
+			rule(build.ApiRole("org.admin.setting.write"))
+			rule(build.Policy("tenants", tenantRoles, build.MaxLifetime("90d"), build.AllowedCIDRs("10.0.0.0/8")))
+			rule(build.Policy("admins", []string{"*"}, build.Namespaces("team", "platform")))
+			c := controllers(options())
+			key := build.ApiKey(governed(), "asking", build.CIDRs("10.1.0.0/16"), ask)
+			create(key)
+			settle(c, key)
+			if cure == "" {
+				expectIssued(key)
+				return
+			}
+			Expect(reason(key)).To(Equal(v1alpha1.ReasonNotAllowed))
+			for _, told := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionStalled} {
+				Expect(condition(key, told).Reason).To(BeEquivalentTo(v1alpha1.ReasonNotAllowed))
+				Expect(condition(key, told).Message).To(And(ContainSubstring(`policy "tenants" refuses `+cure), ContainSubstring("create one that asks for less")))
+			}
+			Expect(key.Status.Hash).To(BeEmpty())
+			Expect(key.Status.SecretName).To(BeEmpty())
+			Expect(exists(secretOf(key))).To(BeFalse())
+			before := key.ResourceVersion
+			_, err := c.Pass(ctx, key)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(reread(key).ResourceVersion).To(Equal(before), "waiting writes nothing")
+		},
+		Entry("but not what it may", "", build.After("90d")),
+		Entry("an admin role", "the role org.admin.setting.write (it allows org.permission.*)", build.Roles("org.admin.setting.write")),
+		Entry("an admin role that another role includes", "the role org.admin.setting.write (included by org.permission.helper)", build.Roles("org.permission.helper")),
+		Entry("a life too long", "expiry.after: 91d (its maxLifetime is 90d)", build.After("91d")),
+		Entry("never", "expiry.never (its maxLifetime is 90d)", build.Never()),
+		Entry("a moment too far", "expiry.at: 2999-01-01T00:00:00Z (its maxLifetime is 90d)", build.At("2999-01-01T00:00:00Z")),
+		Entry("every network", "the network 0.0.0.0/0 (each must lie within one of 10.0.0.0/8)", build.CIDRs("0.0.0.0/0")),
+		Entry("every network of IPv6", "the network ::/0", build.CIDRs("10.0.0.0/8", "::/0")),
+		Entry("no networks", "a key without cidrs (each must lie within one of 10.0.0.0/8)", build.CIDRs()),
+		Entry("every network in halves", "the network 0.0.0.0/1, 128.0.0.0/1", build.CIDRs("0.0.0.0/1", "128.0.0.0/1")),
+	)
+
+	It("is judged anew when a policy comes, changes and goes, and when a namespace is labelled", func() {
+		running(options())
+		ns := governed()
+		issued := build.ApiKey(ns, "issued")
+		create(issued)
+		becomes(issued, v1alpha1.ReasonIssued)
+		hash := issued.Status.Hash
+		outOfPolicy := func() bool { return condition(issued, v1alpha1.ConditionOutOfPolicy) != nil }
+
+		By("a policy for others: keys that are out keep working and show it, new ones wait")
+		policy := build.Policy("changing", tenantRoles, build.Namespaces("team", "a"))
+		rule(policy)
+		Eventually(outOfPolicy).Should(BeTrue())
+		Expect(condition(issued, v1alpha1.ConditionOutOfPolicy).Message).To(And(
+			ContainSubstring("keeps working"), ContainSubstring(fmt.Sprintf("none selects namespace %q", ns))))
+		waiting := build.ApiKey(ns, "waiting")
+		create(waiting)
+		becomes(waiting, v1alpha1.ReasonNotAllowed)
+		Expect(reason(reread(issued))).To(Equal(v1alpha1.ReasonIssued))
+
+		By("the namespace's label")
+		relabel(ns, "team", "a")
+		becomes(waiting, v1alpha1.ReasonIssued)
+		Eventually(outOfPolicy).Should(BeFalse())
+		expectIssued(waiting)
+
+		By("a change of the policy")
+		reread(policy).Spec.MaxLifetime = "1d"
+		Expect(admin.Update(ctx, policy)).To(Succeed())
+		Eventually(outOfPolicy).Should(BeTrue())
+		reread(policy).Spec.MaxLifetime = ""
+		Expect(admin.Update(ctx, policy)).To(Succeed())
+		Eventually(outOfPolicy).Should(BeFalse())
+
+		By("a role that comes to include one that is not allowed")
+		rule(build.ApiRole("org.permission.customer.read", "org.admin.setting.write"))
+		Eventually(outOfPolicy).Should(BeTrue())
+
+		By("the end of the policy")
+		Expect(admin.Delete(ctx, policy)).To(Succeed())
+		Eventually(outOfPolicy).Should(BeFalse())
+		expectIssued(issued)
+		Expect(issued.Status.Hash).To(Equal(hash))
+	})
+
+	It("that must not be missing denies every key until there is one", func() {
+		o := options()
+		o.Rules.RequirePolicy = true
+		c := controllers(o)
+		key := build.ApiKey(governed(), "strict")
+		create(key)
+		settle(c, key)
+		Expect(reason(key)).To(Equal(v1alpha1.ReasonNotAllowed))
+		Expect(condition(key, v1alpha1.ConditionReady).Message).To(ContainSubstring("--require-policy"))
+		rule(build.Policy("any", []string{"*"}))
+		_, err := c.Pass(ctx, key)
+		Expect(err).NotTo(HaveOccurred())
+		expectIssued(key)
+	})
+
+	It("holds a fixed moment against the time that is left, and issues the key once that is short enough", func() {
+		clock := fakeClock()
+		o := options()
+		o.Clock = clock
+		c := controllers(o)
+		rule(build.Policy("short", []string{"*"}, build.MaxLifetime("1h")))
+		key := build.ApiKey(governed(), "patient", build.At(clock.Now().Add(65*time.Minute).Format(time.RFC3339)))
+		create(key)
+		settle(c, key)
+		Expect(reason(key)).To(Equal(v1alpha1.ReasonNotAllowed))
+		clock.Step(time.Second)
+		before := key.ResourceVersion
+		result, err := c.Pass(ctx, key)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(result.RequeueAfter).To(Equal(5*time.Minute - time.Second))
+		Expect(reread(key).ResourceVersion).To(Equal(before), "the message does not count down")
+		clock.Step(result.RequeueAfter)
+		_, err = c.Pass(ctx, key)
+		Expect(err).NotTo(HaveOccurred())
+		expectIssued(key)
+		clock.Step(time.Minute)
+		_, err = c.Pass(ctx, key)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(condition(key, v1alpha1.ConditionOutOfPolicy)).To(BeNil())
+	})
+
+	DescribeTable("issues nothing while it can't be read",
+		func(resource string) {
+			var healed atomic.Bool
+			o := options()
+			o.Network = &harness.Network{Fault: func(r harness.Request) harness.Fault {
+				if r.Resource == resource && !healed.Load() {
+					return harness.LostRequest
+				}
+				return harness.None
+			}}
+			rule(build.Policy("nobody", []string{"nothing"}))
+			m, err := harness.StartManager(o, workers, "")
+			Expect(err).NotTo(HaveOccurred())
+			key := build.ApiKey(governed(), "unjudged")
+			past := build.ApiKey(key.Namespace, "past", build.At("2020-01-01T00:00:00Z"))
+			create(key)
+			create(past)
+			becomes(key, v1alpha1.ReasonIssuing)
+			Expect(condition(key, v1alpha1.ConditionReady).Message).To(ContainSubstring("has not been able to read"))
+			becomes(past, v1alpha1.ReasonExpired)
+			Expect(reread(key).Status.Hash).To(BeEmpty())
+			Expect(key.Status.ExpiresAt).To(BeNil())
+			healed.Store(true)
+			becomes(key, v1alpha1.ReasonNotAllowed)
+			Expect(m.Stop()).To(Succeed())
+			for _, r := range o.Network.Requests() {
+				Expect(r.Method == http.MethodPost && r.Resource == "secrets").To(BeFalse(), "no Secret was created")
+			}
+		},
+		Entry("for want of roles", "apiroles"),
+		Entry("for want of policies", "apikeypolicies"),
+		Entry("for want of namespaces", "namespaces"),
+	)
+
+	// tightened is a network on which a policy appears right before the nth write.
+	tightened := func(n int, policy client.Object) *harness.Network {
+		writes := 0
+		return &harness.Network{Fault: func(r harness.Request) harness.Fault {
+			if r.Writes() {
+				if writes++; writes == n {
+					Expect(admin.Create(ctx, policy)).To(Succeed())
+				}
+			}
+			return harness.None
+		}}
+	}
+	for n, when := range map[int]string{1: "committed", 2: "delivered"} {
+		It("that tightens while a token is "+when+" leaves neither digest nor Secret, after a crash too", func() {
+			for crashed := range 4 { // 0: none
+				ns := governed()
+				policy := build.Policy(fmt.Sprintf("sudden-%d-%d", n, crashed), []string{"nothing"})
+				o := options()
+				o.Network = tightened(n, policy)
+				key := build.ApiKey(ns, "taken-back")
+				create(key)
+				_, err := controllers(o).Pass(ctx, key)
+				Expect(err).NotTo(HaveOccurred())
+				Expect(reread(key).Status.IssuedAt).To(BeNil(), "never confirmed")
+				Expect(key.Status.Hash).NotTo(BeEmpty())
+
+				if crashed > 0 {
+					dying := options()
+					dying.Network, _ = crash(crashed, harness.LostAnswer)
+					_, _ = controllers(dying).Pass(ctx, key)
+				}
+				c := controllers(options())
+				for range 3 {
+					_, err := c.Pass(ctx, key)
+					Expect(err).NotTo(HaveOccurred())
+				}
+				Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonNotAllowed))
+				Expect(key.Status.Hash).To(BeEmpty())
+				Expect(key.Status.SecretName).To(BeEmpty())
+				Expect(key.Status.ExpiresAt).NotTo(BeNil(), "fixed by the first commit")
+				deadline := key.Status.ExpiresAt.Time
+				Expect(exists(secretOf(key))).To(BeFalse())
+
+				Expect(admin.Delete(ctx, policy)).To(Succeed())
+				settle(c, key)
+				for range 2 {
+					_, err := c.Pass(ctx, key)
+					Expect(err).NotTo(HaveOccurred())
+				}
+				expectIssued(key)
+				Expect(key.Status.ExpiresAt.Time).To(BeTemporally("==", deadline))
+			}
+		})
+	}
+
+	It("takes a token back without touching another's Secret", func() {
+		c := controllers(options())
+		key := build.ApiKey(governed(), "blocked")
+		create(key)
+		foreign := secretOf(key)
+		create(foreign)
+		settle(c, key)
+		Expect(reason(key)).To(Equal(v1alpha1.ReasonSecretConflict))
+		rule(build.Policy("nobody", []string{"nothing"}))
+		_, err := c.Pass(ctx, key)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonNotAllowed))
+		Expect(key.Status.Hash).To(BeEmpty())
+		Expect(exists(foreign)).To(BeTrue())
+	})
+
+	It("costs, when it changes, passes only for the keys for which it changes anything", func() {
+		const n = 1000
+		network := &harness.Network{}
+		o := options()
+		o.Network = network
+		gate := build.Policy("gate", []string{"nothing"})
+		rule(gate)
+		running(o)
+		ns := governed()
+		createFlood(ns, n)
+		Eventually(func() int { return counted(ns, v1alpha1.ReasonNotAllowed) }, 3*time.Minute, time.Second).Should(Equal(n))
+		other := governed()
+		one := build.ApiKey(other, "one", build.Roles("test.one"))
+		create(one)
+		becomes(one, v1alpha1.ReasonNotAllowed)
+
+		before, requests := passes(), len(network.Requests())
+		// Changes that make no difference to them, and a last one that lets a single key in.
+		elsewhere := build.Policy("elsewhere", []string{"*"}, build.Namespaces("team", "elsewhere"))
+		rule(elsewhere)
+		reread(elsewhere).Spec.MaxLifetime = "1d"
+		Expect(admin.Update(ctx, elsewhere)).To(Succeed())
+		relabel(ns, "team", "b")
+		rule(build.Policy("one", []string{"test.one"}, build.Namespaces("kubernetes.io/metadata.name", v1alpha1.LabelValue(other))))
+		becomes(one, v1alpha1.ReasonIssued)
+		spent, sent := passes()-before, len(network.Requests())-requests
+		AddReportEntry("passes and requests for four changes", fmt.Sprintf("%d passes, %d requests, %d keys waiting", spent, sent, n))
+		Expect(spent).To(BeNumerically("<", 50), "a thousand keys wait, and none has to hear of it")
+		Expect(sent).To(BeNumerically("<", 100))
+
+		// And where all of them change, each costs one pass with its three writes, and its event.
+		reread(elsewhere).Spec.NamespaceSelector = nil
+		elsewhere.Spec.MaxLifetime = ""
+		Expect(admin.Update(ctx, elsewhere)).To(Succeed())
+		Eventually(func() int { return counted(ns, v1alpha1.ReasonIssued) }, 3*time.Minute, time.Second).Should(Equal(n))
+		AddReportEntry("passes to issue all", passes()-before-spent)
+		Expect(passes() - before - spent).To(BeNumerically("<", 2*n+100))
+	})
+
+	It("lets a flood of keys that may not be issued hold up nobody else", func() {
+		const n = 1000
+		rule(build.Policy("good", []string{"test.good"}))
+		flood, calm := governed(), governed()
+		createFlood(flood, n) // before anybody looks, so that all of them are in the queue at once
+		running(options())
+		var worst time.Duration
+		judged := n
+		for i := range 10 {
+			key := build.ApiKey(calm, fmt.Sprintf("good-%d", i), build.Roles("test.good"))
+			started := time.Now()
+			create(key)
+			becomes(key, v1alpha1.ReasonIssued)
+			AddReportEntry("good key issued after", time.Since(started).String())
+			worst = max(worst, time.Since(started))
+			judged = min(judged, counted(flood, v1alpha1.ReasonNotAllowed))
+		}
+		AddReportEntry("good keys in a flood", fmt.Sprintf("slowest of 10: %s; when the first was issued, %d of %d had been refused", worst, judged, n))
+		Expect(judged).To(BeNumerically("<", n), "the flood was still being judged")
+		Expect(worst).To(BeNumerically("<", 10*time.Second))
+		Eventually(func() int { return counted(flood, v1alpha1.ReasonNotAllowed) }, 3*time.Minute, time.Second).Should(Equal(n))
+	})
+})
+
+var _ = Describe("The schema of an ApiKeyPolicy", func() {
+	requirement := func(key, operator string, values ...v1alpha1.LabelValue) build.PolicyOption {
+		return func(spec *v1alpha1.ApiKeyPolicySpec) {
+			spec.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchExpressions: []v1alpha1.NamespaceSelectorRequirement{
+				{Key: key, Operator: v1alpha1.NamespaceSelectorOperator(operator), Values: values},
+			}}
+		}
+	}
+	roles := func(names ...string) build.PolicyOption {
+		return func(spec *v1alpha1.ApiKeyPolicySpec) { spec.Roles = names }
+	}
+	DescribeTable("accepts",
+		func(option build.PolicyOption) {
+			Expect(admin.Create(ctx, build.Policy("accepted", []string{"*"}, option), client.DryRunAll)).To(Succeed())
+		},
+		Entry("roles and prefixes", roles("org.permission.*", "org.admin", "*")),
+		Entry("all networks", build.AllowedCIDRs("0.0.0.0/0", "::/0")),
+		Entry("the longest life", build.MaxLifetime("3650d")),
+		Entry("a required expiry", build.RequireExpiry()),
+		Entry("an empty selector", func(spec *v1alpha1.ApiKeyPolicySpec) { spec.NamespaceSelector = &v1alpha1.NamespaceSelector{} }),
+		Entry("a label", build.Namespaces("kubernetes.io/metadata.name", "ns")),
+		Entry("an empty label", build.Namespaces("example.com/a", "")),
+		Entry("In", requirement("team", "In", "a", "b")),
+		Entry("Exists", requirement("team", "Exists")),
+	)
+	DescribeTable("refuses, naming the field and what would be right",
+		func(option build.PolicyOption, field, cure string) {
+			err := admin.Create(ctx, build.Policy("refused", []string{"*"}, option), client.DryRunAll)
+			Expect(err).To(MatchError(And(ContainSubstring(field), ContainSubstring(cure))))
+		},
+		Entry("no roles", roles(), "spec", "Required value"),
+		Entry("a star in the middle", roles("org.*.read"), "spec.roles[0]", `"org.*.read" must be a role such as`),
+		Entry("a star without a dot", roles("org*"), "spec.roles[0]", "a prefix with a final .*"),
+		Entry("a dot and a star", roles(".*"), "spec.roles[0]", `".*" must be a role`),
+		Entry("two stars", roles("*.*"), "spec.roles[0]", "must be a role"),
+		Entry("upper case", roles("Admin"), "spec.roles[0]", "must be a role"),
+		Entry("a role twice", roles("a", "a"), "spec.roles[1]", "Duplicate value"),
+		Entry("a life of zero", build.MaxLifetime("0s"), "spec.maxLifetime", "more than zero"),
+		Entry("a life in weeks", build.MaxLifetime("2w"), "spec.maxLifetime", "such as 90d"),
+		Entry("host bits", build.AllowedCIDRs("10.0.0.1/8"), "spec.allowedCIDRs[0]", "10.0.0.1/8 has host bits; the network is 10.0.0.0/8"),
+		Entry("an address", build.AllowedCIDRs("10.0.0.1"), "spec.allowedCIDRs[0]", `"10.0.0.1" must be an IPv4 or IPv6 network`),
+		Entry("IPv4 mapped into IPv6", build.AllowedCIDRs("::ffff:10.0.0.0/104"), "spec.allowedCIDRs[0]", "written as IPv4"),
+		Entry("an operator that does not exist", requirement("team", "Is", "a"), "operator", "Unsupported value"),
+		Entry("In without values", requirement("team", "In"), "spec.namespaceSelector.matchExpressions[0]", "the operator In needs values"),
+		Entry("Exists with values", requirement("team", "Exists", "a"), "matchExpressions[0]", "the operator Exists has no values"),
+		Entry("a label's name", requirement("a b", "Exists"), "key", `"a b" must be a label name`),
+		Entry("a label's value", requirement("team", "In", "a b"), "values[0]", `"a b" must be a label value`),
+		Entry("the name of a label to match", build.Namespaces("a b", "c"), "spec.namespaceSelector.matchLabels", "must have label names"),
+		Entry("the value of a label to match", build.Namespaces("team", v1alpha1.LabelValue(strings.Repeat("a", 64))), "matchLabels", "63"),
+	)
+})
+
+// createRefused creates keys, from several goroutines, whose role is the default one.
+func createFlood(ns string, n int) {
+	GinkgoHelper()
+	var group sync.WaitGroup
+	failures := make(chan error, n)
+	for worker := range 8 {
+		group.Go(func() {
+			for i := worker; i < n; i += 8 {
+				if err := admin.Create(ctx, build.ApiKey(ns, fmt.Sprintf("refused-%d", i))); err != nil {
+					failures <- err
+				}
+			}
+		})
+	}
+	group.Wait()
+	Expect(failures).To(BeEmpty())
+}
+
+// counted is how many keys of a namespace have a reason.
+func counted(ns string, want v1alpha1.Reason) int {
+	GinkgoHelper()
+	keys := &v1alpha1.ApiKeyList{}
+	Expect(admin.List(ctx, keys, client.InNamespace(ns))).To(Succeed())
+	n := 0
+	for i := range keys.Items {
+		if ready := meta.FindStatusCondition(keys.Items[i].Status.Conditions, v1alpha1.ConditionReady); ready != nil && ready.Reason == string(want) {
+			n++
+		}
+	}
+	return n
+}
+
+// passes is how many the issuing controllers of this process have made.
+func passes() int {
+	GinkgoHelper()
+	families, err := metrics.Registry.Gather()
+	Expect(err).NotTo(HaveOccurred())
+	n := 0.0
+	for _, family := range families {
+		if family.GetName() != "controller_runtime_reconcile_total" {
+			continue
+		}
+		for _, metric := range family.GetMetric() {
+			for _, label := range metric.GetLabel() {
+				if label.GetName() == "controller" && label.GetValue() == "issuing" {
+					n += metric.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return int(n)
+}

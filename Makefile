@@ -26,10 +26,11 @@ help: ## Print this help.
 
 .PHONY: demo
 demo: kube build ## Show the life of an API key on a real control plane, then stop.
+	go build -o bin/ ./examples/orders
 	go build -o bin/local-cluster ./hack/local && exec bin/local-cluster demo
 
 .PHONY: run
-run: kube build ## Start a control plane and the operator, and stay up until Ctrl-C.
+run: kube build ## Start a control plane, the operator and the verifier, and stay up until Ctrl-C.
 	go build -o bin/local-cluster ./hack/local && exec bin/local-cluster run
 
 .PHONY: build

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +20,45 @@ spec:
   roles: [org.permission.message.read]
   expiry: {after: 5s}
   ttlAfterExpired: 2s
+`
+
+const orderKeys = `apiVersion: apikey-operator.io/v1alpha1
+kind: ApiKey
+metadata: {name: orders}
+spec:
+  roles: [org.permission.order.read]
+  expiry: {after: 90d}
+  cidrs: [127.0.0.2/32]
+---
+apiVersion: apikey-operator.io/v1alpha1
+kind: ApiKey
+metadata: {name: another-role}
+spec:
+  roles: [org.permission.message.read]
+  expiry: {after: 90d}
+---
+apiVersion: apikey-operator.io/v1alpha1
+kind: ApiKey
+metadata: {name: of-five-seconds}
+spec:
+  roles: [org.permission.order.read]
+  expiry: {after: 5s}
+`
+
+const orderPolicy = `apiVersion: apikey-operator.io/v1alpha1
+kind: ApiKeyPolicy
+metadata: {name: orders}
+spec:
+  roles: [org.permission.order.*]
+  maxLifetime: %s
+`
+
+const yearlong = `apiVersion: apikey-operator.io/v1alpha1
+kind: ApiKey
+metadata: {name: yearlong}
+spec:
+  roles: [org.permission.order.read]
+  expiry: {after: 365d}
 `
 
 // demo shows the life of an API key, from kubectl apply to garbage. It fails if anything is not as it says.
@@ -61,8 +102,56 @@ func demo(ctx context.Context, l *local) error {
 	d.kubectl("get", "secret", "status-page")
 	d.kubectl("delete", "apikey", "status-page")
 	d.kubectl("wait", "--for=delete", "secret/status-page", "--timeout=30s")
+
+	d.gateScenes()
+	d.policyScene()
 	fmt.Println()
 	return d.err
+}
+
+// gateScenes call an API that is protected by the verifier.
+func (d *player) gateScenes() {
+	if d.err != nil {
+		return
+	}
+	g, err := d.local.openGate(d.ctx)
+	if err != nil {
+		d.err = err
+		return
+	}
+	defer func() { d.err = errors.Join(d.err, g.stop()) }()
+
+	d.scene("An API behind " + g.name + ": GET /orders needs the role org.permission.order.read")
+	d.apply(orderKeys)
+	d.kubectl("wait", "--for=condition=Ready", "apikey/orders", "apikey/another-role", "apikey/of-five-seconds", "--timeout=30s")
+	orders, another, short := d.tokenOf("orders"), d.tokenOf("another-role"), d.tokenOf("of-five-seconds")
+	d.until(g, orders, http.StatusOK)
+	d.call(g, inside, orders, "ORDERS", http.StatusOK)
+	d.scene("Without a key; with a key that lacks the role; from outside of the key's network")
+	d.call(g, inside, "", "", http.StatusUnauthorized)
+	d.call(g, inside, another, "ANOTHER_ROLE", http.StatusForbidden)
+	d.call(g, outside, orders, "ORDERS", http.StatusForbidden)
+	d.scene("A key of five seconds, when they are over")
+	d.until(g, short, http.StatusUnauthorized)
+	d.call(g, inside, short, "OF_FIVE_SECONDS", http.StatusUnauthorized)
+	d.scene("A deleted key")
+	d.kubectl("delete", "apikey", "another-role", "of-five-seconds", "--ignore-not-found")
+	d.revoke(g, orders)
+	d.call(g, inside, orders, "ORDERS", http.StatusUnauthorized)
+}
+
+// policyScene shows a key that a policy refuses, and how it comes to be issued.
+func (d *player) policyScene() {
+	d.scene("A policy: keys of at most ninety days. One of a year waits, and says why")
+	d.apply(fmt.Sprintf(orderPolicy, "90d"))
+	d.apply(yearlong)
+	d.kubectl("wait", `--for=jsonpath={.status.conditions[?(@.type=="Ready")].reason}=NotAllowed`, "apikey/yearlong", "--timeout=30s")
+	d.kubectl("get", "apikey", "yearlong")
+	d.kubectl("get", "apikey", "yearlong", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].message}{"\n"}`)
+	d.scene("The policy is changed, and the key is issued at once")
+	d.apply(fmt.Sprintf(orderPolicy, "365d"))
+	d.kubectl("wait", "--for=condition=Ready", "apikey/yearlong", "--timeout=30s")
+	d.kubectl("get", "apikey", "yearlong")
 }
 
 // player runs commands and stops at the first that does not do what the demo says.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -18,26 +19,37 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	scenes := map[string]func(context.Context, *local) error{"demo": demo, "run": stayUp}
-	if len(os.Args) != 2 || scenes[os.Args[1]] == nil {
+	// In the demo, nginx asks the verifier on a client's behalf; by hand, people ask it themselves.
+	plays := map[string]play{
+		"demo": {scene: demo, verifier: []string{"--trusted-proxies=127.0.0.1/32", "--drain-delay=0s"}},
+		"run":  {scene: stayUp, verifier: []string{"--peer-is-client", "--drain-delay=0s"}},
+	}
+	if len(os.Args) != 2 || plays[os.Args[1]].scene == nil {
 		fmt.Fprintln(os.Stderr, "usage: local demo|run")
 		os.Exit(2)
 	}
-	if err := withCluster(ctx, scenes[os.Args[1]]); err != nil {
+	if err := withCluster(ctx, plays[os.Args[1]]); err != nil {
 		fmt.Fprintln(os.Stderr, "local:", err)
 		os.Exit(1)
 	}
 }
 
-// local is a control plane with an operator on it.
+// play is a scene, with how the verifier runs in it.
+type play struct {
+	scene    func(context.Context, *local) error
+	verifier []string
+}
+
+// local is a control plane with an operator and a verifier on it.
 type local struct {
 	plane      *controlplane.ControlPlane
+	verifier   *controlplane.Verifier
 	kubeconfig string
 	logs       string
 }
 
 // withCluster sets everything up, plays a scene, and takes everything down again in the opposite order.
-func withCluster(ctx context.Context, scene func(context.Context, *local) error) (err error) {
+func withCluster(ctx context.Context, p play) (err error) {
 	say("Starting etcd, kube-apiserver and kube-controller-manager on loopback.")
 	dir, err := filepath.Abs(filepath.Join("bin", "local"))
 	if err != nil {
@@ -61,13 +73,14 @@ func withCluster(ctx context.Context, scene func(context.Context, *local) error)
 	if err := plane.Install(ctx); err != nil {
 		return err
 	}
-	say("Starting the operator as its own service account, with exactly the permissions of config/rbac.")
-	log, err := os.Create(filepath.Join(logs, "apikey-operator.log"))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, log.Close()) }()
-	operator, err := plane.StartOperator(ctx, log)
+	say("Starting the operator and the verifier, each as its own service account, with exactly the permissions of config/.")
+	operator, err := l.start("apikey-operator", func(log io.Writer) (*controlplane.Process, error) {
+		o, err := plane.StartOperator(ctx, log)
+		if err != nil {
+			return nil, err
+		}
+		return o.Process, nil
+	})
 	if err != nil {
 		return err
 	}
@@ -75,7 +88,35 @@ func withCluster(ctx context.Context, scene func(context.Context, *local) error)
 		say("Stopping the operator, then the control plane.")
 		err = errors.Join(err, operator.Stop())
 	}()
-	return scene(ctx, l)
+	at, err := controlplane.FreeVerifierAddresses()
+	if err != nil {
+		return err
+	}
+	verifier, err := l.start("apikey-verifier", func(log io.Writer) (*controlplane.Process, error) {
+		if l.verifier, err = plane.StartVerifier(ctx, log, at, p.verifier...); err != nil {
+			return nil, err
+		}
+		return l.verifier.Process, l.verifier.WaitHTTP(ctx, l.verifier.Probes+"/readyz")
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		say("Stopping the verifier.")
+		err = errors.Join(err, verifier.Stop())
+	}()
+	return p.scene(ctx, l)
+}
+
+// start starts a process with a log file of its own.
+func (l *local) start(name string, start func(log io.Writer) (*controlplane.Process, error)) (*controlplane.Process, error) {
+	log, err := os.Create(filepath.Join(l.logs, name+".log"))
+	if err != nil {
+		return nil, err
+	}
+	// The process has the file open for itself.
+	defer func() { _ = log.Close() }()
+	return start(log)
 }
 
 // stayUp waits for Ctrl-C.
@@ -85,8 +126,12 @@ func stayUp(ctx context.Context, l *local) error {
 	fmt.Println()
 	fmt.Println("export KUBECONFIG=" + l.kubeconfig)
 	fmt.Println("export PATH=" + filepath.Dir(l.plane.Kubectl()) + ":$PATH")
+	fmt.Println("export VERIFIER_HTTP=" + l.verifier.HTTP)
+	fmt.Println("export VERIFIER_GRPC=" + l.verifier.GRPC)
 	fmt.Println()
 	fmt.Println("kubectl apply -k config/samples && kubectl get apikeys")
+	fmt.Println(`TOKEN=$(kubectl get secret status-page -o go-template='{{.data.token | base64decode}}')`)
+	fmt.Println(`curl -i -H "Authorization: Bearer $TOKEN" "$VERIFIER_HTTP/auth?role=org.permission.message.read"`)
 	fmt.Println()
 	fmt.Println("Ctrl-C stops everything.")
 	<-ctx.Done()

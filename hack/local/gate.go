@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+	"github.com/apikey-operator/apikey-operator/hack/gateway"
+)
+
+// Clients of the demo call from one of these: the whole of 127.0.0.0/8 is loopback.
+const (
+	inside  = "127.0.0.2"
+	outside = "127.0.0.3"
+)
+
+// gate is a protected API.
+type gate struct {
+	url, name string
+	stop      func() error
+}
+
+// openGate starts a small API behind nginx, with the configuration that docs/gateways shows; behind the middleware of package guard
+// where nginx is not installed.
+func (l *local) openGate(ctx context.Context) (*gate, error) {
+	if _, ok := gateway.Find("nginx"); !ok {
+		return l.openExample(ctx)
+	}
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	api := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, "orders for %s/%s, who may %s", r.Header.Get("X-Apikey-Namespace"), r.Header.Get("X-Apikey-Name"), r.Header.Get("X-Apikey-Roles"))
+	})}
+	go func() { _ = api.Serve(listener) }()
+	dir, err := os.MkdirTemp("", "apikey-demo-")
+	if err != nil {
+		return nil, err
+	}
+	// nginx's workers are another user.
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // nothing secret is in there
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(l.logs, "nginx.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = log.Close() }()
+	g, err := gateway.Nginx(ctx, l.plane.Root, dir, gateway.Backends{
+		Verifiers: []string{strings.TrimPrefix(l.verifier.HTTP, "http://")}, API: listener.Addr().String(),
+	}, log)
+	if err != nil {
+		return nil, err
+	}
+	return &gate{url: g.URL + "/orders", name: "nginx, with docs/gateways/nginx.conf", stop: func() error {
+		return errors.Join(g.Stop(), api.Close(), os.RemoveAll(dir))
+	}}, nil
+}
+
+func (l *local) openExample(ctx context.Context) (*gate, error) {
+	address, err := controlplane.FreeVerifierAddresses()
+	if err != nil {
+		return nil, err
+	}
+	kubeconfig := filepath.Join(l.plane.Root, "bin", "local", "orders.kubeconfig")
+	if err := l.plane.KubeconfigAs(ctx, controlplane.Namespace, controlplane.VerifierAccount, kubeconfig); err != nil {
+		return nil, err
+	}
+	command := exec.Command(filepath.Join(l.plane.Root, "bin", "orders"), "-kubeconfig", kubeconfig, "-listen", address.HTTP) //nolint:noctx // stopped by the caller
+	process, err := l.start("orders", func(log io.Writer) (*controlplane.Process, error) { return controlplane.StartProcess(command, log) })
+	if err != nil {
+		return nil, err
+	}
+	url := "http://" + address.HTTP
+	return &gate{url: url + "/orders", name: "examples/orders, since nginx is not installed", stop: process.Stop}, process.WaitHTTP(ctx, url+"/readyz")
+}
+
+// tokenOf is the token in a Secret.
+func (d *player) tokenOf(secret string) string {
+	if d.err != nil {
+		return ""
+	}
+	clients, err := kubernetes.NewForConfig(d.local.plane.Admin)
+	if err != nil {
+		d.err = err
+		return ""
+	}
+	found, err := clients.CoreV1().Secrets("default").Get(d.ctx, secret, metav1.GetOptions{})
+	if err != nil {
+		d.err = err
+		return ""
+	}
+	return string(found.Data["token"])
+}
+
+// call calls the protected API, and must get a status.
+func (d *player) call(g *gate, from, token, tokenName string, want int) {
+	if d.err != nil {
+		return
+	}
+	header := ""
+	if token != "" {
+		header = fmt.Sprintf(` -H "Authorization: Bearer $%s"`, tokenName)
+	}
+	fmt.Printf("$ curl --interface %s%s %s\n", from, header, g.url)
+	status, body, err := ask(d.ctx, client(from), g.url, token)
+	if err != nil {
+		d.err = err
+		return
+	}
+	fmt.Printf("%d %s %s\n", status, http.StatusText(status), body)
+	if status != want {
+		d.err = fmt.Errorf("%s answered %d, want %d", g.url, status, want)
+	}
+}
+
+// until calls the protected API until it answers with a status, and returns how long that took.
+func (d *player) until(g *gate, token string, want int) time.Duration {
+	start := time.Now()
+	c := client(inside)
+	for d.err == nil {
+		status, _, err := ask(d.ctx, c, g.url, token)
+		if err == nil && status == want {
+			break
+		}
+		if time.Since(start) > time.Minute {
+			d.err = fmt.Errorf("%s still answers %d after a minute, want %d", g.url, status, want)
+		}
+	}
+	return time.Since(start)
+}
+
+// revoke deletes the key orders, and tells how long its token still worked after the API server had answered.
+func (d *player) revoke(g *gate, token string) {
+	if d.err != nil {
+		return
+	}
+	keys, err := dynamic.NewForConfig(d.local.plane.Admin)
+	if err != nil {
+		d.err = err
+		return
+	}
+	fmt.Println("$ kubectl delete apikey orders")
+	resource := v1alpha1.GroupVersion.WithResource("apikeys")
+	if d.err = keys.Resource(resource).Namespace("default").Delete(d.ctx, "orders", metav1.DeleteOptions{}); d.err != nil {
+		return
+	}
+	took := d.until(g, token, http.StatusUnauthorized)
+	say("Refused %.1f ms after the API server had answered.", took.Seconds()*1000)
+}
+
+func client(from string) *http.Client {
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	return &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}}
+}
+
+func ask(ctx context.Context, c *http.Client, url, token string) (int, string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	response, err := c.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if response.StatusCode != http.StatusOK {
+		body = nil // a page for people
+	}
+	return response.StatusCode, string(body), err
+}

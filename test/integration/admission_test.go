@@ -255,6 +255,23 @@ var _ = Describe("A namespace admin", func() {
 		Expect(reread(secretOf(left)).OwnerReferences).To(BeEmpty())
 	})
 
+	It("can't label its namespace, to be under another policy", func() {
+		labels := func(c client.Client) error {
+			return c.Patch(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}},
+				client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"team":"platform"}}}`)))
+		}
+		Expect(labels(tenant)).To(MatchError(ContainSubstring(`cannot patch resource "namespaces"`)))
+		object := &corev1.Namespace{}
+		Expect(tenant.Get(ctx, client.ObjectKey{Name: ns}, object)).To(Succeed())
+		object.Labels["team"] = "platform"
+		Expect(tenant.Update(ctx, object)).To(MatchError(ContainSubstring(`cannot update resource "namespaces"`)))
+		Expect(reread(object).Labels).NotTo(HaveKey("team"))
+
+		mighty := serviceAccount(ns, "mighty", false, clusterRole(ns+"-mighty",
+			rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"patch"}}))
+		Eventually(func() error { return labels(mighty) }).Should(Succeed(), "it is RBAC alone that keeps it, by a right that tenants must not have")
+	})
+
 	It("does not pass for the operator by handing out wildcards of its own namespace", func() {
 		// A tenant that holds everything in its namespace may give away any part of it, the operator's verb too.
 		owner := serviceAccount(ns, "owner", false, clusterRole(ns+"-owner",

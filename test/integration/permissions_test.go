@@ -19,14 +19,14 @@ import (
 // no-such-verb is had by a wildcard alone.
 var allVerbs = []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "issue", "no-such-verb"}
 
-// clusterScoped are the resources of the table's columns that lie in no namespace.
+// clusterScoped are the resources of the table's columns that lie in no namespace. A Namespace itself is taken to lie in itself.
 var clusterScoped = map[string]bool{
 	"apiroles": true, "apiroles/status": true, "apikeypolicies": true, "tokenreviews": true, "subjectaccessreviews": true,
 }
 
 // groups of the table's columns.
 var groups = map[string]string{
-	"secrets": "", "tokenreviews": "authentication.k8s.io", "subjectaccessreviews": "authorization.k8s.io",
+	"secrets": "", "namespaces": "", "tokenreviews": "authentication.k8s.io", "subjectaccessreviews": "authorization.k8s.io",
 }
 
 // A permission is a row of the table in docs/security.md: who, and by column which verbs.

@@ -1,0 +1,109 @@
+package docs
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// The table of attacks names the spec that holds each off by its full text. A spec that was renamed or has gone is found here.
+func TestSpecsNamedInSecurityExist(t *testing.T) {
+	_, section, found := strings.Cut(page(t, "docs", "security.md"), "\n## Attacks, and the test that holds each off\n")
+	if !found {
+		t.Fatal("docs/security.md has no table of attacks")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	specs := append(specTexts(t, "integration"), specTexts(t, "gateways")...)
+	var names, tables int
+	for line := range strings.Lines(section) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if !strings.HasPrefix(line, "| ") || strings.TrimSpace(cells[0]) == "attack" {
+			continue
+		}
+		tables++
+		last := cells[len(cells)-1]
+		quoted := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(last, -1)
+		if len(quoted) == 0 {
+			t.Errorf("no test: %s", line)
+		}
+		for _, name := range quoted {
+			names++
+			if !matchesAny(specs, name[1]) {
+				t.Errorf("no spec is called %q", name[1])
+			}
+		}
+	}
+	if tables < 10 || names < tables {
+		t.Errorf("%d attacks, %d specs", tables, names)
+	}
+}
+
+func matchesAny(specs []*regexp.Regexp, name string) bool {
+	for _, spec := range specs {
+		if spec.MatchString(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// specTexts are the full texts of the Ginkgo specs in a folder of test/, as patterns: a part that is computed may be anything.
+func specTexts(t *testing.T, folder string) []*regexp.Regexp {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", folder, "*_test.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no tests in test/%s: %v", folder, err)
+	}
+	var specs []*regexp.Regexp
+	for _, file := range files {
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		collect(parsed, "", func(pattern string) { specs = append(specs, regexp.MustCompile("^"+pattern+"$")) })
+	}
+	return specs
+}
+
+// collect tells of each spec below a node, whose containers have the texts of within.
+func collect(node ast.Node, within string, tell func(pattern string)) {
+	ast.Inspect(node, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok || len(call.Args) == 0 {
+			return true
+		}
+		name, ok := call.Fun.(*ast.Ident)
+		if !ok {
+			return true
+		}
+		switch name.Name {
+		case "Describe", "Context", "When", "DescribeTable":
+			for _, argument := range call.Args[1:] {
+				collect(argument, within+pattern(call.Args[0])+" ", tell)
+			}
+			return false
+		case "It", "Specify", "Entry":
+			tell(within + pattern(call.Args[0]))
+			return false
+		}
+		return true
+	})
+}
+
+// pattern matches the text that an expression has.
+func pattern(expression ast.Expr) string {
+	switch e := expression.(type) {
+	case *ast.BasicLit:
+		if text, err := strconv.Unquote(e.Value); err == nil {
+			return regexp.QuoteMeta(text)
+		}
+	case *ast.BinaryExpr:
+		return pattern(e.X) + pattern(e.Y)
+	}
+	return ".+"
+}

@@ -6,8 +6,8 @@
 //	go keys.Run(ctx)
 //	http.Handle("/orders", keys.Handler(orders, guard.Need{Roles: []string{"org.permission.order.read"}}))
 //
-// The service's account needs to get, list and watch ApiKeys (the ClusterRole apikey-verifier holds no more than that and what
-// the verifier needs for its own callers). No request is let in before the keys have been loaded. examples/orders is a whole
+// The service's account needs to get, list and watch ApiKeys and ApiRoles (the ClusterRole apikey-verifier holds no more than that
+// and what the verifier needs for its own callers). No request is let in before both have been loaded. examples/orders is a whole
 // program.
 package guard
 

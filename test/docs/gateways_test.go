@@ -70,7 +70,7 @@ func startGateway(t *testing.T, start starter, verifier, api string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // nothing secret is in there
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	var log strings.Builder

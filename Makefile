@@ -53,8 +53,9 @@ fuzz: ## Run each fuzz target for FUZZTIME (default 10s).
 	hack/fuzz $(or $(FUZZTIME),10s)
 
 .PHONY: bench
-bench: kube build ## Measure issuing against a bare loop of the same writes, and print a table.
-	go build -o bin/bench ./test/bench && exec bin/bench
+bench: kube build ## Measure issuing and verifying against floors that do nothing else, and print tables.
+	go test -run '^$$' -bench Decide ./internal/index
+	go build -o bin/bench ./test/bench && exec bin/bench $(BENCHFLAGS)
 
 ##@ Change
 

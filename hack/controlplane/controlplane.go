@@ -129,6 +129,9 @@ func (c *ControlPlane) Stop() error {
 	return errors.Join(append(errs, os.RemoveAll(c.dir))...)
 }
 
+// Etcd is the base URL of etcd.
+func (c *ControlPlane) Etcd() string { return c.plane.Etcd.URL.String() }
+
 // Kubectl is the path of the kubectl that matches the API server.
 func (c *ControlPlane) Kubectl() string { return c.binary("kubectl") }
 

@@ -3,24 +3,47 @@ package arrows
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
 
 const module = "github.com/apikey-operator/apikey-operator/"
 
-// rules say what the packages of a room must not come to depend on, by whatever way.
-var rules = []struct {
+// A rule says what the packages of a room must not come to depend on.
+type rule struct {
 	room, why string
 	forbidden []string
-}{
-	{
-		room: "internal/...", why: "a pure room can be tested, fuzzed and reused without a cluster",
-		forbidden: []string{"k8s.io/", "sigs.k8s.io/", "google.golang.org/grpc", module + "api/", module + "controllers/"},
-	},
+}
+
+// rules say what the packages of a room must not come to depend on, by whatever way.
+var rules = []rule{
 	{
 		room: "internal/token", why: "nothing but what mints and hashes can see a token",
 		forbidden: []string{module + "internal/expiry", module + "internal/gitops", "net/http"},
+	},
+	{
+		room: "internal/index", why: "what finds keys by their digest must not come to see requests, or to know where keys come from",
+		forbidden: []string{module + "internal/serve", module + "internal/gitops", "net/http"},
+	},
+	{
+		room: "internal/verify", why: "who says yes or no must not know who asks, or how",
+		forbidden: []string{module + "internal/index", module + "internal/serve", "net/http"},
+	},
+	{
+		room: "internal/serve/...", why: "a protocol is translated to a request and a decision back; objects of the cluster are none of its business",
+		forbidden: []string{module + "api/", module + "controllers/", "sigs.k8s.io/controller-runtime"},
+	},
+	{
+		room: "controllers/indexing", why: "controllers meet in the API, and what feeds the verifier mints nothing and serves nobody",
+		forbidden: []string{
+			module + "controllers/issuing", module + "controllers/expiring", module + "controllers/counting", module + "controllers/rulebook",
+			module + "internal/serve", "k8s.io/client-go/kubernetes",
+		},
+	},
+	{
+		room: "cmd/apikey-verifier", why: "the verifier can't issue, expire or count keys, not even by mistake",
+		forbidden: []string{module + "controllers/issuing", module + "controllers/expiring", module + "controllers/counting"},
 	},
 	{
 		room: "internal/policy", why: "what may be asked for is judged without a token, a clock or a network at hand",
@@ -54,8 +77,34 @@ var rules = []struct {
 	},
 }
 
+// pureRooms are tested, fuzzed and reused without a cluster.
+var pureRooms = []string{
+	"internal/clockskew", "internal/expiry", "internal/gitops", "internal/index", "internal/policy", "internal/token", "internal/verify", "internal/version",
+}
+
+// impure are what no pure room may come to depend on.
+var impure = []string{"k8s.io/", "sigs.k8s.io/", "google.golang.org/grpc", module + "api/", module + "controllers/", module + "internal/serve"}
+
+// protocols don't know one another, so that one can be read, changed and removed alone.
+var protocols = []string{
+	"internal/serve/callers", "internal/serve/extauthz", "internal/serve/forwardauth", "internal/serve/introspection", "internal/serve/tokenreview",
+}
+
 func TestArrows(t *testing.T) {
-	for _, rule := range rules {
+	all := slices.Clone(rules)
+	for _, room := range pureRooms {
+		all = append(all, rule{room: room, why: "a pure room can be tested, fuzzed and reused without a cluster", forbidden: impure})
+	}
+	for _, room := range protocols {
+		var others []string
+		for _, other := range protocols {
+			if other != room {
+				others = append(others, module+other)
+			}
+		}
+		all = append(all, rule{room: room, why: "protocols don't know one another", forbidden: others})
+	}
+	for _, rule := range all {
 		// The room's own packages among themselves are no business of the rule.
 		own := list(t, "-f={{.ImportPath}}", module+rule.room)
 		isOwn := map[string]bool{}

@@ -1,4 +1,4 @@
-// Command bench measures how fast keys are issued, against a floor that does nothing but the same writes, and prints the table of
+// Command bench measures how fast keys are issued and verified, against floors that do nothing else, and prints the tables of
 // docs/performance.md. It is what `make bench` runs.
 package main
 
@@ -28,17 +28,35 @@ func main() {
 	keys := flag.Int("keys", 2000, "keys in each timed run")
 	fleet := flag.Int("fleet", 10000, "keys for memory and restart")
 	rounds := flag.Int("rounds", 3, "timed runs of each kind; the median counts")
+	during := flag.Duration("during", 5*time.Second, "length of each timed run of the verifier")
+	only := flag.String("only", "", "issuing or verifying, and not the other")
+	emptyHTTP := flag.String("empty-http", "", "be the floor of the verifier and nothing else: where its HTTP is served")
+	emptyGRPC := flag.String("empty-grpc", "", "where its gRPC is served")
 	flag.Parse()
 	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := bench(ctx, *keys, *fleet, *rounds); err != nil {
+	err := func() error {
+		if *emptyHTTP != "" {
+			return emptyServers(ctx, *emptyHTTP, *emptyGRPC)
+		}
+		if *only != "verifying" {
+			if err := benchIssuing(ctx, *keys, *fleet, *rounds); err != nil {
+				return err
+			}
+		}
+		if *only != "issuing" {
+			return benchVerifying(ctx, *rounds, *during)
+		}
+		return nil
+	}()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(ctx context.Context, keys, fleet, rounds int) error {
+func benchIssuing(ctx context.Context, keys, fleet, rounds int) error {
 	fmt.Printf("%s, %d cores; %d keys a run, median of %d rounds, each run on a fresh control plane of the same machine\n\n",
 		runtime.Version(), runtime.NumCPU(), keys, rounds)
 	fmt.Println("| concurrent creates | issuer | keys/s | of the floor | p50 | p99 |")

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// loadConnections is how many connections ask at once, each one request after another.
+const loadConnections = 8
+
+// asker asks once, with a token, and tells whether it was let in.
+type asker func(ctx context.Context, token string) (bool, error)
+
+// load asks on several connections until the context ends, and returns how many answers there were. An answer other than yes is an error
+// unless others are expected.
+func load(ctx context.Context, tokens []seeded, connect func() (asker, func(), error), mayRefuse bool) (int64, error) {
+	var answers atomic.Int64
+	failed := make(chan error, loadConnections)
+	var group sync.WaitGroup
+	for i := range loadConnections {
+		ask, closeConnection, err := connect()
+		if err != nil {
+			return 0, err
+		}
+		group.Go(func() {
+			defer closeConnection()
+			for n := i; ctx.Err() == nil; n += loadConnections {
+				ok, err := ask(ctx, tokens[n%len(tokens)].token)
+				if ctx.Err() != nil {
+					return
+				}
+				if err == nil && !ok && !mayRefuse {
+					err = fmt.Errorf("a live key was refused")
+				}
+				if err != nil {
+					failed <- err
+					return
+				}
+				answers.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	select {
+	case err := <-failed:
+		return 0, err
+	default:
+		return answers.Load(), nil
+	}
+}
+
+// envoyHeaders are those of an ordinary request of a browser's size, as Envoy passes them.
+var envoyHeaders = map[string]string{
+	":method": "GET", ":path": "/v1/customers/4711?expand=orders", ":authority": "api.shop.example", ":scheme": "https",
+	"user-agent": "shop-sync/2.4 (linux; go1.26)", "accept": "application/json", "accept-encoding": "gzip, deflate, br",
+	"x-request-id": "5a6d9c0e-7b1b-4c53-9b0e-9d1d4f0c2e31", "x-forwarded-proto": "https", "x-forwarded-for": "203.0.113.7",
+	"content-type": "application/json", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+}
+
+func connectGRPC(address string) func() (asker, func(), error) {
+	return func() (asker, func(), error) {
+		connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return nil, nil, err
+		}
+		envoy := authv3.NewAuthorizationClient(connection)
+		return func(ctx context.Context, token string) (bool, error) {
+			headers := make(map[string]string, len(envoyHeaders)+1)
+			for name, value := range envoyHeaders {
+				headers[name] = value
+			}
+			headers["authorization"] = "Bearer " + token
+			answer, err := envoy.Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+				Source: &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{
+					SocketAddress: &corev3.SocketAddress{Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 4711}},
+				}}},
+				Request:           &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Headers: headers}},
+				ContextExtensions: map[string]string{"roles": seedRole},
+			}})
+			return answer.GetOkResponse() != nil, err
+		}, func() { _ = connection.Close() }, nil
+	}
+}
+
+func connectHTTP(base string) func() (asker, func(), error) {
+	return func() (asker, func(), error) {
+		transport := &http.Transport{MaxIdleConnsPerHost: 1}
+		c := &http.Client{Transport: transport}
+		return func(ctx context.Context, token string) (bool, error) {
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/auth?role="+seedRole, nil)
+			if err != nil {
+				return false, err
+			}
+			for name, value := range envoyHeaders {
+				if !strings.HasPrefix(name, ":") {
+					request.Header.Set(name, value)
+				}
+			}
+			request.Header.Set("Authorization", "Bearer "+token)
+			response, err := c.Do(request)
+			if err != nil {
+				return false, err
+			}
+			_, err = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
+			return response.StatusCode == http.StatusOK, err
+		}, transport.CloseIdleConnections, nil
+	}
+}
+
+// cost is a server's processor time per request, under load for a while.
+func cost(ctx context.Context, pid int, tokens []seeded, connect func() (asker, func(), error), during time.Duration) (time.Duration, error) {
+	warm, cancel := context.WithTimeout(ctx, during/5)
+	_, err := load(warm, tokens, connect, false)
+	cancel()
+	if err != nil {
+		return 0, err
+	}
+	before, err := cpuTime(pid)
+	if err != nil {
+		return 0, err
+	}
+	limit, cancel := context.WithTimeout(ctx, during)
+	defer cancel()
+	n, err := load(limit, tokens, connect, false)
+	if err != nil {
+		return 0, err
+	}
+	after, err := cpuTime(pid)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("%d answers: %w", n, err)
+	}
+	return (after - before) / time.Duration(n), nil
+}

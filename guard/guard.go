@@ -45,8 +45,8 @@ type Options struct {
 	MaxStaleness time.Duration
 	// TokenPrefixes are those of the tokens that are accepted; none means the operator's default, ak.
 	TokenPrefixes []string
-	// TrustedProxies are the networks of proxies in front whose X-Forwarded-For is believed, such as 10.0.0.0/8. None means that
-	// whoever connects is the client.
+	// TrustedProxies are the addresses of proxies in front whose X-Forwarded-For is believed, such as 10.0.7.16/28, and never a
+	// network that clients are in. None means that whoever connects is the client.
 	TrustedProxies []string
 	// Logger gets a line for each refusal, within a rate. The zero value logs nothing.
 	Logger logr.Logger
@@ -88,7 +88,7 @@ func New(config *rest.Config, o Options) (*Guard, error) {
 			return nil, fmt.Errorf("TokenPrefixes: %w", err)
 		}
 	}
-	trusted, err := policy.ParseNetworks(o.TrustedProxies)
+	trusted, err := policy.ParseProxies(o.TrustedProxies)
 	if err != nil {
 		return nil, fmt.Errorf("TrustedProxies: %w", err)
 	}

@@ -37,7 +37,7 @@ permissions in config/verifier; it may read no Secret.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			settings, err := options.settings()
+			settings, err := options.settings(cmd.Flags())
 			if err != nil {
 				return err
 			}

@@ -70,7 +70,7 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 		"prefixes of the tokens that are accepted; more than one while the operator's --token-prefix changes")
 
 	flags.StringSliceVar(&o.trustedProxies, "trusted-proxies", nil,
-		"networks of the gateways whose X-Forwarded-For is believed, such as 10.0.0.0/8; absent means none, and then keys with CIDRs are refused over forward-auth")
+		"addresses of the gateways whose X-Forwarded-For is believed, such as 10.0.7.16/28, and never a network that clients are in; absent means none, and then keys with CIDRs are refused over forward-auth")
 	flags.BoolVar(&o.peerIsClient, "peer-is-client", false,
 		"over forward-auth, take the caller for the client unless it is a trusted proxy: only where clients call the verifier themselves")
 
@@ -106,9 +106,12 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 }
 
 // settings returns the options as they are used, or everything that is wrong with them.
-func (o *options) settings() (settings, error) {
+func (o *options) settings(flags *pflag.FlagSet) (settings, error) {
 	var s settings
 	var problems process.Problems
+	if flags.Changed("namespaces") && len(o.namespaces) == 0 {
+		problems.Add("namespaces", "", "leave the flag out for all namespaces, or name at least one")
+	}
 	for _, namespace := range o.namespaces {
 		if err := policy.ValidateNamespace(namespace); err != nil {
 			problems.Add("namespaces", namespace, err.Error())
@@ -129,7 +132,7 @@ func (o *options) settings() (settings, error) {
 			problems.Add("token-prefixes", prefix, err.Error())
 		}
 	}
-	if s.trusted, err = policy.ParseNetworks(o.trustedProxies); err != nil {
+	if s.trusted, err = policy.ParseProxies(o.trustedProxies); err != nil {
 		problems.Add("trusted-proxies", o.trustedProxies, err.Error())
 	}
 	s.http = o.defaults(&problems, "default-roles", o.defaultRoles)

@@ -65,7 +65,7 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	defer running.Wait()
 	defer cancel()
 
-	servers := &serve.Servers{Ready: checker.Ready, Logger: logger}
+	servers := serve.NewServers(checker.Ready, logger)
 	defer servers.Close()
 	certificates, err := o.certificates()
 	if err != nil {
@@ -79,7 +79,7 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 		return err
 	}
 
-	if scope := s.http; len(scope.Roles) == 0 && !scope.RequireScope {
+	if !o.requireScope && (len(s.http.Roles) == 0 || len(s.grpc.Roles) == 0) {
 		logger.Info("a route that asks for no role and pins no namespace accepts any live key: " +
 			"--require-scope refuses such routes, --default-roles gives them roles")
 	}

@@ -4,6 +4,7 @@ package indexing
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/index"
+	"github.com/apikey-operator/apikey-operator/internal/policy"
 )
 
 // Options of a Loader. The zero value loads every ApiKey of the cluster.
@@ -66,7 +68,14 @@ func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, e
 		return nil, fmt.Errorf("client for ApiKeys: %w", err)
 	}
 	l := &Loader{client: client, params: runtime.NewParameterCodec(scheme), options: options, index: x}
-	namespaces := options.Namespaces
+	// Two watches of one namespace would tell of each key twice.
+	namespaces := slices.Compact(slices.Sorted(slices.Values(options.Namespaces)))
+	for _, namespace := range namespaces {
+		// The API server takes an empty name for all namespaces.
+		if err := policy.ValidateNamespace(namespace); err != nil {
+			return nil, err
+		}
+	}
 	if len(namespaces) == 0 {
 		namespaces = []string{metav1.NamespaceAll}
 	}
@@ -121,7 +130,7 @@ func (l *Loader) noteLoaded() {
 	}
 }
 
-// Revocations lag behind for as long as a watch waits before it tries again, so it waits for two seconds at most, where
+// Revocations lag behind for as long as a watch waits before it tries again, so it waits for three seconds at most, where
 // client-go's own reflectors go up to a minute.
 func backoff() *wait.Backoff {
 	return &wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 12, Cap: 2 * time.Second}

@@ -16,6 +16,8 @@ func newClaim(first *entry) *claim { return &claim{holders: []*entry{first}, eld
 func (c *claim) add(e *entry) {
 	c.holders = append(c.holders, e)
 	switch {
+	case c.eldest != nil && c.eldest.key.UID == e.key.UID:
+		c.eldest = e // it was gone from view, as by a label, and is back
 	case c.eldest == nil || e.created.Equal(c.eldest.created):
 		c.eldest = nil // times are whole seconds: there is no telling
 	case e.created.Before(c.eldest.created):

@@ -94,8 +94,8 @@ func (x *Index) Loaded() bool { return x.unloaded.Load() == 0 && len(x.feeds) > 
 func (x *Index) Age(now time.Time) time.Duration {
 	var age time.Duration
 	for _, f := range x.feeds {
-		if heard := f.heard.Load(); heard != 0 {
-			age = max(age, now.Sub(time.Unix(0, heard)))
+		if heard := f.heard.Load(); heard != nil {
+			age = max(age, now.Sub(*heard))
 		}
 	}
 	return age
@@ -111,7 +111,7 @@ func (x *Index) Duplicates() int { return int(x.duplicates.Load()) }
 type feed struct {
 	index  *Index
 	loaded bool
-	heard  atomic.Int64 // Unix nanoseconds
+	heard  atomic.Pointer[time.Time] // with its monotonic reading: a clock that is set must not make the view older or younger
 }
 
 // add adds a feed. All are added before anybody reads.
@@ -122,7 +122,7 @@ func (x *Index) add(f *feed) {
 }
 
 // Heard notes that the feed's view is that of a moment.
-func (f *feed) Heard(now time.Time) { f.heard.Store(now.UnixNano()) }
+func (f *feed) Heard(now time.Time) { f.heard.Store(&now) }
 
 // markLoaded is called once all that there is has been told.
 func (f *feed) markLoaded() {
@@ -147,8 +147,12 @@ func (x *Index) Catalogue() *Catalogue {
 // Replace takes the catalogue as it is now. From then on it counts as loaded.
 func (c *Catalogue) Replace(catalogue *policy.Catalogue) {
 	c.index.mu.Lock()
-	defer c.index.mu.Unlock()
-	c.index.roles.resolve(catalogue)
+	stale := c.index.roles.turnTo(catalogue)
+	c.index.mu.Unlock()
+	// Without the lock: where there are many sets this takes long, and revocations must not wait for it.
+	for _, set := range stale {
+		set.resolve(catalogue)
+	}
 	c.markLoaded()
 }
 

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -27,18 +28,28 @@ func newRoleSets() roleSets {
 	return roleSets{catalogue: policy.NewCatalogue(nil), byNames: map[string]*roleSet{}, bySet: map[*policy.Roles]*roleSet{}}
 }
 
-// resolve takes another catalogue for what roles include.
-func (s *roleSets) resolve(catalogue *policy.Catalogue) {
+// turnTo takes another catalogue for what roles include, for sets that are made from now on, and returns those that it may change
+// something for.
+func (s *roleSets) turnTo(catalogue *policy.Catalogue) []*roleSet {
+	flat := !s.catalogue.Nested() && !catalogue.Nested()
 	s.catalogue = catalogue
-	for _, set := range s.byNames {
-		set.roles.Replace(catalogue.Closure(set.direct))
+	if flat {
+		return nil
+	}
+	return slices.Collect(maps.Values(s.byNames))
+}
+
+// resolve says what the set's roles include by a catalogue.
+func (s *roleSet) resolve(catalogue *policy.Catalogue) {
+	if closure := catalogue.Closure(s.direct); !slices.Equal(closure, s.roles.Names()) {
+		s.roles.Replace(closure)
 	}
 }
 
 // acquire is the set of these roles. Each is released in the end.
 func (s *roleSets) acquire(names []string) *policy.Roles {
 	sorted := slices.Sorted(slices.Values(names))
-	id := strings.Join(sorted, ",")
+	id := strings.Join(sorted, "\x00")
 	set := s.byNames[id]
 	if set == nil {
 		for i := range sorted {

@@ -29,6 +29,9 @@ func NewCatalogue(roles []Role) *Catalogue {
 // Empty tells whether the catalogue has no entry.
 func (c *Catalogue) Empty() bool { return len(c.includes) == 0 }
 
+// Nested tells whether any role includes another.
+func (c *Catalogue) Nested() bool { return c.nested }
+
 // Knows tells whether the catalogue has an entry of that name. A role that is merely included by one is not known.
 func (c *Catalogue) Knows(role string) bool {
 	_, known := c.includes[role]

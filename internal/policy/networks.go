@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 )
@@ -33,6 +34,25 @@ func ParseNetworks(cidrs []string) (Networks, error) {
 	return Networks{prefixes: prefixes}, nil
 }
 
+// ParseProxies reads the networks of trusted proxies, as people write them in flags: host bits, and networks that contain everybody, are
+// mistakes there.
+func ParseProxies(cidrs []string) (Networks, error) {
+	networks, err := ParseNetworks(cidrs)
+	if err != nil {
+		return Networks{}, err
+	}
+	for _, cidr := range cidrs {
+		prefix := netip.MustParsePrefix(cidr) // parsed above
+		if prefix.Bits() == 0 {
+			return Networks{}, fmt.Errorf("%q contains everybody: whoever is trusted can claim any address; name the proxies alone", cidr)
+		}
+		if masked := prefix.Masked(); masked != prefix {
+			return Networks{}, fmt.Errorf("%q has host bits; the network is %s, the single address %s/%d", cidr, masked, prefix.Addr(), prefix.Addr().BitLen())
+		}
+	}
+	return networks, nil
+}
+
 // mappedBits is the length of ::ffff:0:0/96, the IPv6 network that IPv4 is mapped into (RFC 4291, section 2.5.5.2).
 const mappedBits = 96
 
@@ -41,13 +61,10 @@ func unmapPrefix(p netip.Prefix) (netip.Prefix, error) {
 		return p, nil
 	}
 	if p.Bits() < mappedBits {
-		return netip.Prefix{}, fmt.Errorf("IPv4 and more: write ::/%d", p.Bits())
+		return netip.Prefix{}, errors.New("it contains IPv4 mapped into IPv6, and more; write an IPv4 network and an IPv6 network")
 	}
 	return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mappedBits), nil
 }
-
-// Any tells whether every address is contained.
-func (n Networks) Any() bool { return n.any }
 
 // Contains tells whether an address lies in one of the networks. An IPv4-mapped address is its IPv4 address, and a zone is
 // ignored. The zero address, which stands for an unknown one, is contained by AnyNetwork alone.

@@ -2,6 +2,8 @@ package serve
 
 import (
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"strings"
 
@@ -94,6 +96,22 @@ func (a Answer) Write(w http.ResponseWriter) {
 		w.Header()[HeaderChallenge] = []string{a.Challenge}
 	}
 	w.WriteHeader(a.Status)
+}
+
+// maxBody is many times the size of anything that is asked with; what is larger is no question.
+const maxBody = 64 << 10
+
+// ReadBody returns the body of a request, or answers that it can't be read.
+func ReadBody(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		http.Error(w, "want a body of at most 64 KiB", http.StatusRequestEntityTooLarge)
+	case err != nil:
+		http.Error(w, "the body can't be read", http.StatusBadRequest)
+	}
+	return body, err == nil
 }
 
 // WriteJSON answers a request with 200 and a document that must not be stored.

@@ -15,9 +15,13 @@ import (
 	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
+	protobuf "google.golang.org/protobuf/proto"
 )
 
 // Limits of every listener.
@@ -40,12 +44,12 @@ const (
 
 // Servers are the listeners of a process, which start and drain together.
 type Servers struct {
-	// Ready tells whether requests can be answered.
-	Ready func() bool
-	// Logger is told, at a high level, of connections that come to nothing.
-	Logger logr.Logger
+	ready  func() bool
+	logger logr.Logger
 
 	draining  atomic.Bool
+	ending    context.Context //nolint:containedctx // ends the streams that would not end by themselves
+	end       context.CancelFunc
 	listeners []listener
 	healths   []*health.Server
 }
@@ -58,8 +62,16 @@ type listener struct {
 	drain func(context.Context) error
 }
 
+// NewServers returns Servers without a listener. ready tells whether requests can be answered; the logger is told, at a high level, of
+// connections that come to nothing.
+func NewServers(ready func() bool, logger logr.Logger) *Servers {
+	s := &Servers{ready: ready, logger: logger}
+	s.ending, s.end = context.WithCancel(context.Background())
+	return s
+}
+
 // IsReady tells whether this process wants requests.
-func (s *Servers) IsReady() bool { return !s.draining.Load() && s.Ready() }
+func (s *Servers) IsReady() bool { return !s.draining.Load() && s.ready() }
 
 // HTTP adds a listener for HTTP, with TLS where a configuration is given. It listens from now on, and serves once Run is called.
 func (s *Servers) HTTP(ctx context.Context, name, address string, handler http.Handler, config *tls.Config) error {
@@ -75,7 +87,7 @@ func (s *Servers) HTTP(ctx context.Context, name, address string, handler http.H
 		WriteTimeout:      callTimeout,
 		IdleTimeout:       idleTimeout,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		ErrorLog:          slog.NewLogLogger(logr.ToSlogHandler(s.Logger), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(logr.ToSlogHandler(s.logger), slog.LevelDebug),
 	}
 	l := listener{name: name, socket: socket, serve: server.Serve, drain: server.Shutdown}
 	if config != nil {
@@ -109,6 +121,8 @@ func (s *Servers) GRPC(ctx context.Context, name, address string, register func(
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(headTimeout),
+		grpc.ForceServerCodecV2(lenient{encoding.GetCodecV2(proto.Name)}),
+		grpc.StreamInterceptor(s.endStream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: headTimeout, PermitWithoutStream: true}),
 	}
 	if config != nil {
@@ -127,6 +141,39 @@ func (s *Servers) GRPC(ctx context.Context, name, address string, register func(
 		return drainGRPC(ctx, server)
 	}})
 	return nil
+}
+
+// endStream ends a stream when the process does: who watches the health service would otherwise hold up the end.
+func (s *Servers) endStream(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	stop := context.AfterFunc(s.ending, cancel)
+	defer stop()
+	return handler(server, endingStream{stream, ctx})
+}
+
+type endingStream struct {
+	grpc.ServerStream
+	ctx context.Context //nolint:containedctx // grpc.ServerStream's own shape
+}
+
+// Context implements grpc.ServerStream.
+func (s endingStream) Context() context.Context { return s.ctx }
+
+// lenient is a codec that takes a message which can't be read for an empty one: that is refused for want of a credential, in an answer.
+// A failed call would be taken for a failed server, and a gateway may be told to let requests through then.
+type lenient struct {
+	encoding.CodecV2
+}
+
+// Unmarshal implements encoding.CodecV2.
+func (c lenient) Unmarshal(data mem.BufferSlice, into any) error {
+	err := c.CodecV2.Unmarshal(data, into)
+	if message, ok := into.(protobuf.Message); ok && err != nil {
+		protobuf.Reset(message)
+		return nil
+	}
+	return err
 }
 
 func drainGRPC(ctx context.Context, server *grpc.Server) error {
@@ -165,6 +212,7 @@ func (s *Servers) Run(ctx context.Context, delay, grace time.Duration) error {
 	if err == nil {
 		time.Sleep(delay)
 	}
+	s.end()
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	errs := make([]error, len(s.listeners))
@@ -187,7 +235,7 @@ func (s *Servers) watchHealth(ctx context.Context, failed <-chan error) error {
 	defer ticks.Stop()
 	was := false
 	for {
-		if ready := s.Ready(); ready != was {
+		if ready := s.ready(); ready != was {
 			was = ready
 			for _, state := range s.healths {
 				if ready {

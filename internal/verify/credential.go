@@ -62,7 +62,7 @@ func (r Reader) Headers(authorization, apiKey []string) Credential {
 	}
 	var bearer, direct string
 	if len(authorization) == 1 {
-		if bearer = bearerToken(authorization[0]); bearer == "" && hidesBearer(authorization[0]) {
+		if bearer = bearerToken(authorization[0]); bearer == "" && r.hidesToken(authorization[0]) {
 			return Credential{form: malformed}
 		}
 	}
@@ -109,10 +109,15 @@ func bearerToken(authorization string) string {
 	return "" // another scheme, whose name starts alike
 }
 
-// hidesBearer tells whether a bearer token follows another scheme: a proxy has joined a repeated header.
-func hidesBearer(authorization string) bool {
-	comma := strings.LastIndexByte(authorization, ',')
-	return comma >= 0 && bearerToken(authorization[comma+1:]) != ""
+// hidesToken tells whether an Authorization header of another scheme holds a bearer token all the same, since a proxy has joined a
+// repeated header, or one of ours without a scheme. It would go on to the upstream unseen.
+func (r Reader) hidesToken(authorization string) bool {
+	for part := range strings.SplitSeq(authorization, ",") {
+		if bearerToken(part) != "" || r.isOurs(trim(part)) {
+			return true
+		}
+	}
+	return false
 }
 
 // trim removes optional white space as HTTP knows it (RFC 9110, section 5.6.3).

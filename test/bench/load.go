@@ -36,10 +36,8 @@ func load(ctx context.Context, tokens []seeded, connect func() (asker, func(), e
 		group.Go(func() {
 			defer closeConnection()
 			for n := i; ctx.Err() == nil; n += loadConnections {
-				ok, err := ask(ctx, tokens[n%len(tokens)].token)
-				if ctx.Err() != nil {
-					return
-				}
+				// The last answer is waited for.
+				ok, err := ask(context.WithoutCancel(ctx), tokens[n%len(tokens)].token)
 				if err == nil && !ok && !mayRefuse {
 					err = fmt.Errorf("a live key was refused")
 				}

@@ -109,12 +109,14 @@ func proxied(program string, start starter) {
 				refused(http.StatusForbidden, far, "Authorization", "Bearer "+token, "X-Forwarded-For", spoof)
 			}
 			refused(http.StatusForbidden, far, "Authorization", "Bearer "+token, "X-Forwarded-For", inside, "X-Forwarded-For", inside)
+			// Nor may a client that shares an address with a trusted proxy.
+			refused(http.StatusForbidden, httpClient(trustedProxy), "Authorization", "Bearer "+token, "X-Forwarded-For", inside)
 			refused(http.StatusForbidden, far, "Authorization", "Bearer "+token, "X-Real-Ip", inside, "Forwarded", "for="+inside)
 			Expect(statusOf(near, url+"/orders", "Authorization", "Bearer "+token, "X-Forwarded-For", outside)).To(Equal(http.StatusOK))
 		})
 
 		It("lets no identity through that the client made up", func() {
-			_, token := issue(ns, "spoofer")
+			key, token := issue(ns, "spoofer")
 			becomes(http.StatusOK, near, "X-Api-Key", token)
 			Expect(statusOf(near, url+"/orders", "X-Api-Key", token,
 				"X-Apikey-Name", "admin", "X-Apikey-Namespace", "kube-system", "X-Apikey-Uid", "1", "X-Apikey-Roles", "org.admin.all",
@@ -127,6 +129,19 @@ func proxied(program string, start starter) {
 				Expect(strings.Join(values, " ")).NotTo(ContainSubstring("admin"), name)
 			}
 			refused(http.StatusUnauthorized, near, "X-Apikey-Name", "admin", "X-Apikey-Roles", roleRead)
+
+			// Servers that take a dash, an underscore and a dot for the same must not be fooled either, nor a proxy told to drop
+			// what it has just added.
+			for _, connection := range []string{"keep-alive", "close, X-Apikey-Name, X-Apikey-Namespace, X-Apikey-Uid, X-Apikey-Roles"} {
+				Expect(statusOf(near, url+"/orders", "X-Api-Key", token, "Connection", connection, "X-Apikey_Name", "admin", "X_Apikey-Name", "admin",
+					"X.Apikey.Name", "admin", "X-Apikey.Name", "admin")).To(Equal(http.StatusOK))
+				_, seen := behind.seen()
+				Expect(seen.Values("X-Apikey-Name")).To(Equal([]string{"spoofer"}), connection)
+				Expect(seen.Values("X-Apikey-Uid")).To(Equal([]string{string(key.UID)}), connection)
+				for name, values := range seen {
+					Expect(strings.Join(values, " ")).NotTo(ContainSubstring("admin"), name)
+				}
+			}
 		})
 
 		It("answers a header of a megabyte, and garbage, as the client's mistake", func() {

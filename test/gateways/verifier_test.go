@@ -119,7 +119,7 @@ var _ = Describe("apikey-verifier", func() {
 		picked, pickedToken := issue(mine, "picked", public)
 		_, unlabelled := issue(mine, "unlabelled")
 		_, elsewhere := issue(yours, "elsewhere", public)
-		v := startVerifier(addresses(), "--namespaces="+mine+","+namespace(), "--selector=tier=public")
+		v := startVerifier(addresses(), "--namespaces="+mine+","+namespace()+","+mine, "--selector=tier=public")
 		c := httpClient(outside)
 		Expect(auth(c, v, pickedToken, "")).To(Equal(http.StatusOK))
 		Expect(auth(c, v, unlabelled, "")).To(Equal(http.StatusUnauthorized))
@@ -136,6 +136,8 @@ var _ = Describe("apikey-verifier", func() {
 		Eventually(func() int { return auth(c, verifier, token, "") }).Should(Equal(http.StatusOK))
 		// The copy's own Secret is in the way, so that the operator does not issue it.
 		Expect(admin.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "taken"}})).To(Succeed())
+		// Of two that are of one second nobody could tell the elder.
+		Eventually(func() int64 { return time.Now().Unix() }).Should(BeNumerically(">", key.CreationTimestamp.Unix()))
 		thief := build.ApiKey(ns, "thief", build.Roles(roleRead, roleOther), build.Secret(v1alpha1.ApiKeySecret{Name: "taken"}))
 		Expect(admin.Create(ctx, thief)).To(Succeed())
 		// Somebody who got around the admission policies, and writes a status as the operator does.

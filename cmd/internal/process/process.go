@@ -61,7 +61,7 @@ type Log struct {
 
 // AddFlags adds the flags, with their defaults.
 func (l *Log) AddFlags(flags *pflag.FlagSet) {
-	flags.IntVar(&l.level, "log-level", 0, "how much is logged: 0 for what an administrator reads, up to 10 for every request")
+	flags.IntVar(&l.level, "log-level", 0, "how much is logged: 0 for what an administrator reads, up to 10 for all that there is")
 	flags.StringVar(&l.format, "log-format", formatJSON, "how it is logged: json or console")
 }
 

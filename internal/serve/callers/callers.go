@@ -32,6 +32,8 @@ const (
 	deniedFor        = 10 * time.Second
 
 	reviewTimeout = 10 * time.Second
+	reviewRate    = 50 // a second
+	reviewBurst   = 100
 )
 
 // Guard asks the API server about callers.
@@ -44,6 +46,9 @@ type Guard struct {
 // New returns a Guard that asks as the user of a configuration, who needs to create tokenreviews and subjectaccessreviews.
 // controller-runtime's filter for metrics would do but for one thing: it answers a token that is none with 500.
 func New(config *rest.Config, logger logr.Logger) (*Guard, error) {
+	// Whoever reaches this can have the API server asked. It is asked at a rate of which it notices nothing; callers wait for their turn.
+	config = rest.CopyConfig(config)
+	config.QPS, config.Burst = reviewRate, reviewBurst
 	authentication, err := authenticationv1.NewForConfig(config)
 	if err != nil {
 		return nil, err

@@ -2,7 +2,6 @@
 package introspection
 
 import (
-	"io"
 	"mime"
 	"net/http"
 	"net/netip"
@@ -16,8 +15,6 @@ import (
 const (
 	// Path is where the handler is served.
 	Path = "/introspect"
-
-	maxBody = 64 << 10
 
 	paramToken   = "token"
 	paramAddress = "client_address"
@@ -54,9 +51,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "want Content-Type application/x-www-form-urlencoded", http.StatusUnsupportedMediaType)
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		http.Error(w, "want a body of at most 64 KiB", http.StatusRequestEntityTooLarge)
+	body, ok := serve.ReadBody(w, r)
+	if !ok {
 		return
 	}
 	form, err := url.ParseQuery(string(body))

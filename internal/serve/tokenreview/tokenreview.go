@@ -4,7 +4,6 @@ package tokenreview
 
 import (
 	"encoding/json"
-	"io"
 	"mime"
 	"net/http"
 	"slices"
@@ -17,9 +16,6 @@ import (
 const (
 	// Path is where the handler is served.
 	Path = "/tokenreview"
-
-	// maxBody is many times the size of a review; what is larger is none.
-	maxBody = 64 << 10
 
 	group = "authentication.k8s.io/"
 	kind  = "TokenReview"
@@ -81,9 +77,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "want Content-Type application/json", http.StatusUnsupportedMediaType)
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		http.Error(w, "want a body of at most 64 KiB", http.StatusRequestEntityTooLarge)
+	body, ok := serve.ReadBody(w, r)
+	if !ok {
 		return
 	}
 	var asked review

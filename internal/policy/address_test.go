@@ -1,0 +1,128 @@
+package policy_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/apikey-operator/apikey-operator/internal/policy"
+)
+
+func TestParseNetworks(t *testing.T) {
+	for name, c := range map[string]struct {
+		cidrs        []string
+		in, out      []string
+		unparsable   bool
+		asForProxies bool // fine for a flag, too
+	}{
+		"IPv4":          {cidrs: []string{"10.0.0.0/8"}, in: []string{"10.0.0.0", "10.255.255.255", "::ffff:10.1.2.3"}, out: []string{"9.255.255.255", "11.0.0.0", "::a00:0"}, asForProxies: true},
+		"IPv6":          {cidrs: []string{"2001:db8::/32"}, in: []string{"2001:db8::", "2001:db8:ffff::1", "2001:db8::1%eth0"}, out: []string{"2001:db7::1", "10.0.0.1"}, asForProxies: true},
+		"one address":   {cidrs: []string{"10.1.2.3/32", "::1/128"}, in: []string{"10.1.2.3", "::1"}, out: []string{"10.1.2.4", "::2"}, asForProxies: true},
+		"all of IPv4":   {cidrs: []string{"0.0.0.0/0"}, in: []string{"0.0.0.0", "255.255.255.255", "::ffff:1.2.3.4"}, out: []string{"::1"}},
+		"all of IPv6":   {cidrs: []string{"::/0"}, in: []string{"::", "2001:db8::1"}, out: []string{"10.0.0.1", "::ffff:10.0.0.1"}},
+		"mapped":        {cidrs: []string{"::ffff:10.0.0.0/104"}, in: []string{"10.1.2.3", "::ffff:10.1.2.3"}, out: []string{"11.0.0.0"}, asForProxies: true},
+		"host bits":     {cidrs: []string{"10.1.2.3/8"}, in: []string{"10.0.0.0"}, out: []string{"11.0.0.0"}},
+		"none":          {out: []string{"10.0.0.1", "::1"}, asForProxies: true},
+		"no length":     {cidrs: []string{"10.0.0.1"}, unparsable: true},
+		"too long":      {cidrs: []string{"10.0.0.0/33"}, unparsable: true},
+		"zeros":         {cidrs: []string{"010.0.0.0/8"}, unparsable: true},
+		"zone":          {cidrs: []string{"fe80::%eth0/64"}, unparsable: true},
+		"mapped, wide":  {cidrs: []string{"::ffff:0:0/90"}, unparsable: true},
+		"one is broken": {cidrs: []string{"10.0.0.0/8", "x"}, unparsable: true},
+	} {
+		networks, err := policy.ParseNetworks(c.cidrs)
+		if (err != nil) != c.unparsable {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := policy.ParseProxies(c.cidrs); (err == nil) != c.asForProxies {
+			t.Errorf("%s, as proxies: %v", name, err)
+		}
+		if c.unparsable {
+			c.out = append(c.out, "10.0.0.1", "::1", "fe80::1")
+		}
+		for _, address := range c.in {
+			if !networks.Contains(netip.MustParseAddr(address)) {
+				t.Errorf("%s: does not contain %s", name, address)
+			}
+		}
+		for _, address := range c.out {
+			if networks.Contains(netip.MustParseAddr(address)) {
+				t.Errorf("%s: contains %s", name, address)
+			}
+		}
+		if networks.Contains(netip.Addr{}) {
+			t.Errorf("%s: contains the unknown address", name)
+		}
+	}
+	if !policy.AnyNetwork().Contains(netip.Addr{}) {
+		t.Error("any network does not contain the unknown address")
+	}
+}
+
+func TestMissingRoles(t *testing.T) {
+	roles := policy.NewRoles("b", "a", "b")
+	for _, c := range []struct {
+		wanted  []string
+		missing string
+	}{{nil, ""}, {[]string{"a"}, ""}, {[]string{"b", "a", "b"}, ""}, {[]string{"a", "c"}, "c"}, {[]string{""}, ""}, {[]string{"A"}, "A"}} {
+		name, missing := roles.Missing(c.wanted)
+		if name != c.missing || missing != (c.missing != "" || len(c.wanted) == 1 && c.wanted[0] == "") {
+			t.Errorf("%q: %q, %t", c.wanted, name, missing)
+		}
+	}
+	var none *policy.Roles
+	if _, missing := none.Missing([]string{"a"}); !missing {
+		t.Error("no roles carry one")
+	}
+}
+
+func TestNames(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"a": true, "org.permission.customer.read": true, "0.1-2": true, strings.Repeat("a", 253): true,
+		"": false, ".": false, "a.": false, ".a": false, "a..b": false, "-a": false, "a-": false, "a.-b": false, "A": false, "a_b": false, "a b": false,
+		"a\n": false, "é": false, "a,b": false, strings.Repeat("a", 254): false,
+	} {
+		if err := policy.ValidateRole(name); (err == nil) != ok {
+			t.Errorf("role %.40q: %v", name, err)
+		}
+	}
+	for name, ok := range map[string]bool{
+		"a": true, "team-a": true, strings.Repeat("a", 63): true, "": false, "a.b": false, "-a": false, "A": false, strings.Repeat("a", 64): false,
+	} {
+		if err := policy.ValidateNamespace(name); (err == nil) != ok {
+			t.Errorf("namespace %.40q: %v", name, err)
+		}
+	}
+}
+
+// Whatever the headers say: no panic, an address in its plain form, and one that somebody trustworthy wrote.
+func FuzzClient(f *testing.F) {
+	f.Add("198.51.100.1", "10.0.0.1, 198.51.100.2", "198.51.100.3")
+	f.Add("::ffff:198.51.100.1", "[2001:db8::1]:80", "fe80::1%eth0")
+	f.Add("198.51.100.1", "\xff,,", "")
+	trusted, err := policy.ParseNetworks([]string{"198.51.100.0/24"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, peerText, first, second string) {
+		peer, _ := netip.ParseAddr(peerText)
+		for _, proxies := range []policy.Proxies{{Trusted: trusted}, {Trusted: trusted, PeerIsClient: true}, {PeerIsClient: true}} {
+			client := proxies.Client(peer, []string{first, second})
+			if !client.IsValid() {
+				continue
+			}
+			if client.Is4In6() || client.Zone() != "" {
+				t.Errorf("%v is not plain", client)
+			}
+			if plain := peer.Unmap().WithZone(""); !proxies.Trusted.Contains(peer) && (client != plain || !proxies.PeerIsClient) {
+				t.Errorf("%v is the client by the word of %v, who is not trusted", client, peer)
+			}
+			// Every hop to the right of the client must be a trusted proxy: appending one that is not changes the answer to it.
+			if proxies.Trusted.Contains(peer) {
+				if got := proxies.Client(peer, []string{first, second, "203.0.113.9"}); got != netip.MustParseAddr("203.0.113.9") {
+					t.Errorf("%v in spite of 203.0.113.9 behind it", got)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,180 @@
+package serve_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/go-logr/logr"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/apikey-operator/apikey-operator/internal/serve"
+)
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().String()
+}
+
+func dial(t *testing.T, address string, options ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	connection, err := grpc.NewClient(address, append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = connection.Close() })
+	return connection
+}
+
+// grace is longer than a test may take: whatever is waited for comes without it.
+const grace = time.Hour
+
+func TestAnOpenHealthWatchDoesNotHoldUpTheEnd(t *testing.T) {
+	var ready atomic.Bool
+	servers := serve.NewServers(ready.Load, logr.Discard())
+	address := freeAddress(t)
+	if err := servers.GRPC(t.Context(), "gRPC", address, func(grpc.ServiceRegistrar) {}, nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- servers.Run(ctx, 0, grace) }()
+	watch, err := healthv1.NewHealthClient(dial(t, address)).Watch(t.Context(), &healthv1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect := func(want healthv1.HealthCheckResponse_ServingStatus) {
+		t.Helper()
+		if answer, err := watch.Recv(); err != nil || answer.GetStatus() != want {
+			t.Fatalf("%v, %v; want %s", answer.GetStatus(), err, want)
+		}
+	}
+	expect(healthv1.HealthCheckResponse_NOT_SERVING)
+	ready.Store(true)
+	expect(healthv1.HealthCheckResponse_SERVING)
+	ready.Store(false)
+	expect(healthv1.HealthCheckResponse_NOT_SERVING)
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDrainLetsARequestInHandEnd(t *testing.T) {
+	servers := serve.NewServers(func() bool { return true }, logr.Discard())
+	entered, release := make(chan struct{}), make(chan struct{})
+	address := freeAddress(t)
+	if err := servers.HTTP(t.Context(), "HTTP", address, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(entered)
+		<-release
+		w.WriteHeader(http.StatusTeapot)
+	}), nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- servers.Run(ctx, 0, grace) }()
+	answered := make(chan int, 1)
+	go func() {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address, nil)
+		if err != nil {
+			answered <- 0
+			return
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			answered <- 0
+			return
+		}
+		_ = response.Body.Close()
+		answered <- response.StatusCode
+	}()
+	<-entered
+	if !servers.IsReady() {
+		t.Error("not ready while it serves")
+	}
+	stop()
+	for servers.IsReady() { // until it has heard
+		select {
+		case err := <-ended:
+			t.Fatalf("ended under a request: %v", err)
+		default:
+		}
+	}
+	close(release)
+	if status := <-answered; status != http.StatusTeapot {
+		t.Errorf("the request in hand got %d", status)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAPortThatIsTakenIsAnError(t *testing.T) {
+	servers := serve.NewServers(func() bool { return true }, logr.Discard())
+	address := freeAddress(t)
+	if err := servers.HTTP(t.Context(), "HTTP", address, http.NotFoundHandler(), nil); err != nil {
+		t.Fatal(err)
+	}
+	defer servers.Close()
+	err := servers.HTTP(t.Context(), "probes", address, http.NotFoundHandler(), nil)
+	if err == nil || !strings.Contains(err.Error(), "probes") || !strings.Contains(err.Error(), address) {
+		t.Errorf("%v; want an error that names the listener and its address", err)
+	}
+}
+
+// A message that is no CheckRequest is answered, and not failed: a gateway may be told to let requests through when a call fails.
+func TestUnreadableMessageIsAnswered(t *testing.T) {
+	servers := serve.NewServers(func() bool { return true }, logr.Discard())
+	address := freeAddress(t)
+	if err := servers.GRPC(t.Context(), "gRPC", address, func(r grpc.ServiceRegistrar) {
+		authv3.RegisterAuthorizationServer(r, echo{t})
+	}, nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- servers.Run(ctx, 0, grace) }()
+	answer := &authv3.CheckResponse{}
+	// A header whose value is no UTF-8, as a sender may put on the wire that does not look.
+	message := rawMessage("\x0a\x14\x22\x12\x12\x10\x1a\x0e\x0a\x01a\x12\x09Bearer \xff\xfe")
+	err := dial(t, address).Invoke(t.Context(), authv3.Authorization_Check_FullMethodName, message, answer, grpc.ForceCodec(rawCodec{}))
+	if err != nil {
+		t.Error(err)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+type echo struct{ t *testing.T }
+
+func (e echo) Check(_ context.Context, request *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	if request.GetAttributes() != nil {
+		e.t.Error("half of a message that can't be read was taken")
+	}
+	return &authv3.CheckResponse{}, nil
+}
+
+type rawMessage string
+
+type rawCodec struct{}
+
+func (rawCodec) Marshal(v any) ([]byte, error) { return []byte(v.(rawMessage)), nil }
+
+func (rawCodec) Unmarshal([]byte, any) error { return nil }
+
+func (rawCodec) Name() string { return "proto" }

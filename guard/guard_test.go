@@ -49,7 +49,7 @@ func TestHTTPScripts(t *testing.T) {
 				w.Header().Set("X-Apikey-"+name, value)
 			}
 		})
-		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 		r.RemoteAddr = "@"
 		if ask.From.IsValid() {
 			r.RemoteAddr = netip.AddrPortFrom(ask.From, 4711).String()
@@ -112,7 +112,7 @@ func TestWhatTheServiceMustNotSee(t *testing.T) {
 			t.Error("a header is missing")
 		}
 	})
-	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 	r.Header = http.Header{
 		"Authorization": {"Bearer " + key}, "X-Api-Key": {key}, "X-Other": {"stays"},
 		"X-Apikey-Name": {"admin"}, "X_apikey_name": {"admin"}, "x.apikey.name": {"admin"}, "X-Apikey-Foo": {"x"},
@@ -147,7 +147,7 @@ func TestPanicOfTheServiceIsItsOwn(t *testing.T) {
 			t.Error("the panic did not reach the server")
 		}
 	}()
-	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 	r.Header.Set("X-API-Key", key)
 	guardOf(world).Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		panic(http.ErrAbortHandler)

@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -85,9 +86,9 @@ http {
 	}
 	path, ok := Find("nginx")
 	if !ok {
-		return nil, fmt.Errorf("nginx is not installed: apt-get install nginx-light")
+		return nil, errors.New("nginx is not installed: apt-get install nginx-light")
 	}
-	command := exec.Command(path, "-p", dir, "-c", filepath.Join(dir, "nginx.conf")) //nolint:noctx,gosec // stopped by Stop
+	command := exec.Command(path, "-p", dir, "-c", filepath.Join(dir, "nginx.conf")) //nolint:noctx // stopped by Stop
 	return start(ctx, command, address, out)
 }
 
@@ -112,9 +113,9 @@ func Caddy(ctx context.Context, root, dir string, behind Backends, out io.Writer
 	}
 	path, ok := Find("caddy")
 	if !ok {
-		return nil, fmt.Errorf("caddy is not installed: apt-get install caddy")
+		return nil, errors.New("caddy is not installed: apt-get install caddy")
 	}
-	command := exec.Command(path, "run", "--config", file) //nolint:noctx,gosec // stopped by Stop
+	command := exec.Command(path, "run", "--config", file) //nolint:noctx // stopped by Stop
 	command.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir)
 	return start(ctx, command, address, out)
 }

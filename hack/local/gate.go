@@ -46,7 +46,7 @@ func (l *local) openGate(ctx context.Context) (*gate, error) {
 		return nil, err
 	}
 	api := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = fmt.Fprintf(w, "orders for %s/%s, who may %s", r.Header.Get("X-Apikey-Namespace"), r.Header.Get("X-Apikey-Name"), r.Header.Get("X-Apikey-Roles"))
+		_, _ = fmt.Fprintf(w, "orders for %s/%s, who may %s", r.Header.Get("X-Apikey-Namespace"), r.Header.Get("X-Apikey-Name"), r.Header.Get("X-Apikey-Roles")) //nolint:gosec // text for a terminal
 	})}
 	go func() { _ = api.Serve(listener) }()
 	dir, err := os.MkdirTemp("", "apikey-demo-")
@@ -54,7 +54,7 @@ func (l *local) openGate(ctx context.Context) (*gate, error) {
 		return nil, err
 	}
 	// nginx's workers are another user.
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // nothing secret is in there
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
 	log, err := os.Create(filepath.Join(l.logs, "nginx.log"))

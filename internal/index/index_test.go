@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -20,8 +21,8 @@ import (
 var born = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
 
 func digest(n int) (d token.Digest) {
-	random := rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(n >> 16)})
-	_, _ = random.Read(d[:]) // never fails
+	random := rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(n >> 16)}) //nolint:gosec // cut on purpose
+	_, _ = random.Read(d[:])                                                  // never fails
 	return d
 }
 
@@ -208,7 +209,7 @@ func TestRolesInclude(t *testing.T) {
 
 // Whatever is done to it in whatever order: the index knows what a plain list would.
 func TestAgainstAModel(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test's own sequence
+	random := rand.New(rand.NewPCG(1, 2))
 	x, s := loaded()
 	model := map[index.ID]index.Entry{}
 	for step := range 20_000 {
@@ -245,7 +246,7 @@ func TestAgainstAModel(t *testing.T) {
 }
 
 // The race detector is the judge of this one.
-func TestReadersAndAWriter(t *testing.T) {
+func TestReadersAndAWriter(_ *testing.T) {
 	x, s := loaded()
 	catalogue := x.Catalogue()
 	catalogue.Replace(policy.NewCatalogue(nil))
@@ -269,10 +270,10 @@ func TestReadersAndAWriter(t *testing.T) {
 		})
 	}
 	for i := range 5 * n {
-		s.Put(entry(fmt.Sprint(i%n), 0, digest(i%n), "a", "b"))
+		s.Put(entry(strconv.Itoa(i%n), 0, digest(i%n), "a", "b"))
 		if i%7 == 0 {
-			s.Remove(index.ID{Namespace: "shop", Name: fmt.Sprint(i % n)})
-			catalogue.Replace(policy.NewCatalogue([]policy.Role{{Name: "a", Includes: []string{fmt.Sprint(i)}}}))
+			s.Remove(index.ID{Namespace: "shop", Name: strconv.Itoa(i % n)})
+			catalogue.Replace(policy.NewCatalogue([]policy.Role{{Name: "a", Includes: []string{strconv.Itoa(i)}}}))
 		}
 	}
 	close(done)

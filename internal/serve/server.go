@@ -210,12 +210,12 @@ func (s *Servers) Run(ctx context.Context, delay, grace time.Duration) error {
 		state.Shutdown() // not serving, for good
 	}
 	if err == nil {
-		time.Sleep(delay)
+		<-time.After(delay)
 	}
 	s.end()
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	errs := make([]error, len(s.listeners))
+	errs := make([]error, len(s.listeners), len(s.listeners)+1)
 	var draining sync.WaitGroup
 	for i, l := range s.listeners {
 		draining.Go(func() {

@@ -32,7 +32,7 @@ func (c Credential) InAPIKey() bool { return c.inAPIKey }
 // The names of the headers that a credential stands in.
 const (
 	HeaderAuthorization = "Authorization"
-	HeaderAPIKey        = "X-Api-Key"
+	HeaderAPIKey        = "X-Api-Key" //nolint:gosec // the name of a header
 )
 
 // Reader reads credentials. Prefixes are those of the tokens that it takes for its own.

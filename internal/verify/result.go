@@ -28,7 +28,7 @@ const (
 	Results = iota
 )
 
-var resultNames = [Results]string{
+var resultNames = [Results]string{ //nolint:gosec // names of results
 	NotReady: "NotReady", NoCredential: "NoCredential", Malformed: "Malformed", Unknown: "Unknown", Expired: "Expired",
 	AddressDenied: "AddressDenied", BadRoute: "BadRoute", RoleMissing: "RoleMissing", Allowed: "Allowed",
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -39,7 +40,7 @@ func load(ctx context.Context, tokens []seeded, connect func() (asker, func(), e
 				// The last answer is waited for.
 				ok, err := ask(context.WithoutCancel(ctx), tokens[n%len(tokens)].token)
 				if err == nil && !ok && !mayRefuse {
-					err = fmt.Errorf("a live key was refused")
+					err = errors.New("a live key was refused")
 				}
 				if err != nil {
 					failed <- err

@@ -68,7 +68,7 @@ func newSeeder(ctx context.Context, plane *controlplane.ControlPlane) (_ *seeder
 		if err := c.Get(ctx, client.ObjectKeyFromObject(key), key); err != nil {
 			return nil, err
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(50 * time.Millisecond)
 	}
 	s := &seeder{etcd: plane.Etcd(), pattern: key}
 	s.template, err = s.get(ctx, registryKey("template"))
@@ -82,7 +82,7 @@ func registryKey(name string) string {
 // grow adds keys until there are n.
 func (s *seeder) grow(ctx context.Context, n int) error {
 	for s.count < n {
-		var puts []any
+		puts := make([]any, 0, seedBatch)
 		for range min(seedBatch, n-s.count) {
 			minted := token.Mint(token.DefaultPrefix)
 			name := fmt.Sprintf("seed-%d", s.count)

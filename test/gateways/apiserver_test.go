@@ -98,7 +98,7 @@ var _ = Describe("kube-apiserver with the verifier as its token webhook", Ordere
 		for _, garbage := range []string{"garbage", "ak_" + strings.Repeat("0", 49), "ak_" + strings.Repeat("x", 1_000_000), "Bearer"} {
 			err := reads(garbage)
 			Expect(err).To(HaveOccurred())
-			status, ok := err.(apierrors.APIStatus) //nolint:errorlint // the client's own type
+			status, ok := err.(apierrors.APIStatus)
 			if ok {
 				Expect(status.Status().Code).To(And(BeNumerically(">=", 400), BeNumerically("<", 500)), err.Error())
 			}

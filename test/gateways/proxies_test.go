@@ -34,7 +34,7 @@ func proxied(program string, start starter) {
 			Expect(err).NotTo(HaveOccurred())
 			DeferCleanup(os.RemoveAll, dir)
 			// nginx's workers are another user.
-			Expect(os.Chmod(dir, 0o755)).To(Succeed()) //nolint:gosec // nothing secret is in there
+			Expect(os.Chmod(dir, 0o755)).To(Succeed())
 			g, err := start(ctx, plane.Root, dir, gateway.Backends{
 				Verifiers: []string{strings.TrimPrefix(verifier.HTTP, "http://")}, API: behind.address(),
 			}, GinkgoWriter)

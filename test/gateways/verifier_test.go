@@ -43,9 +43,9 @@ import (
 )
 
 // auth asks a verifier over forward-auth.
-func auth(c *http.Client, v *controlplane.Verifier, token, query string) int {
+func auth(c *http.Client, v *controlplane.Verifier, token string) int {
 	GinkgoHelper()
-	return statusOf(c, v.HTTP+"/auth"+query, "Authorization", "Bearer "+token)
+	return statusOf(c, v.HTTP+"/auth", "Authorization", "Bearer "+token)
 }
 
 var _ = Describe("apikey-verifier", func() {
@@ -57,8 +57,8 @@ var _ = Describe("apikey-verifier", func() {
 		v := launchVerifier(addresses(), "--kubeconfig="+road.kubeconfig())
 		Expect(v.WaitHTTP(ctx, v.Probes+"/healthz")).To(Succeed())
 		c := httpClient(outside)
-		Expect(auth(c, v, token, "")).To(Equal(http.StatusServiceUnavailable))
-		Expect(auth(c, v, "garbage", "")).To(Equal(http.StatusServiceUnavailable))
+		Expect(auth(c, v, token)).To(Equal(http.StatusServiceUnavailable))
+		Expect(auth(c, v, "garbage")).To(Equal(http.StatusServiceUnavailable))
 		Expect(statusOf(c, v.Probes+"/readyz")).To(Equal(http.StatusServiceUnavailable))
 		connection := dial(v.GRPC)
 		health, err := healthv1.NewHealthClient(connection).Check(ctx, &healthv1.HealthCheckRequest{})
@@ -72,7 +72,7 @@ var _ = Describe("apikey-verifier", func() {
 		Expect(review).To(ContainSubstring(`"error"`))
 
 		road.open()
-		Eventually(func() int { return auth(c, v, token, "") }).Should(Equal(http.StatusOK))
+		Eventually(func() int { return auth(c, v, token) }).Should(Equal(http.StatusOK))
 		Expect(statusOf(c, v.Probes+"/readyz")).To(Equal(http.StatusOK))
 		Eventually(func() healthv1.HealthCheckResponse_ServingStatus {
 			health, err := healthv1.NewHealthClient(connection).Check(ctx, &healthv1.HealthCheckRequest{})
@@ -87,15 +87,15 @@ var _ = Describe("apikey-verifier", func() {
 		road := newForwarder()
 		v := startVerifier(addresses(), "--kubeconfig="+road.kubeconfig())
 		c := httpClient(outside)
-		Eventually(func() int { return auth(c, v, token, "") }).Should(Equal(http.StatusOK))
+		Eventually(func() int { return auth(c, v, token) }).Should(Equal(http.StatusOK))
 		road.cut()
 		_, later := issue(ns, "later")
 		revoke(key)
-		Consistently(func() int { return auth(c, v, token, "") }, "500ms").Should(Equal(http.StatusOK), "the view is that of before")
-		Expect(auth(c, v, later, "")).To(Equal(http.StatusUnauthorized))
+		Consistently(func() int { return auth(c, v, token) }, "500ms").Should(Equal(http.StatusOK), "the view is that of before")
+		Expect(auth(c, v, later)).To(Equal(http.StatusUnauthorized))
 		road.open()
-		Eventually(func() int { return auth(c, v, token, "") }).Should(Equal(http.StatusUnauthorized))
-		Eventually(func() int { return auth(c, v, later, "") }).Should(Equal(http.StatusOK))
+		Eventually(func() int { return auth(c, v, token) }).Should(Equal(http.StatusUnauthorized))
+		Eventually(func() int { return auth(c, v, later) }).Should(Equal(http.StatusOK))
 	})
 
 	It("refuses everything once its view is older than --max-staleness", func() {
@@ -105,11 +105,11 @@ var _ = Describe("apikey-verifier", func() {
 		v := startVerifier(addresses(), "--kubeconfig="+road.kubeconfig(), "--max-staleness=2s")
 		c := httpClient(outside)
 		road.cut()
-		Eventually(func() int { return auth(c, v, token, "") }).Should(Equal(http.StatusServiceUnavailable))
+		Eventually(func() int { return auth(c, v, token) }).Should(Equal(http.StatusServiceUnavailable))
 		Expect(statusOf(c, v.Probes+"/readyz")).To(Equal(http.StatusServiceUnavailable))
 		road.open()
 		_, fresh := issue(ns, "fresh") // an event, not to wait for a bookmark
-		Eventually(func() int { return auth(c, v, fresh, "") }).Should(Equal(http.StatusOK))
+		Eventually(func() int { return auth(c, v, fresh) }).Should(Equal(http.StatusOK))
 		Expect(output.contains("--max-staleness is shorter")).To(BeTrue())
 	})
 
@@ -121,19 +121,19 @@ var _ = Describe("apikey-verifier", func() {
 		_, elsewhere := issue(yours, "elsewhere", public)
 		v := startVerifier(addresses(), "--namespaces="+mine+","+namespace()+","+mine, "--selector=tier=public")
 		c := httpClient(outside)
-		Expect(auth(c, v, pickedToken, "")).To(Equal(http.StatusOK))
-		Expect(auth(c, v, unlabelled, "")).To(Equal(http.StatusUnauthorized))
-		Expect(auth(c, v, elsewhere, "")).To(Equal(http.StatusUnauthorized))
+		Expect(auth(c, v, pickedToken)).To(Equal(http.StatusOK))
+		Expect(auth(c, v, unlabelled)).To(Equal(http.StatusUnauthorized))
+		Expect(auth(c, v, elsewhere)).To(Equal(http.StatusUnauthorized))
 		// A label that goes takes the key along.
 		Expect(admin.Patch(ctx, picked, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"tier":null}}}`)))).To(Succeed())
-		Eventually(func() int { return auth(c, v, pickedToken, "") }).Should(Equal(http.StatusUnauthorized))
+		Eventually(func() int { return auth(c, v, pickedToken) }).Should(Equal(http.StatusUnauthorized))
 	})
 
 	It("accepts neither of two keys with one digest, and counts them", func() {
 		ns := namespace()
 		key, token := issue(ns, "original")
 		c := httpClient(outside)
-		Eventually(func() int { return auth(c, verifier, token, "") }).Should(Equal(http.StatusOK))
+		Eventually(func() int { return auth(c, verifier, token) }).Should(Equal(http.StatusOK))
 		// The copy's own Secret is in the way, so that the operator does not issue it.
 		Expect(admin.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "taken"}})).To(Succeed())
 		// Of two that are of one second nobody could tell the elder.
@@ -147,10 +147,10 @@ var _ = Describe("apikey-verifier", func() {
 		Expect(err).NotTo(HaveOccurred())
 		steal := client.RawPatch("application/merge-patch+json", []byte(`{"status":{"hash":"`+key.Status.Hash+`"}}`))
 		Expect(operator.Status().Patch(ctx, thief, steal)).To(Succeed())
-		Eventually(func() int { return auth(c, verifier, token, "") }).Should(Equal(http.StatusUnauthorized))
+		Eventually(func() int { return auth(c, verifier, token) }).Should(Equal(http.StatusUnauthorized))
 		Expect(metric(verifier, "apikey_verifier_duplicate_digests")).To(Equal("1"))
 		revoke(thief)
-		Eventually(func() int { return auth(c, verifier, token, "") }).Should(Equal(http.StatusOK), "the elder recovers")
+		Eventually(func() int { return auth(c, verifier, token) }).Should(Equal(http.StatusOK), "the elder recovers")
 		Eventually(func() string { return metric(verifier, "apikey_verifier_duplicate_digests") }).Should(Equal("0"))
 	})
 
@@ -215,27 +215,27 @@ var _ = Describe("apikey-verifier", func() {
 		v := startVerifier(addresses(), "--tls-cert-dir="+dir, "--https-bind-address="+more.HTTP, "--grpc-tls-bind-address="+more.GRPC)
 		served := func(address string) *big.Int {
 			GinkgoHelper()
-			connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec,noctx // its number is looked at
+			connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true}) //nolint:noctx // its number is looked at
 			Expect(err).NotTo(HaveOccurred())
 			defer func() { _ = connection.Close() }()
 			return connection.ConnectionState().PeerCertificates[0].SerialNumber
 		}
 		Expect(served(more.HTTP)).To(Equal(first))
 		Expect(served(more.GRPC)).To(Equal(first))
-		c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}} //nolint:gosec // as above
+		c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
 		Expect(statusOf(c, "https://"+more.HTTP+"/auth", "X-Api-Key", token)).To(Equal(http.StatusOK))
 		second := writeCertificate(dir)
 		Eventually(func() *big.Int { return served(more.HTTP) }).Should(Equal(second))
 		Eventually(func() *big.Int { return served(more.GRPC) }).Should(Equal(second))
 		Expect(statusOf(c, "https://"+more.HTTP+"/auth", "X-Api-Key", token)).To(Equal(http.StatusOK))
-		Expect(auth(c, v, token, "")).To(Equal(http.StatusOK))
+		Expect(auth(c, v, token)).To(Equal(http.StatusOK))
 	})
 
 	It("tells of its decisions, with the trace and without the token", func() {
 		ns := namespace()
 		_, token := issue(ns, "logged")
 		c := httpClient(outside)
-		Eventually(func() int { return auth(c, verifier, token, "") }).Should(Equal(http.StatusOK))
+		Eventually(func() int { return auth(c, verifier, token) }).Should(Equal(http.StatusOK))
 		before := metric(verifier, `apikey_verifier_decisions_total{protocol="forward-auth",result="RoleMissing"}`)
 		Expect(statusOf(c, verifier.HTTP+"/auth?role="+roleOther, "X-Api-Key", token,
 			"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")).To(Equal(http.StatusForbidden))
@@ -375,7 +375,7 @@ func metric(v *controlplane.Verifier, series string) string {
 		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "default", Name: "default"}},
 	}
 	Expect(client.IgnoreAlreadyExists(admin.Create(ctx, binding))).To(Succeed())
-	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}} //nolint:gosec // self-signed
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
 	var found string
 	Eventually(func(g Gomega) {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, v.Metrics+"/metrics", nil)

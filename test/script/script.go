@@ -243,13 +243,13 @@ func (r *runner) ask(t *testing.T, args []string) {
 		return
 	}
 	r.asked++
-	got := ""
+	var decided []string
 	for result, n := range r.results(t) {
 		if n != before[result] {
-			got += result
+			decided = append(decided, result)
 		}
 	}
-	if got != want {
+	if got := strings.Join(decided, ","); got != want {
 		t.Errorf("line %d: %s, want %s", r.line, got, want)
 		return
 	}

@@ -215,7 +215,7 @@ var _ = Describe("apikey-verifier", func() {
 		v := startVerifier(addresses(), "--tls-cert-dir="+dir, "--https-bind-address="+more.HTTP, "--grpc-tls-bind-address="+more.GRPC)
 		served := func(address string) *big.Int {
 			GinkgoHelper()
-			connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true}) //nolint:noctx // its number is looked at
+			connection, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})
 			Expect(err).NotTo(HaveOccurred())
 			defer func() { _ = connection.Close() }()
 			return connection.ConnectionState().PeerCertificates[0].SerialNumber

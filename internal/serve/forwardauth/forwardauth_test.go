@@ -1,6 +1,7 @@
 package forwardauth_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -23,7 +24,7 @@ func request(ask script.Ask) *http.Request {
 	for _, param := range ask.Params {
 		query.Add(param[0], param[1])
 	}
-	r := httptest.NewRequest(http.MethodGet, forwardauth.Path+"?"+query.Encode(), nil)
+	r := httptest.NewRequestWithContext(context.Background(), http.MethodGet, forwardauth.Path+"?"+query.Encode(), nil)
 	r.RemoteAddr = "@" // a Unix socket
 	if ask.From.IsValid() {
 		r.RemoteAddr = netip.AddrPortFrom(ask.From, 4711).String()
@@ -85,7 +86,7 @@ func TestQueryIsStrict(t *testing.T) {
 		"?role=" + strings.Repeat("a", 100_000): http.StatusForbidden,
 		"?namespace=shop&namespace=shop":        http.StatusForbidden,
 	} {
-		r := httptest.NewRequest(http.MethodGet, forwardauth.Path+query, nil)
+		r := httptest.NewRequestWithContext(context.Background(), http.MethodGet, forwardauth.Path+query, nil)
 		r.Header.Set(verify.HeaderAuthorization, "Bearer "+key)
 		recorder := httptest.NewRecorder()
 		handler(world).ServeHTTP(recorder, r)
@@ -110,7 +111,7 @@ func TestRolesHandedOn(t *testing.T) {
 		{true, "?role=c", "a,b,c"},
 	} {
 		h.AllRoles = c.all
-		r := httptest.NewRequest(http.MethodGet, forwardauth.Path+c.query, nil)
+		r := httptest.NewRequestWithContext(context.Background(), http.MethodGet, forwardauth.Path+c.query, nil)
 		r.Header.Set(verify.HeaderAPIKey, key)
 		recorder := httptest.NewRecorder()
 		h.ServeHTTP(recorder, r)

@@ -1,6 +1,7 @@
 package introspection_test
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -14,7 +15,7 @@ import (
 )
 
 func post(world *script.World, media, body string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(http.MethodPost, introspection.Path, strings.NewReader(body))
+	r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, introspection.Path, strings.NewReader(body))
 	r.Header.Set("Content-Type", media)
 	recorder := httptest.NewRecorder()
 	(&introspection.Handler{Checker: world.Protocol, Reader: world.Reader}).ServeHTTP(recorder, r)

@@ -2,6 +2,7 @@ package tokenreview_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -27,7 +28,7 @@ func post(t *testing.T, world *script.World, review any) *httptest.ResponseRecor
 }
 
 func postBody(world *script.World, media string, body []byte) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(http.MethodPost, tokenreview.Path, bytes.NewReader(body))
+	r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, tokenreview.Path, bytes.NewReader(body))
 	r.Header.Set("Content-Type", media)
 	recorder := httptest.NewRecorder()
 	handler := &tokenreview.Handler{Checker: world.Protocol, Reader: world.Reader, Audiences: []string{"cluster", "other"}}

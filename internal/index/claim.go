@@ -18,9 +18,9 @@ func (c *claim) add(e *entry) {
 	switch {
 	case c.eldest != nil && c.eldest.key.UID == e.key.UID:
 		c.eldest = e // it was gone from view, as by a label, and is back
-	case c.eldest == nil || e.created.Equal(c.eldest.created):
+	case c.eldest == nil || e.created == c.eldest.created:
 		c.eldest = nil // times are whole seconds: there is no telling
-	case e.created.Before(c.eldest.created):
+	case e.created < c.eldest.created:
 		c.eldest = e
 	}
 }

@@ -163,12 +163,24 @@ type Source struct {
 	entries map[ID]*entry
 }
 
-// entry is an object as the index remembers it.
+// entry is an object as the index remembers it. The garbage collector looks at all that is remembered of every key time and again,
+// so it is in as few pieces as can be: this one and a text, and the sets of roles that keys share.
 type entry struct {
+	key     verify.Key
 	digest  token.Digest
-	created time.Time
-	key     *verify.Key
+	created int64 // Unix seconds, as fine as Kubernetes tells it
 }
+
+func newEntry(e *Entry, roles *policy.Roles) *entry {
+	text := e.Namespace + e.Name + e.UID
+	inName, inUID := len(e.Namespace), len(e.Namespace)+len(e.Name)
+	return &entry{digest: e.Digest, created: e.Created.Unix(), key: verify.Key{
+		Namespace: text[:inName], Name: text[inName:inUID], UID: text[inUID:],
+		Deadline: e.Deadline, Networks: e.Networks, Roles: roles,
+	}}
+}
+
+func (e *entry) id() ID { return ID{Namespace: e.key.Namespace, Name: e.key.Name} }
 
 // Source adds a source of keys. All are added before anybody reads.
 func (x *Index) Source() *Source {
@@ -215,11 +227,9 @@ func (s *Source) Replace(all []Entry) {
 func (s *Source) put(e Entry) {
 	x := s.index
 	old := s.entries[e.ID]
-	roles := x.roles.acquire(e.Roles)
-	added := &entry{digest: e.Digest, created: e.Created, key: &verify.Key{
-		Namespace: e.Namespace, Name: e.Name, UID: e.UID, Deadline: e.Deadline, Networks: e.Networks, Roles: roles,
-	}}
-	s.entries[e.ID] = added
+	added := newEntry(&e, x.roles.acquire(e.Roles))
+	delete(s.entries, e.ID) // and with it the text of the old name
+	s.entries[added.id()] = added
 	if old != nil && old.digest == e.Digest && old.key.UID == e.UID {
 		x.release(old)
 		if c := x.claims[e.Digest]; c != nil {
@@ -227,7 +237,7 @@ func (s *Source) put(e Entry) {
 			x.settle(e.Digest, c)
 			return
 		}
-		x.set(e.Digest, added.key)
+		x.set(e.Digest, &added.key)
 		return
 	}
 	if old != nil {
@@ -251,7 +261,7 @@ func (x *Index) own(e *entry) {
 	if c == nil {
 		first := x.Find(e.digest)
 		if first == nil {
-			x.set(e.digest, e.key)
+			x.set(e.digest, &e.key)
 			return
 		}
 		c = newClaim(x.entryOf(first))
@@ -285,7 +295,7 @@ func (x *Index) settle(digest token.Digest, c *claim) {
 		x.set(digest, nil)
 		return
 	}
-	x.set(digest, winner.key)
+	x.set(digest, &winner.key)
 }
 
 func (x *Index) set(digest token.Digest, key *verify.Key) {
@@ -305,7 +315,7 @@ func (x *Index) set(digest token.Digest, key *verify.Key) {
 func (x *Index) entryOf(key *verify.Key) *entry {
 	id := ID{Namespace: key.Namespace, Name: key.Name}
 	for _, s := range x.sources {
-		if e := s.entries[id]; e != nil && e.key == key {
+		if e := s.entries[id]; e != nil && &e.key == key {
 			return e
 		}
 	}

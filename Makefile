@@ -43,6 +43,8 @@ build: ## Build the binaries into bin/.
 test: kube build ## Run all tests; those on a real control plane too.
 	go test $(GOTESTFLAGS) $(UNIT)
 	go test -timeout 20m $(GOTESTFLAGS) $(INTEGRATION)
+	@for gateway in nginx caddy; do PATH=$$PATH:/usr/sbin command -v $$gateway >/dev/null || \
+		echo "LEFT OUT: $$gateway is not installed, and nothing was proved about it (apt-get install nginx-light caddy)"; done
 
 .PHONY: lint
 lint: ## Run the linters; kube-api-linter on api/ among them.
@@ -54,7 +56,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (default 10s).
 
 .PHONY: bench
 bench: kube build ## Measure issuing and verifying against floors that do nothing else, and print tables.
-	go test -run '^$$' -bench Decide ./internal/index
+	go test -run '^$$' -bench . ./internal/index
 	go build -o bin/bench ./test/bench && exec bin/bench $(BENCHFLAGS)
 
 ##@ Change

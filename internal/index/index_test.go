@@ -286,6 +286,33 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
+// BenchmarkMemory tells the live heap that a key of two roles and two networks takes.
+func BenchmarkMemory(b *testing.B) {
+	const n = 100_000
+	heap := func() float64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return float64(stats.HeapAlloc)
+	}
+	for b.Loop() {
+		before := heap()
+		x := index.New(index.Options{})
+		s := x.Source()
+		for i := range n {
+			e := entry(fmt.Sprintf("key-%d", i), 0, digest(i), "org.permission.customer.read", "org.permission.message.create")
+			e.UID = fmt.Sprintf("%036d", i)
+			var err error
+			if e.Networks, err = policy.ParseNetworks([]string{"10.0.0.0/8", "2001:db8::/32"}); err != nil {
+				b.Fatal(err)
+			}
+			s.Put(e)
+		}
+		b.ReportMetric((heap()-before)/n, "bytes/key")
+		runtime.KeepAlive(x)
+	}
+}
+
 // benchmarkDecide asks with one of a thousand tokens, spread over the index, as a verifier does: from the text of a header to the answer.
 func benchmarkDecide(b *testing.B, n int) {
 	x := index.New(index.Options{MaxStaleness: time.Minute})

@@ -360,7 +360,7 @@ var _ = Describe("The admission policies", Serial, func() {
 		Expect(err).NotTo(HaveOccurred(), out)
 	}
 
-	It("can be lifted for a restore that carries the status, by the commands of docs/security.md", func() {
+	It("can be lifted for a restore that carries the status, by the commands of docs/operating.md", func() {
 		ns := namespace()
 		key := build.ApiKey(ns, "restored")
 		create(key)
@@ -371,14 +371,14 @@ var _ = Describe("The admission policies", Serial, func() {
 		})
 		hash := key.Status.Hash
 		backup := filepath.Join(GinkgoT().TempDir(), "backup.json")
-		get, filter, found := strings.Cut(documented("docs/security.md", "backup")[0], " | jq ")
+		get, filter, found := strings.Cut(documented("docs/operating.md", "backup")[0], " | jq ")
 		Expect(found).To(BeTrue())
 		out, err := kubectl(arguments(strings.ReplaceAll(get, "-A", "-n "+ns))...)
 		Expect(err).NotTo(HaveOccurred(), out)
 		Expect(os.WriteFile(backup, without(out, regexp.MustCompile(`[.](\w+)[,)]`).FindAllStringSubmatch(filter, -1)), 0o600)).To(Succeed())
 		Expect(admin.Delete(ctx, key)).To(Succeed())
 		Eventually(func() bool { return exists(secretOf(key)) }).Should(BeFalse())
-		for _, command := range documented("docs/security.md", "restore") {
+		for _, command := range documented("docs/operating.md", "restore") {
 			args := arguments(strings.ReplaceAll(command, "backup.json", backup))
 			Eventually(func() error { // a binding that was just deleted is heeded for a moment
 				out, err := kubectl(args...)

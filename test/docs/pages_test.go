@@ -264,8 +264,8 @@ func environment(ctx context.Context, t *testing.T, path string) []string {
 		},
 	})
 	if g, ok := runnable[path]; ok {
-		if _, installed := gateway.Find(g.program); !installed {
-			t.Skip("LEFT OUT: " + g.program + " is not installed; nothing is proved about this page's commands")
+		if _, installed := gateway.Find(filepath.Join("..", ".."), g.program); !installed {
+			t.Skip("LEFT OUT: " + g.program + " is not here; nothing is proved about this page's commands")
 		}
 		env = append(env, "GATEWAY="+strings.TrimSuffix(startGateway(t, g.start, at.HTTP, ordersAPI(t)), "/orders"))
 	}
@@ -279,6 +279,7 @@ var runnable = map[string]struct {
 }{
 	"docs/gateways/nginx.md": {"nginx", gateway.Nginx},
 	"docs/gateways/caddy.md": {"caddy", gateway.Caddy},
+	"docs/gateways/traefik.md": {"traefik", gateway.Traefik},
 }
 
 // ordersAPI is an API behind a gateway, which answers who the gateway says is calling.

@@ -25,7 +25,8 @@ type node struct {
 	processes map[string]*controlplane.Process
 }
 
-// startNode returns once a process of each Deployment runs. They are told apart by the label app.kubernetes.io/name.
+// startNode returns once a process of each Deployment runs. They are told apart by the label app.kubernetes.io/name. A process that can't be
+// started ends the test.
 func startNode(ctx context.Context, t *testing.T, plane *controlplane.ControlPlane, start map[string]func(context.Context) (*controlplane.Process, error)) {
 	t.Helper()
 	clients, err := kubernetes.NewForConfig(plane.Admin)
@@ -34,7 +35,7 @@ func startNode(ctx context.Context, t *testing.T, plane *controlplane.ControlPla
 	}
 	n := &node{clients: clients, start: start, processes: map[string]*controlplane.Process{}}
 	ctx, cancel := context.WithCancel(ctx)
-	done, ready := make(chan struct{}), make(chan struct{})
+	done, ready, failed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	t.Cleanup(func() {
 		cancel()
 		<-done
@@ -47,8 +48,11 @@ func startNode(ctx context.Context, t *testing.T, plane *controlplane.ControlPla
 		announced := false
 		for ctx.Err() == nil {
 			for name := range start {
+				// A pod that changes or goes between a look and a word is nothing to tell of.
 				if err := n.sync(ctx, name); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-					t.Errorf("the pods of %s: %v", name, err)
+					t.Errorf("%s: %v", name, err)
+					failed <- err
+					return
 				}
 			}
 			if !announced && len(n.processes) == len(start) {
@@ -63,6 +67,8 @@ func startNode(ctx context.Context, t *testing.T, plane *controlplane.ControlPla
 	}()
 	select {
 	case <-ready:
+	case <-failed:
+		t.FailNow()
 	case <-ctx.Done():
 		t.Fatal("the Deployments of config/default have no pods")
 	}

@@ -125,7 +125,7 @@ var volatile = []struct{ shown, printed string }{
 	{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z`, `\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z`},
 	{`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`, `[0-9a-f-]{36}`},
 	{`127\.0\.0\.1:\d+`, `127\.0\.0\.1:\d+`},
-	{` \d+[smhd](?:\d+[smhd])?$`, ` +(?:\d+[smhd])+`}, // an age ends its line
+	{` +\d+[smhd](?:\d+[smhd])?$`, ` +(?:\d+[smhd])+`}, // an age ends its line
 	{` +`, ` +`},
 }
 
@@ -207,13 +207,11 @@ func TestFailuresShowNoToken(t *testing.T) {
 // environment starts what the commands of a page need, and returns the variables that lead to it.
 func environment(ctx context.Context, t *testing.T, path string) []string {
 	t.Helper()
-	at, err := controlplane.FreeVerifierAddresses()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
 	options := controlplane.Options{}
-	if path == "docs/gateways/kube-apiserver.md" {
+	var at controlplane.VerifierAddresses
+	if path == "docs/gateways/kube-apiserver.md" { // who must know where the verifier will be
+		at = verifierAddresses(t)
 		options.APIServer = tokenWebhook(t, dir, at.HTTP)
 	}
 	plane, err := controlplane.Start(ctx, options)
@@ -227,6 +225,9 @@ func environment(ctx context.Context, t *testing.T, path string) []string {
 	})
 	if err := plane.Install(ctx); err != nil {
 		t.Fatal(err)
+	}
+	if at.HTTP == "" {
+		at = verifierAddresses(t)
 	}
 	kubeconfig := filepath.Join(dir, "kubeconfig")
 	if err := plane.AdminKubeconfig(kubeconfig); err != nil {
@@ -249,14 +250,14 @@ func environment(ctx context.Context, t *testing.T, path string) []string {
 	}
 	startNode(ctx, t, plane, map[string]func(context.Context) (*controlplane.Process, error){
 		controlplane.ServiceAccount: func(ctx context.Context) (*controlplane.Process, error) {
-			operator, err := plane.StartOperator(ctx, nil)
+			operator, err := plane.StartOperator(ctx, logOf(t, "apikey-operator"))
 			if err != nil {
 				return nil, err
 			}
 			return operator.Process, nil
 		},
 		controlplane.VerifierAccount: func(ctx context.Context) (*controlplane.Process, error) {
-			verifier, err := plane.StartVerifier(ctx, nil, at, client, "--drain-delay=0s")
+			verifier, err := plane.StartVerifier(ctx, logOf(t, "apikey-verifier"), at, client, "--drain-delay=0s")
 			if err != nil {
 				return nil, err
 			}
@@ -270,6 +271,31 @@ func environment(ctx context.Context, t *testing.T, path string) []string {
 		env = append(env, "GATEWAY="+strings.TrimSuffix(startGateway(t, g.start, at.HTTP, ordersAPI(t)), "/orders"))
 	}
 	return env
+}
+
+func verifierAddresses(t *testing.T) controlplane.VerifierAddresses {
+	t.Helper()
+	at, err := controlplane.FreeVerifierAddresses()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// logOf is a file for what a program says. It is shown if the test fails.
+func logOf(t *testing.T, program string) *os.File {
+	t.Helper()
+	log, err := os.CreateTemp(t.TempDir(), program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = log.Close()
+		if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
+			t.Logf("%s said:\n%s", program, redact(string(text)))
+		}
+	})
+	return log
 }
 
 // runnable are the gateways that run here, by their pages.

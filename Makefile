@@ -55,8 +55,8 @@ push: ## Build both images and put them into a registry (REGISTRY=registry.examp
 test: kube build ## Run all tests; those on a real control plane too.
 	go test $(GOTESTFLAGS) $(UNIT)
 	go test -timeout 20m $(GOTESTFLAGS) $(INTEGRATION)
-	@for gateway in nginx caddy; do PATH=$$PATH:/usr/sbin command -v $$gateway >/dev/null || \
-		echo "LEFT OUT: $$gateway is not installed, and nothing was proved about it (apt-get install nginx-light caddy)"; done
+	@for gateway in nginx caddy traefik; do PATH=$$PATH:/usr/sbin:bin command -v $$gateway >/dev/null || \
+		echo "LEFT OUT: $$gateway is not here, and nothing was proved about it (apt-get install nginx-light caddy; make traefik)"; done
 
 .PHONY: lint
 lint: ## Run the linters; kube-api-linter on api/ among them.
@@ -74,8 +74,10 @@ bench: kube build ## Measure issuing and verifying against floors that do nothin
 ##@ Change
 
 .PHONY: generate
-generate: ## Regenerate the CRD and deepcopy code from api/.
+generate: ## Regenerate the CRD, deepcopy code and docs/reference from api/.
 	$(TOOL) controller-gen object crd paths=./api/... output:crd:dir=config/crd/bases
+	$(TOOL) crd-ref-docs --log-level=WARN --source-path=api --config=hack/reference/config.yaml --templates-dir=hack/reference/templates \
+		--renderer=markdown --output-path=docs/reference/README.md
 
 .PHONY: verify
 verify: ## Fail if generated files, module files or formatting are not up to date.
@@ -84,6 +86,10 @@ verify: ## Fail if generated files, module files or formatting are not up to dat
 .PHONY: kube
 kube: ## Build etcd, the API server, the controller manager and kubectl into bin/kube (minutes, once).
 	@hack/kube/build
+
+.PHONY: traefik
+traefik: ## Build Traefik into bin/, so that the tests run it as well as nginx and Caddy (many minutes, once).
+	cd hack/traefik && go build -o ../../bin/ -ldflags "-s -w" github.com/traefik/traefik/v3/cmd/traefik
 
 .PHONY: clean
 clean: ## Remove bin/ and dist/.

@@ -5,13 +5,16 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/apikey-operator/apikey-operator/hack/gateway"
+	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
 type starter func(ctx context.Context, root, dir string, behind gateway.Backends, out io.Writer) (*gateway.Gateway, error)
@@ -107,4 +110,38 @@ func ask(t *testing.T, url string) (int, http.Header) {
 	}
 	defer func() { _ = response.Body.Close() }()
 	return response.StatusCode, response.Header
+}
+
+// What a documented configuration asks for, the verifier understands: a BadRoute would refuse everybody.
+func TestRoutesOfGatewaysAreUnderstood(t *testing.T) {
+	understood := func(where string, roles, namespaces []string) {
+		t.Helper()
+		if problem := verify.NewRoute(roles, namespaces).Problem; problem != "" || len(roles) == 0 {
+			t.Errorf("%s: roles %q, namespaces %q: %s", where, roles, namespaces, problem)
+		}
+	}
+	asks := regexp.MustCompile(`/auth\?([^\s;"]*)`)
+	for _, name := range []string{"nginx.conf", "Caddyfile", "traefik.yaml", "ingress-nginx.yaml"} {
+		found := asks.FindAllStringSubmatch(page(t, "docs", "gateways", name), -1)
+		if len(found) == 0 {
+			t.Errorf("%s asks for nothing", name)
+		}
+		for _, match := range found {
+			query, err := url.ParseQuery(match[1])
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			understood(name, query["role"], query["namespace"])
+			delete(query, "role")
+			delete(query, "namespace")
+			if len(query) > 0 {
+				t.Errorf("%s: the verifier knows no parameters %v", name, query)
+			}
+		}
+	}
+	extensions := regexp.MustCompile(`name: roles, type: Value, value: (\S+)}`).FindStringSubmatch(page(t, "docs", "gateways", "envoy-gateway.yaml"))
+	if extensions == nil {
+		t.Fatal("envoy-gateway.yaml asks for nothing")
+	}
+	understood("envoy-gateway.yaml", strings.Split(extensions[1], ","), nil)
 }

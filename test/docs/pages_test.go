@@ -208,7 +208,7 @@ func TestFailuresShowNoToken(t *testing.T) {
 func environment(ctx context.Context, t *testing.T, path string) []string {
 	t.Helper()
 	dir := t.TempDir()
-	options := controlplane.Options{}
+	options := controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS")}
 	var at controlplane.VerifierAddresses
 	if path == "docs/gateways/kube-apiserver.md" { // who must know where the verifier will be
 		at = verifierAddresses(t)

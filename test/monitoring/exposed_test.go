@@ -254,8 +254,11 @@ func scrapeBoth(t *testing.T) []labels.Labels {
 
 	var all []labels.Labels
 	for job, address := range map[string]string{"apikey-operator": operator.Metrics, "apikey-verifier": verifier.Metrics} {
-		code, body := get(t.Context(), g, address+"/metrics", prometheus.BearerToken)
-		g.Expect(code).To(Equal(http.StatusOK))
+		var body string
+		g.Eventually(func() (code int) { // these listeners open after the others
+			code, body = get(t.Context(), g, address+"/metrics", prometheus.BearerToken)
+			return code
+		}).Should(Equal(http.StatusOK))
 		all = append(all, series(t, job, body)...)
 	}
 	return all

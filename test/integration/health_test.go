@@ -237,6 +237,21 @@ var _ = Describe("The health of a key", func() {
 		}
 	})
 
+	It("is not spoilt by a drift: the operator changes nothing that a tool applied", func() {
+		manifest := "{apiVersion: apikey-operator.io/v1alpha1, kind: ApiKey, metadata: {name: declared, namespace: " + ns + "}, " +
+			"spec: {roles: [test.any], expiry: {after: 90d}, secret: {name: delivered}}}"
+		for _, side := range []string{"--server-side=false", "--server-side=true"} {
+			out, err := plane.RunKubectl(ctx, manifest, "apply", side, "-f", "-")
+			Expect(err).NotTo(HaveOccurred(), out)
+			key := build.ApiKey(ns, "declared")
+			settle(controllers(o), key)
+			expectIssued(key)
+			out, err = plane.RunKubectl(ctx, manifest, "diff", side, "-f", "-")
+			Expect(err).NotTo(HaveOccurred(), out)
+			Expect(out).To(BeEmpty())
+		}
+	})
+
 	It("comes to Argo CD by config/argocd, which leaves the rest of argocd-cm as it is", func() {
 		folder := GinkgoT().TempDir()
 		component, err := filepath.Rel(folder, filepath.Join(plane.Root, "config", "argocd"))

@@ -13,12 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
@@ -211,6 +213,7 @@ func dashboardQueries(t *testing.T) []query {
 // Prometheus with config/prometheus would have of them.
 func scrapeBoth(t *testing.T) []labels.Labels {
 	t.Helper()
+	ctrl.SetLogger(logr.Discard())
 	g := NewWithT(t)
 	g.SetDefaultEventuallyTimeout(patience)
 	plane, err := controlplane.Start(t.Context(), controlplane.Options{})

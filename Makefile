@@ -52,7 +52,7 @@ push: ## Build both images and put them into a registry (REGISTRY=registry.examp
 ##@ Check
 
 .PHONY: test
-test: kube build ## Run all tests; those on a real control plane too.
+test: kube build bin/promtool ## Run all tests; those on a real control plane too.
 	go test $(GOTESTFLAGS) $(UNIT)
 	go test -timeout 20m $(GOTESTFLAGS) $(INTEGRATION)
 	@for gateway in nginx caddy; do PATH=$$PATH:/usr/sbin command -v $$gateway >/dev/null || \
@@ -84,6 +84,10 @@ verify: ## Fail if generated files, module files or formatting are not up to dat
 .PHONY: kube
 kube: ## Build etcd, the API server, the controller manager and kubectl into bin/kube (minutes, once).
 	@hack/kube/build
+
+# Without service discovery, which the rules have no use for and which is most of the code.
+bin/promtool: hack/promtool/go.mod hack/promtool/go.sum
+	cd hack/promtool && go build -tags remove_all_sd -ldflags '-s -w' -o ../../bin/promtool github.com/prometheus/prometheus/cmd/promtool
 
 .PHONY: clean
 clean: ## Remove bin/ and dist/.

@@ -62,8 +62,9 @@ bench: kube build ## Measure issuing and verifying against floors that do nothin
 ##@ Change
 
 .PHONY: generate
-generate: ## Regenerate the CRD and deepcopy code from api/.
+generate: ## Regenerate the CRD and deepcopy code from api/, and the chart's copies of config/.
 	$(TOOL) controller-gen object crd paths=./api/... output:crd:dir=config/crd/bases
+	hack/chart-files
 
 .PHONY: verify
 verify: ## Fail if generated files, module files or formatting are not up to date.

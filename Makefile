@@ -9,6 +9,7 @@ TOOL := go tool -modfile=hack/tools/go.mod
 export CGO_ENABLED := 0
 
 VERSION ?= devel
+REGISTRY ?=
 LDFLAGS := -s -w -X github.com/apikey-operator/apikey-operator/internal/version.version=$(VERSION)
 
 # Go packages with the real control plane behind their tests.
@@ -74,6 +75,10 @@ verify: ## Fail if generated files, module files or formatting are not up to dat
 kube: ## Build etcd, the API server, the controller manager and kubectl into bin/kube (minutes, once).
 	@hack/kube/build
 
+.PHONY: installer
+installer: kube ## Write dist/install.yaml, all that a cluster needs, with the images of REGISTRY and VERSION.
+	VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" hack/installer
+
 .PHONY: clean
-clean: ## Remove bin/.
-	rm -rf bin
+clean: ## Remove bin/ and dist/.
+	rm -rf bin dist

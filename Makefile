@@ -44,12 +44,14 @@ build: ## Build the binaries into bin/.
 test: kube build ## Run all tests; those on a real control plane too.
 	go test $(GOTESTFLAGS) $(UNIT)
 	go test -timeout 20m $(GOTESTFLAGS) $(INTEGRATION)
+	cd test/install && go test -timeout 20m $(GOTESTFLAGS) ./...
 	@for gateway in nginx caddy; do PATH=$$PATH:/usr/sbin command -v $$gateway >/dev/null || \
 		echo "LEFT OUT: $$gateway is not installed, and nothing was proved about it (apt-get install nginx-light caddy)"; done
 
 .PHONY: lint
 lint: ## Run the linters; kube-api-linter on api/ among them.
 	$(TOOL) golangci-lint-kube-api-linter run
+	cd test/install && go tool -modfile=../../hack/tools/go.mod golangci-lint-kube-api-linter run
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (default 10s).

@@ -65,7 +65,7 @@ networkPolicy:
   egress: [{to: [{ipBlock: {cidr: 10.0.0.1/32}}], ports: [{port: 6443}]}]
 `
 
-var _ = Describe("The chart's options", Ordered, func() {
+var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 	var c *cluster
 	BeforeAll(func() {
 		c = newCluster()

@@ -89,7 +89,7 @@ func (c *cluster) namespace(name string) string {
 	return name
 }
 
-// apply applies a file or a folder as kubectl does.
+// kubectl runs kubectl as an administrator, in the repository's root folder.
 func (c *cluster) kubectl(args ...string) string {
 	GinkgoHelper()
 	out, err := c.RunKubectl(ctx, "", args...)
@@ -219,6 +219,7 @@ func (c *cluster) startOperator(namespace, name string) *controlplane.Operator {
 	words := strings.Fields(out)
 	operator, err := c.StartOperatorAs(ctx, namespace, words[0], GinkgoWriter, words[1:]...)
 	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() { _ = operator.Stop() }) // a spec that succeeds has stopped it, and looked how it ended
 	return operator
 }
 

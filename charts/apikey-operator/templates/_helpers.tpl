@@ -70,7 +70,8 @@ affinity: {{ toYaml . | nindent 2 }}
 {{- with .topologySpreadConstraints }}
 topologySpreadConstraints:
 {{- range . }}
-- {{ merge (dict) . (dict "labelSelector" (dict "matchLabels" $selector)) | toYaml | nindent 2 }}
+{{- $own := dict "labelSelector" (dict "matchLabels" $selector) }}
+- {{ toYaml (hasKey . "labelSelector" | ternary . (merge $own .)) | nindent 2 }}
 {{- end }}
 {{- end }}
 {{- end }}

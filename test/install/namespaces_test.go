@@ -64,7 +64,17 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 		install(release, releaseNamespace, "namespaces={"+ours+"}")
 		install("apikey-operator-b", "operator-b", "namespaces={"+theirs+"}", "crds.install=false", "admissionPolicies.install=false", "roles.install=false")
 		c.waitForKinds()
-		Expect(c.WaitGuarded(ctx, releaseNamespace, release)).To(Succeed())
+		// The admission policies are at work, and must know these operators.
+		refused := func(policy, secretType string, args ...string) {
+			GinkgoHelper()
+			secret := `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "probe"}, "type": "` + secretType + `"}`
+			Eventually(func() string {
+				out, _ := c.RunKubectl(ctx, secret, append([]string{"-n", ours, "create", "--dry-run=server", "-f", "-"}, args...)...)
+				return out
+			}).Should(ContainSubstring("ValidatingAdmissionPolicy 'apikey-operator-" + policy + "'"))
+		}
+		refused("token-secrets", "apikey-operator.io/token")
+		refused("limits", "Opaque", "--as=system:serviceaccount:"+releaseNamespace+":"+release)
 		ourLog = start(releaseNamespace, release, ours)
 		theirLog = start("operator-b", "apikey-operator-b", theirs)
 	})

@@ -49,18 +49,24 @@ image: ## Build both images, for amd64 and arm64, into dist/*.tar (VERSION, REGI
 push: ## Build both images and put them into a registry (REGISTRY=registry.example/team, VERSION).
 	go run ./hack/release -version "$(VERSION)" -registry "$(REGISTRY)" push
 
+.PHONY: installer
+installer: kube ## Write dist/install.yaml, all that a cluster needs, with the images of REGISTRY and VERSION.
+	VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" hack/installer
+
 ##@ Check
 
 .PHONY: test
 test: kube build bin/promtool ## Run all tests; those on a real control plane too.
 	go test $(GOTESTFLAGS) $(UNIT)
 	go test -timeout 20m $(GOTESTFLAGS) $(INTEGRATION)
+	cd test/install && go test -timeout 20m $(GOTESTFLAGS) ./...
 	@for gateway in nginx caddy; do PATH=$$PATH:/usr/sbin command -v $$gateway >/dev/null || \
 		echo "LEFT OUT: $$gateway is not installed, and nothing was proved about it (apt-get install nginx-light caddy)"; done
 
 .PHONY: lint
 lint: ## Run the linters; kube-api-linter on api/ among them.
 	$(TOOL) golangci-lint-kube-api-linter run
+	cd test/install && go tool -modfile=../../hack/tools/go.mod golangci-lint-kube-api-linter run
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (default 10s).
@@ -74,8 +80,9 @@ bench: kube build ## Measure issuing and verifying against floors that do nothin
 ##@ Change
 
 .PHONY: generate
-generate: ## Regenerate the CRD and deepcopy code from api/.
+generate: ## Regenerate the CRD and deepcopy code from api/, and the chart's copies of config/.
 	$(TOOL) controller-gen object crd paths=./api/... output:crd:dir=config/crd/bases
+	hack/chart-files
 
 .PHONY: verify
 verify: ## Fail if generated files, module files or formatting are not up to date.

@@ -60,8 +60,8 @@ test: kube build bin/promtool ## Run all tests; those on a real control plane to
 	go test $(GOTESTFLAGS) $(UNIT)
 	go test -timeout 20m $(GOTESTFLAGS) $(INTEGRATION)
 	cd test/install && go test -timeout 20m $(GOTESTFLAGS) ./...
-	@for gateway in nginx caddy; do PATH=$$PATH:/usr/sbin command -v $$gateway >/dev/null || \
-		echo "LEFT OUT: $$gateway is not installed, and nothing was proved about it (apt-get install nginx-light caddy)"; done
+	@for gateway in nginx caddy traefik; do PATH=$$PATH:/usr/sbin:bin command -v $$gateway >/dev/null || \
+		echo "LEFT OUT: $$gateway is not here, and nothing was proved about it (apt-get install nginx-light caddy; make traefik)"; done
 
 .PHONY: lint
 lint: ## Run the linters; kube-api-linter on api/ among them.
@@ -80,8 +80,10 @@ bench: kube build ## Measure issuing and verifying against floors that do nothin
 ##@ Change
 
 .PHONY: generate
-generate: ## Regenerate the CRD and deepcopy code from api/, and the chart's copies of config/.
+generate: ## Regenerate from api/ the CRDs, deepcopy code and docs/reference, and the chart's copies of config/.
 	$(TOOL) controller-gen object crd paths=./api/... output:crd:dir=config/crd/bases
+	$(TOOL) crd-ref-docs --log-level=WARN --source-path=api --config=hack/reference/config.yaml --templates-dir=hack/reference/templates \
+		--renderer=markdown --output-path=docs/reference/README.md
 	hack/chart-files
 
 .PHONY: verify
@@ -95,6 +97,10 @@ kube: ## Build etcd, the API server, the controller manager and kubectl into bin
 # Without service discovery, which the rules have no use for and which is most of the code.
 bin/promtool: hack/promtool/go.mod hack/promtool/go.sum
 	cd hack/promtool && go build -tags remove_all_sd -ldflags '-s -w' -o ../../bin/promtool github.com/prometheus/prometheus/cmd/promtool
+
+.PHONY: traefik
+traefik: ## Build Traefik into bin/, so that the tests run it as well as nginx and Caddy (many minutes, once).
+	cd hack/traefik && go build -o ../../bin/ -ldflags "-s -w" github.com/traefik/traefik/v3/cmd/traefik
 
 .PHONY: clean
 clean: ## Remove bin/ and dist/.

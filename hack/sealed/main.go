@@ -4,8 +4,9 @@
 //
 //	sealed COMMAND [ARGUMENT...]
 //
-// /run and TMPDIR are the command's own, in memory. The kernel's settings can't be changed, except for the network's. SEALED_CGROUP names
-// a control group for it to make others in; that is the one thing which the kernel leaves, so it is removed here.
+// /run and TMPDIR are the command's own, in memory, and so is what it changes in /var. The kernel's settings can't be changed, except for
+// the network's. SEALED_CGROUP names a control group for it to make others in; that is the one thing which the kernel leaves, so it is
+// removed here.
 package main
 
 import (
@@ -145,11 +146,18 @@ func arrange() error {
 			return fmt.Errorf("make %s read-only: %w", settings, err)
 		}
 	}
-	// Sockets, locks, network namespaces and images end up in /run.
 	if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
 		return fmt.Errorf("mount /run: %w", err)
 	}
-	return os.Mkdir("/run/tmp", 0o700)
+	for _, folder := range []string{"/run/tmp", "/run/var", "/run/var/changes", "/run/var/work"} {
+		if err := os.Mkdir(folder, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := syscall.Mount("overlay", "/var", "overlay", 0, "lowerdir=/var,upperdir=/run/var/changes,workdir=/run/var/work"); err != nil {
+		return fmt.Errorf("lay a copy over /var: %w", err)
+	}
+	return nil
 }
 
 // hierarchies are the mounts of control groups: one with version 2, one for each controller with version 1.

@@ -39,7 +39,9 @@ var _ = Describe("Installed", func() {
 			install(by)
 			DeferCleanup(by.uninstall)
 			quickstart()
-			DeferCleanup(func() { kubectl("delete", "-k", overlay("quickstart", "config/samples/quickstart")) })
+			DeferCleanup(func() {
+				kubectl("delete", "--ignore-not-found", "-k", overlay("quickstart", "config/samples/quickstart"))
+			})
 			Eventually(clientLog).Should(ContainSubstring(`"caller": "shop/orders-client"`))
 			report.add("from nothing to a protected API, by "+by.name, "%.1f s", time.Since(start).Seconds())
 

@@ -6,6 +6,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -79,6 +80,8 @@ var _ = AfterSuite(func() { report.print() })
 func kubectl(args ...string) string {
 	GinkgoHelper()
 	out, err := cluster.RunKubectl(ctx, "", args...)
-	Expect(err).NotTo(HaveOccurred(), "kubectl %s\n%s", strings.Join(args, " "), out)
+	if err != nil {
+		Fail(fmt.Sprintf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out))
+	}
 	return out
 }

@@ -58,6 +58,11 @@ test: kube build ## Run all tests; those on a real control plane too.
 	@for gateway in nginx caddy; do PATH=$$PATH:/usr/sbin command -v $$gateway >/dev/null || \
 		echo "LEFT OUT: $$gateway is not installed, and nothing was proved about it (apt-get install nginx-light caddy)"; done
 
+.PHONY: e2e
+e2e: node build ## Install into a real cluster of one node, use it and disturb it. Needs root and what .ci/run installs (E2EFLAGS).
+	go build -o bin/ ./hack/sealed ./hack/node/pause ./hack/release ./test/e2e/caller
+	go test -v -count=1 -tags e2e -timeout 15m -exec "$(CURDIR)/bin/sealed" ./test/e2e $(E2EFLAGS)
+
 .PHONY: lint
 lint: ## Run the linters; kube-api-linter on api/ among them.
 	$(TOOL) golangci-lint-kube-api-linter run
@@ -84,6 +89,10 @@ verify: ## Fail if generated files, module files or formatting are not up to dat
 .PHONY: kube
 kube: ## Build etcd, the API server, the controller manager and kubectl into bin/kube (minutes, once).
 	@hack/kube/build
+
+.PHONY: node
+node: kube ## Build what a node needs on top: kubelet, kube-scheduler, kube-proxy and CoreDNS (minutes, once).
+	@hack/kube/build node
 
 .PHONY: clean
 clean: ## Remove bin/ and dist/.

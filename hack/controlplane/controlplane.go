@@ -3,6 +3,7 @@
 package controlplane
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -151,8 +152,44 @@ func (c *ControlPlane) User(name string, groups ...string) (*rest.Config, error)
 	return user.Config(), nil
 }
 
-// StopAPIServer stops the API server and nothing else.
-func (c *ControlPlane) StopAPIServer() error { return c.plane.APIServer.Stop() }
+// KillAPIServer ends the API server and nothing else, as the kernel does when memory is short, and returns once it is gone.
+func (c *ControlPlane) KillAPIServer(ctx context.Context) error {
+	pid, err := c.apiServerPid()
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("kill kube-apiserver: %w", err)
+	}
+	for syscall.Kill(pid, 0) == nil {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("kube-apiserver is still there after it was killed: %w", ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// apiServerPid finds our API server among the processes; envtest keeps it to itself.
+func (c *ControlPlane) apiServerPid() (int, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/status")
+	if err != nil {
+		return 0, err
+	}
+	ours := fmt.Appendf(nil, "\nPPid:\t%d\n", os.Getpid())
+	for _, file := range files {
+		status, err := os.ReadFile(file)
+		if err != nil || !bytes.Contains(status, ours) {
+			continue // it has ended meanwhile, or is not our child
+		}
+		dir := filepath.Dir(file)
+		if path, err := os.Readlink(filepath.Join(dir, "exe")); err == nil && filepath.Base(path) == "kube-apiserver" {
+			return strconv.Atoi(filepath.Base(dir))
+		}
+	}
+	return 0, errors.New("no kube-apiserver runs that was started here")
+}
 
 // StartAPIServer starts it again, on the same etcd, address and certificates, and returns once it is ready.
 func (c *ControlPlane) StartAPIServer() error { return c.plane.APIServer.Start() }

@@ -133,7 +133,10 @@ func (n *Node) Stop() error {
 		errs = append(errs, n.Registry.stop())
 	}
 	if n.ControlPlane != nil {
-		errs = append(errs, n.ControlPlane.Stop())
+		// Asked to stop, it would wait a minute for the watches of what still runs in pods.
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		errs = append(errs, n.KillAPIServer(ctx), n.ControlPlane.Stop())
 	}
 	for _, file := range n.files {
 		errs = append(errs, file.Close())

@@ -32,7 +32,7 @@ var kustomize = method{
 
 var methods = []method{kustomize}
 
-var _ = Describe("Installed", func() {
+func installed() {
 	for _, by := range methods {
 		It("by "+by.name+", it protects an API within a few commands", func() {
 			start := time.Now()
@@ -50,7 +50,7 @@ var _ = Describe("Installed", func() {
 			restricted(system, shop)
 		})
 	}
-})
+}
 
 // install waits until the product is at work.
 func install(by method) {

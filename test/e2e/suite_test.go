@@ -74,6 +74,12 @@ var _ = BeforeSuite(func() {
 	report.add("images are built and pushed", "after %.1f s", time.Since(start).Seconds())
 })
 
+// In one container, since only those within one run in the order that they are written in.
+var _ = Describe("The product", func() {
+	Describe("installed", installed)
+	Describe("in use", Ordered, inUse)
+})
+
 var _ = AfterSuite(func() { report.print() })
 
 // kubectl runs it as a cluster administrator does, in the repository's root folder.

@@ -15,7 +15,6 @@ import (
 	. "github.com/onsi/gomega"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
@@ -24,7 +23,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/harness"
 )
 
-var _ = Describe("In use", Ordered, func() {
+func inUse() {
 	BeforeAll(func() {
 		install(kustomize)
 		var err error
@@ -179,10 +178,9 @@ var _ = Describe("In use", Ordered, func() {
 			Expect(verdict(text)).To(Equal(200))
 			known := &v1alpha1.ApiKeyList{}
 			Expect(admin.List(ctx, known)).To(Succeed())
-			verifierAt := pods(system, "apikey-verifier")[0].Status.PodIP
 
 			stopped := time.Now()
-			Expect(cluster.StopAPIServer()).To(Succeed())
+			Expect(cluster.KillAPIServer(ctx)).To(Succeed())
 			away, err := counts(calling)
 			Expect(err).NotTo(HaveOccurred())
 			Eventually(func(g Gomega) {
@@ -194,7 +192,6 @@ var _ = Describe("In use", Ordered, func() {
 			Expect(err).NotTo(HaveOccurred())
 			Expect(cluster.StartAPIServer()).To(Succeed())
 			back := time.Now()
-			_ = verifierAt
 
 			Expect(admin.Delete(ctx, key)).To(Succeed())
 			gone := time.Now()
@@ -220,7 +217,9 @@ var _ = Describe("In use", Ordered, func() {
 		})
 	})
 
-	It("mounts the new token where a key is made anew under an old Secret's name", func() {
+	// Kubernetes' doing, and the reason why docs/apikey.md says that a renewal takes a new Secret name. If this fails because the second
+	// pod is let in, the page may say so.
+	It("can't help that a kubelet mounts the dead token where a key is made anew under the name of a Secret in use", func() {
 		old := apiKey("renewed")
 		first := workload("first", "renewed", calls)
 		Eventually(codes).WithArguments(first).Should(ContainElement("200"))
@@ -235,11 +234,11 @@ var _ = Describe("In use", Ordered, func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(newToken == oldToken).To(BeFalse())
 
-		second := answers(workload("second", "renewed", call))
+		Expect(answers(workload("second", "renewed", call))).To(Equal("401"), "beside a pod that has the old Secret")
 		Expect(admin.Delete(ctx, first)).To(Succeed())
 		Eventually(func() error { return admin.Get(ctx, client.ObjectKeyFromObject(first), first) }).ShouldNot(Succeed())
-		third := answers(workload("third", "renewed", call))
-		report.add("key made anew under the same Secret name", "a pod beside one that has the old Secret: %s; the next after that one is gone: %s", second, third)
+		Expect(answers(workload("third", "renewed", call))).To(Equal("200"), "once no pod of the node has the old Secret")
+		report.add("new key under the name of a Secret in use", "the next pod of the node: 401; once the first pod is gone: 200")
 	})
 
 	It("told nobody a token", func() {
@@ -263,7 +262,7 @@ var _ = Describe("In use", Ordered, func() {
 		Expect(witness.Tokens()).To(BeNumerically(">", 200))
 		report.add("tokens searched for in logs, statuses and events", "%d, in %d files: none found", witness.Tokens(), files)
 	})
-})
+}
 
 // issuedOf counts the issued keys of the shop whose names begin so.
 func issuedOf(prefix string) int {
@@ -297,5 +296,3 @@ func leaderPod() (leader corev1.Pod) {
 	}).Should(Succeed())
 	return leader
 }
-
-var _ = metav1.Now

@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -106,9 +105,9 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("command %q: want image or push", flags.Arg(0))
 	}
 	for _, product := range products {
-		reference, err := name.NewTag(path.Join(r.registry, product.name) + ":" + r.version)
+		reference, err := r.reference(product)
 		if err != nil {
-			return fmt.Errorf("-registry=%s -version=%s: %w", r.registry, r.version, err)
+			return err
 		}
 		index, err := r.build(ctx, product)
 		if err != nil {
@@ -150,6 +149,22 @@ func newRelease(ctx context.Context, version, registry, platforms string) (relea
 		r.revision += "-modified"
 	}
 	return r, nil
+}
+
+// reference is what a product's image is called.
+func (r release) reference(p product) (name.Tag, error) {
+	repository := p.name
+	if r.registry != "" {
+		repository = r.registry + "/" + p.name
+	}
+	reference, err := name.NewTag(repository + ":" + r.version)
+	if err == nil && strings.Contains(r.registry, "//") {
+		err = errors.New("want host[:port][/path], without https://")
+	}
+	if err != nil {
+		return reference, fmt.Errorf("-registry=%s: %w", r.registry, err)
+	}
+	return reference, nil
 }
 
 // build compiles a product for all platforms and packs it: one layer with the user, which all images share, and one with the binary.

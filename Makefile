@@ -63,6 +63,11 @@ test: kube build bin/promtool ## Run all tests; those on a real control plane to
 	@for gateway in nginx caddy traefik; do PATH=$$PATH:/usr/sbin:bin command -v $$gateway >/dev/null || \
 		echo "LEFT OUT: $$gateway is not here, and nothing was proved about it (apt-get install nginx-light caddy; make traefik)"; done
 
+.PHONY: e2e
+e2e: node build ## Install into a real cluster of one node, use it and disturb it. Needs root and what .ci/run installs (E2EFLAGS).
+	go build -o bin/ ./hack/sealed ./hack/node/pause ./hack/release ./test/e2e/caller
+	go test -v -count=1 -tags e2e -timeout 15m -exec "$(CURDIR)/bin/sealed" ./test/e2e $(E2EFLAGS)
+
 .PHONY: lint
 lint: ## Run the linters; kube-api-linter on api/ among them.
 	$(TOOL) golangci-lint-kube-api-linter run
@@ -90,17 +95,23 @@ generate: ## Regenerate from api/ the CRDs, deepcopy code and docs/reference, an
 verify: ## Fail if generated files, module files or formatting are not up to date.
 	hack/verify
 
+##@ Tools
+
 .PHONY: kube
 kube: ## Build etcd, the API server, the controller manager and kubectl into bin/kube (minutes, once).
 	@hack/kube/build
 
-# Without service discovery, which the rules have no use for and which is most of the code.
-bin/promtool: hack/promtool/go.mod hack/promtool/go.sum
-	cd hack/promtool && go build -tags remove_all_sd -ldflags '-s -w' -o ../../bin/promtool github.com/prometheus/prometheus/cmd/promtool
+.PHONY: node
+node: kube ## Build what a node needs on top: kubelet, kube-scheduler, kube-proxy and CoreDNS (minutes, once).
+	@hack/kube/build node
 
 .PHONY: traefik
 traefik: ## Build Traefik into bin/, so that the tests run it as well as nginx and Caddy (many minutes, once).
 	cd hack/traefik && go build -o ../../bin/ -ldflags "-s -w" github.com/traefik/traefik/v3/cmd/traefik
+
+# Without service discovery, which the rules have no use for and which is most of the code.
+bin/promtool: hack/promtool/go.mod hack/promtool/go.sum
+	cd hack/promtool && go build -tags remove_all_sd -ldflags '-s -w' -o ../../bin/promtool github.com/prometheus/prometheus/cmd/promtool
 
 .PHONY: clean
 clean: ## Remove bin/ and dist/.

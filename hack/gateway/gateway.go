@@ -212,7 +212,7 @@ func start(ctx context.Context, command *exec.Cmd, address string, out io.Writer
 		return nil, err
 	}
 	g := &Gateway{Process: process, URL: "http://" + address}
-	return g, process.WaitTCP(ctx, address)
+	return g, process.WaitListening(ctx, "tcp", address)
 }
 
 // documented is a file of docs/gateways with other addresses. Each of them must be there.

@@ -1,4 +1,4 @@
-// Traefik, as test/gateways runs it, pinned here so that the product's own go.mod stays free of it. hack/traefik/build compiles it.
+// Traefik, as test/gateways runs it, pinned here so that the product's own go.mod stays free of it. make traefik compiles it.
 module github.com/apikey-operator/apikey-operator/hack/traefik
 
 go 1.26.0

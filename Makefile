@@ -8,6 +8,7 @@ TOOL := go tool -modfile=hack/tools/go.mod
 # One setting for every build, so that the products, the tests and the control plane share the Go build cache.
 export CGO_ENABLED := 0
 
+# The version that binaries tell, which is also the images' tag, and the registry and repository that images belong to.
 VERSION ?= devel
 REGISTRY ?=
 LDFLAGS := -s -w -X github.com/apikey-operator/apikey-operator/internal/version.version=$(VERSION)
@@ -37,6 +38,16 @@ run: kube build ## Start a control plane, the operator and the verifier, and sta
 .PHONY: build
 build: ## Build the binaries into bin/.
 	go build -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...
+
+##@ Release
+
+.PHONY: image
+image: ## Build both images, for amd64 and arm64, into dist/*.tar (VERSION, REGISTRY).
+	go run ./hack/release -version "$(VERSION)" -registry "$(REGISTRY)" image
+
+.PHONY: push
+push: ## Build both images and put them into a registry (REGISTRY=registry.example/team, VERSION).
+	go run ./hack/release -version "$(VERSION)" -registry "$(REGISTRY)" push
 
 ##@ Check
 

@@ -3,21 +3,58 @@ package version
 
 import (
 	"runtime/debug"
+	"strings"
 )
 
-// version is set by -ldflags "-X github.com/apikey-operator/apikey-operator/internal/version.version=v1.2.3".
-var version = "devel"
+// Set by -ldflags "-X github.com/apikey-operator/apikey-operator/internal/version.version=v1.2.3", and likewise revision.
+var (
+	version  = "devel"
+	revision string
+)
 
-// String is the version and, where the build knows it, the revision that it was built from.
+const (
+	// What a revision ends with where the sources differed from the commit.
+	modified = "-modified"
+	// As much of a commit's digest as people read.
+	short = 12
+)
+
+// String is the version and, where the build knows it, the commit that it was built from, such as v1.2.3+0123456789ab, with -modified at
+// the end where the sources differed from it.
 func String() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
+	if revision == "" {
+		return join(version, stamped())
+	}
+	return join(version, revision)
+}
+
+func join(version, revision string) string {
+	if revision == "" {
 		return version
 	}
-	for _, setting := range info.Settings {
-		if setting.Key == "vcs.revision" && len(setting.Value) >= 12 {
-			return version + "+" + setting.Value[:12]
-		}
+	commit, isModified := strings.CutSuffix(revision, modified)
+	if len(commit) > short {
+		commit = commit[:short]
 	}
-	return version
+	if isModified {
+		commit += modified
+	}
+	return version + "+" + commit
+}
+
+// stamped is the revision that go build has noted by itself.
+func stamped() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	settings := make(map[string]string, len(info.Settings))
+	for _, setting := range info.Settings {
+		settings[setting.Key] = setting.Value
+	}
+	commit := settings["vcs.revision"]
+	if commit != "" && settings["vcs.modified"] == "true" {
+		commit += modified
+	}
+	return commit
 }

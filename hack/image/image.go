@@ -1,0 +1,205 @@
+// Package image makes container images out of static binaries, without Docker and without pulling a base image. The same files and the
+// same description give the same digest, whenever and wherever. It runs nothing and reads no clock.
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// NonRoot is the user and the group that images run as: the number that distroless images use, too. A number and no name, so that
+// the kubelet can see for runAsNonRoot that it is not root.
+const NonRoot = 65532
+
+const (
+	annotationName = "org.opencontainers.image.ref.name"
+	// What containerd calls the image that it imports.
+	annotationContainerdName = "io.containerd.image.name"
+)
+
+// File is a file of an image. Folders above it need no entry of their own.
+type File struct {
+	// Path is absolute.
+	Path string
+	Mode fs.FileMode
+	Data []byte
+}
+
+// Description is what an image says of itself.
+type Description struct {
+	Platform   v1.Platform
+	Entrypoint []string
+	// Ports that are listened on, such as "8080/tcp"; they open nothing.
+	Ports []string
+	// Labels, of the names in https://specs.opencontainers.org/image-spec/annotations/.
+	Labels map[string]string
+	// Created is when the image's sources were committed, never when it was built.
+	Created time.Time
+}
+
+// User is a layer with the user that images run as.
+func User() []File {
+	return []File{
+		{Path: "/etc/passwd", Mode: 0o444, Data: fmt.Appendf(nil, "root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:%d:%[1]d:nonroot:/:/sbin/nologin\n", NonRoot)},
+		{Path: "/etc/group", Mode: 0o444, Data: fmt.Appendf(nil, "root:x:0:\nnonroot:x:%d:\n", NonRoot)},
+	}
+}
+
+// New is an image of the layers, the lowest first, that runs as NonRoot.
+func New(description Description, layers ...[]File) (v1.Image, error) {
+	base := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	base = mutate.ConfigMediaType(base, types.OCIConfigJSON)
+	additions := make([]mutate.Addendum, 0, len(layers))
+	for _, files := range layers {
+		layer, err := newLayer(files)
+		if err != nil {
+			return nil, err
+		}
+		additions = append(additions, mutate.Addendum{
+			Layer:     layer,
+			MediaType: types.OCILayer,
+			History:   v1.History{CreatedBy: "files " + files[len(files)-1].Path, Created: v1.Time{Time: description.Created}},
+		})
+	}
+	image, err := mutate.Append(base, additions...)
+	if err != nil {
+		return nil, fmt.Errorf("add layers: %w", err)
+	}
+	config, err := image.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	config = config.DeepCopy()
+	config.Created = v1.Time{Time: description.Created}
+	config.OS, config.Architecture, config.Variant = description.Platform.OS, description.Platform.Architecture, description.Platform.Variant
+	config.Config.User = fmt.Sprintf("%d:%[1]d", NonRoot)
+	config.Config.Entrypoint = description.Entrypoint
+	config.Config.WorkingDir = "/"
+	config.Config.Labels = description.Labels
+	config.Config.ExposedPorts = map[string]struct{}{}
+	for _, port := range description.Ports {
+		config.Config.ExposedPorts[port] = struct{}{}
+	}
+	return mutate.ConfigFile(image, config)
+}
+
+// Index is one image for several platforms.
+func Index(annotations map[string]string, images ...v1.Image) (v1.ImageIndex, error) {
+	additions := make([]mutate.IndexAddendum, 0, len(images))
+	for _, image := range images {
+		config, err := image.ConfigFile()
+		if err != nil {
+			return nil, err
+		}
+		additions = append(additions, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: config.Platform()}})
+	}
+	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), additions...)
+	annotated, ok := mutate.Annotations(index, annotations).(v1.ImageIndex)
+	if !ok {
+		return nil, fmt.Errorf("annotated index is a %T", annotated)
+	}
+	return annotated, nil
+}
+
+// Archive writes an index as an OCI image layout in a tar file, under a reference such as "docker.io/library/apikey-operator:v1.0.0" and
+// its tag: what docker load, podman load, ctr images import and skopeo read.
+func Archive(file, reference, tag string, index v1.ImageIndex) (err error) {
+	folder, err := os.MkdirTemp("", "oci-layout-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	image, err := layout.Write(folder, empty.Index)
+	if err != nil {
+		return err
+	}
+	if err := image.AppendIndex(index, layout.WithAnnotations(map[string]string{
+		annotationName: tag, annotationContainerdName: reference,
+	})); err != nil {
+		return fmt.Errorf("write the layout of %s: %w", reference, err)
+	}
+	var files []File
+	if err := fs.WalkDir(os.DirFS(folder), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		data, err := fs.ReadFile(os.DirFS(folder), name)
+		files = append(files, File{Path: "/" + name, Mode: 0o644, Data: data})
+		return err
+	}); err != nil {
+		return err
+	}
+	out, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closed := out.Close(); err == nil {
+			err = closed
+		}
+	}()
+	return writeTar(out, files)
+}
+
+func newLayer(files []File) (v1.Layer, error) {
+	if len(files) == 0 {
+		return nil, errors.New("a layer has no files")
+	}
+	var content bytes.Buffer
+	if err := writeTar(&content, files); err != nil {
+		return nil, err
+	}
+	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(content.Bytes())), nil
+	}, tarball.WithMediaType(types.OCILayer))
+}
+
+// writeTar writes files and the folders above them, sorted, owned by root and without a time, so that the same files are the same bytes.
+func writeTar(w io.Writer, files []File) error {
+	entries := map[string]File{}
+	for _, file := range files {
+		name := path.Clean(file.Path)
+		if !path.IsAbs(name) || name == "/" {
+			return fmt.Errorf("path %q: want an absolute path of a file", file.Path)
+		}
+		entries[name[1:]] = file
+		for folder := path.Dir(name); folder != "/"; folder = path.Dir(folder) {
+			entries[folder[1:]+"/"] = File{Mode: 0o755}
+		}
+	}
+	archive := tar.NewWriter(w)
+	for _, name := range slices.Sorted(maps.Keys(entries)) {
+		file := entries[name]
+		header := &tar.Header{
+			Name: name, Mode: int64(file.Mode.Perm()), Size: int64(len(file.Data)),
+			Typeflag: tar.TypeReg, ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR,
+		}
+		if strings.HasSuffix(name, "/") {
+			header.Typeflag = tar.TypeDir
+		}
+		if err := archive.WriteHeader(header); err != nil {
+			return err
+		}
+		if _, err := archive.Write(file.Data); err != nil {
+			return err
+		}
+	}
+	return archive.Close()
+}

@@ -45,6 +45,10 @@ build: ## Build the binaries into bin/.
 image: ## Build both images, for amd64 and arm64, into dist/*.tar (VERSION, REGISTRY).
 	go run ./hack/release -version "$(VERSION)" -registry "$(REGISTRY)" image
 
+.PHONY: installer
+installer: kube ## Write dist/install.yaml, all that a cluster needs, with the images of REGISTRY and VERSION.
+	VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" hack/installer
+
 .PHONY: push
 push: ## Build both images and put them into a registry (REGISTRY=registry.example/team, VERSION).
 	go run ./hack/release -version "$(VERSION)" -registry "$(REGISTRY)" push
@@ -87,10 +91,6 @@ verify: ## Fail if generated files, module files or formatting are not up to dat
 .PHONY: kube
 kube: ## Build etcd, the API server, the controller manager and kubectl into bin/kube (minutes, once).
 	@hack/kube/build
-
-.PHONY: installer
-installer: kube ## Write dist/install.yaml, all that a cluster needs, with the images of REGISTRY and VERSION.
-	VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" hack/installer
 
 .PHONY: clean
 clean: ## Remove bin/ and dist/.

@@ -45,6 +45,10 @@ build: ## Build the binaries into bin/.
 image: ## Build both images, for amd64 and arm64, into dist/*.tar (VERSION, REGISTRY).
 	go run ./hack/release -version "$(VERSION)" -registry "$(REGISTRY)" image
 
+.PHONY: installer
+installer: kube ## Write dist/install.yaml, all that a cluster needs, with the images of REGISTRY and VERSION.
+	VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" hack/installer
+
 .PHONY: push
 push: ## Build both images and put them into a registry (REGISTRY=registry.example/team, VERSION).
 	go run ./hack/release -version "$(VERSION)" -registry "$(REGISTRY)" push

@@ -168,4 +168,16 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 		Expect(ask(build.ApiKey(theirs, "others"))).To(Equal(http.StatusUnauthorized))
 		Expect(string(log.Contents())).NotTo(ContainSubstring("forbidden"))
 	})
+
+	It("says which of its namespaces it may not read", func() {
+		kubeconfig := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
+		Expect(c.KubeconfigAs(ctx, releaseNamespace, release, kubeconfig)).To(Succeed())
+		log := gbytes.NewBuffer()
+		operator, err := controlplane.StartProcess(exec.CommandContext(ctx, filepath.Join(root, "bin", "apikey-operator"),
+			"--kubeconfig="+kubeconfig, "--namespaces="+ours+","+nobodys, "--leader-elect=false",
+			"--metrics-bind-address=0", "--health-probe-bind-address=0"), log)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(func() { _ = operator.Stop() }) // it never began its work
+		Eventually(log).Should(gbytes.Say(`forbidden: .* cannot list resource ."apikeys." .* in the namespace ."team-c."`))
+	})
 })

@@ -35,7 +35,7 @@ func startNode(ctx context.Context, t *testing.T, plane *controlplane.ControlPla
 	}
 	n := &node{clients: clients, start: start, processes: map[string]*controlplane.Process{}}
 	ctx, cancel := context.WithCancel(ctx)
-	done, ready, failed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	done, ready, failed := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	t.Cleanup(func() {
 		cancel()
 		<-done
@@ -51,7 +51,7 @@ func startNode(ctx context.Context, t *testing.T, plane *controlplane.ControlPla
 				// A pod that changes or goes between a look and a word is nothing to tell of.
 				if err := n.sync(ctx, name); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 					t.Errorf("%s: %v", name, err)
-					failed <- err
+					close(failed)
 					return
 				}
 			}

@@ -80,47 +80,7 @@ var checkedElsewhere = map[string]string{
 
 // An API server takes every object that pages show, every file of objects in docs/, and what overlays make.
 func TestObjectsOfPagesAreAccepted(t *testing.T) {
-	plane, err := controlplane.Start(t.Context(), controlplane.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := plane.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := plane.Install(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	create := []string{"create"}
-	for _, file := range crdFiles(t) {
-		create = append(create, "-f", file)
-	}
-	if out, err := plane.RunKubectl(t.Context(), "", create...); err != nil {
-		t.Fatalf("CRDs of other projects: %v\n%s", err, out)
-	}
-	if out, err := plane.RunKubectl(t.Context(), "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=2m"); err != nil {
-		t.Fatalf("CRDs of other projects: %v\n%s", err, out)
-	}
-
-	accepted, namespaces := 0, map[string]bool{"": true}
-	accept := func(t *testing.T, where, manifest string) {
-		t.Helper()
-		for _, o := range objects(t, where, manifest) {
-			accepted++
-			// An object's namespace must be there, also where the page leaves that to the reader.
-			if namespace := o.GetNamespace(); !namespaces[namespace] {
-				out, err := plane.RunKubectl(t.Context(), "", "create", "namespace", namespace)
-				if err != nil && !strings.Contains(out, "AlreadyExists") {
-					t.Fatalf("namespace %s: %v\n%s", namespace, err, out)
-				}
-				namespaces[namespace] = true
-			}
-		}
-		if out, err := plane.RunKubectl(t.Context(), manifest, "apply", "--dry-run=server", "--validate=strict", "-f", "-"); err != nil {
-			t.Errorf("%s: %v\n%s", where, err, out)
-		}
-	}
+	s := startServer(t)
 	copied := repository(t)
 	for i, b := range allBlocks(t, "yaml") {
 		switch {
@@ -133,34 +93,100 @@ func TestObjectsOfPagesAreAccepted(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte(b.body()), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			out, err := plane.RunKubectl(t.Context(), "", "kustomize", folder)
+			out, err := s.plane.RunKubectl(t.Context(), "", "kustomize", folder)
 			if err != nil {
 				t.Errorf("%s:%d: %v\n%s", b.page, b.line, err, out)
 				continue
 			}
-			accept(t, b.page, out)
+			s.accepts(t, b.page, out)
 		case b.fragmentOf() == "values.yaml": // see TestValuesOfPagesExist
 		default:
-			accept(t, b.page, b.text)
+			s.accepts(t, b.page, b.text)
 		}
 	}
-	err = filepath.WalkDir(filepath.Join("..", "..", "docs"), func(path string, entry fs.DirEntry, err error) error {
+	for _, file := range objectFiles(t) {
+		s.accepts(t, file, page(t, file))
+	}
+	if s.accepted < 20 {
+		t.Errorf("only %d objects", s.accepted)
+	}
+}
+
+// objectFiles are the files in docs/ that hold objects. All others must be known to another test.
+func objectFiles(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	root := filepath.Join("..", "..")
+	err := filepath.WalkDir(filepath.Join(root, "docs"), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || filepath.Ext(path) == ".md" {
 			return err
 		}
-		name := strings.TrimPrefix(filepath.ToSlash(path), "../../")
-		if _, ok := checkedElsewhere[name]; ok {
-			return nil
-		}
-		if !slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(path)) {
+		name, err := filepath.Rel(root, path)
+		switch {
+		case checkedElsewhere[name] != "":
+		case slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(path)):
+			found = append(found, name)
+		default:
 			t.Errorf("%s: no test holds this file against anything", name)
-			return nil
 		}
-		accept(t, name, page(t, name))
-		return nil
+		return err
 	})
-	if err != nil || accepted < 20 {
-		t.Errorf("%d objects: %v", accepted, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// server is an API server with our kinds and those of other projects.
+type server struct {
+	plane      *controlplane.ControlPlane
+	namespaces map[string]bool
+	accepted   int
+}
+
+func startServer(t *testing.T) *server {
+	t.Helper()
+	plane, err := controlplane.Start(t.Context(), controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := plane.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := plane.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	files := crdFiles(t)
+	create := make([]string, 0, 1+2*len(files))
+	create = append(create, "create")
+	for _, file := range files {
+		create = append(create, "-f", file)
+	}
+	for _, args := range [][]string{create, {"wait", "--for=condition=Established", "crd", "--all", "--timeout=2m"}} {
+		if out, err := plane.RunKubectl(t.Context(), "", args...); err != nil {
+			t.Fatalf("CRDs of other projects: %v\n%s", err, out)
+		}
+	}
+	return &server{plane: plane, namespaces: map[string]bool{"": true}}
+}
+
+// accepts applies a manifest, without leaving anything behind but the namespaces of its objects, which a page may leave to the reader.
+func (s *server) accepts(t *testing.T, where, manifest string) {
+	t.Helper()
+	for _, o := range objects(t, where, manifest) {
+		s.accepted++
+		if namespace := o.GetNamespace(); !s.namespaces[namespace] {
+			out, err := s.plane.RunKubectl(t.Context(), "", "create", "namespace", namespace)
+			if err != nil && !strings.Contains(out, "AlreadyExists") {
+				t.Fatalf("namespace %s: %v\n%s", namespace, err, out)
+			}
+			s.namespaces[namespace] = true
+		}
+	}
+	if out, err := s.plane.RunKubectl(t.Context(), manifest, "apply", "--dry-run=server", "--validate=strict", "-f", "-"); err != nil {
+		t.Errorf("%s: %v\n%s", where, err, out)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,7 +58,7 @@ func runPage(ctx context.Context, t *testing.T, run []block, env []string) {
 	script.WriteString("set -euo pipefail\n")
 	for _, b := range run {
 		for _, s := range b.steps(t) {
-			file := filepath.Join(out, fmt.Sprint(len(all)))
+			file := filepath.Join(out, strconv.Itoa(len(all)))
 			// What fails on purpose must not end the script.
 			before, after := "", ""
 			if s.failsAsShown() {
@@ -89,19 +90,22 @@ func runPage(ctx context.Context, t *testing.T, run []block, env []string) {
 		}
 		return string(text)
 	}
-	at := strings.TrimSpace(read("at"))
-	for i, e := range all {
-		printed := ""
-		if at != fmt.Sprint(len(all)) && at == fmt.Sprint(i) {
-			t.Fatalf("%s:%d: %v\n$ %s%s", e.page, e.line, err, e.commands, redact(read(at)))
-		}
-		printed = read(fmt.Sprint(i))
-		if e.failsAsShown() && strings.TrimSpace(read(fmt.Sprint(i)+".status")) == "0" {
+	at, atErr := strconv.Atoi(strings.TrimSpace(read("at")))
+	if atErr != nil {
+		t.Fatal(atErr)
+	}
+	for i, e := range all[:min(at, len(all))] {
+		printed := read(strconv.Itoa(i))
+		if e.failsAsShown() && strings.TrimSpace(read(strconv.Itoa(i)+".status")) == "0" {
 			t.Errorf("%s:%d: this did not fail, as is shown\n$ %s%s", e.page, e.line, e.commands, redact(printed))
 		}
 		if e.shown && !shows(e.output, printed) {
 			t.Errorf("%s:%d: what is shown\n%s\nis not what is printed\n%s", e.page, e.line, e.output, redact(printed))
 		}
+	}
+	if at < len(all) {
+		e := all[at]
+		t.Fatalf("%s:%d: %v\n$ %s%s", e.page, e.line, err, e.commands, redact(read(strconv.Itoa(at))))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -208,7 +212,7 @@ func TestFailuresShowNoToken(t *testing.T) {
 func environment(ctx context.Context, t *testing.T, path string) []string {
 	t.Helper()
 	dir := t.TempDir()
-	options := controlplane.Options{}
+	options := controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS")}
 	var at controlplane.VerifierAddresses
 	if path == "docs/gateways/kube-apiserver.md" { // who must know where the verifier will be
 		at = verifierAddresses(t)
@@ -303,8 +307,8 @@ var runnable = map[string]struct {
 	program string
 	start   starter
 }{
-	"docs/gateways/nginx.md": {"nginx", gateway.Nginx},
-	"docs/gateways/caddy.md": {"caddy", gateway.Caddy},
+	"docs/gateways/nginx.md":   {"nginx", gateway.Nginx},
+	"docs/gateways/caddy.md":   {"caddy", gateway.Caddy},
 	"docs/gateways/traefik.md": {"traefik", gateway.Traefik},
 }
 
@@ -312,7 +316,7 @@ var runnable = map[string]struct {
 func ordersAPI(t *testing.T) string {
 	t.Helper()
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = fmt.Fprintf(w, "orders for %s/%s\n", r.Header.Get("X-Apikey-Namespace"), r.Header.Get("X-Apikey-Name"))
+		_, _ = fmt.Fprintf(w, "orders for %s/%s\n", r.Header.Get("X-Apikey-Namespace"), r.Header.Get("X-Apikey-Name")) //nolint:gosec // text for a terminal
 	}))
 	t.Cleanup(api.Close)
 	return api.Listener.Addr().String()
@@ -336,4 +340,3 @@ func tokenWebhook(t *testing.T, dir, verifier string) map[string]string {
 		"api-audiences":                            "https://kubernetes.default.svc",
 	}
 }
-

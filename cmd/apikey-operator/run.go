@@ -109,8 +109,11 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 			return fmt.Errorf("set up the counting controller: %w", err)
 		}
 	}
-	if err := metrics.Registry.Register(issuing.NewCollector(mgr.GetClient(), mgr.Elected(), o.metricPerKey)); err != nil {
-		return fmt.Errorf("register the metrics of keys: %w", err)
+	if err := errors.Join(
+		metrics.Registry.Register(issuing.NewCollector(mgr.GetClient(), mgr.Elected(), clock.RealClock{}, o.metricPerKey)),
+		metrics.Registry.Register(issuing.NewClockSkewCollector(skew.Skew)),
+	); err != nil {
+		return fmt.Errorf("register the metrics of keys and clock: %w", err)
 	}
 	// A replica that waits for its turn loads the keys as well: it is not ready before, and takes over faster.
 	if _, err := mgr.GetCache().GetInformer(ctx, &v1alpha1.ApiKey{}, cache.BlockUntilSynced(false)); err != nil {

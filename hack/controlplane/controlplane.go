@@ -3,6 +3,7 @@
 package controlplane
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 )
@@ -34,6 +36,9 @@ type Options struct {
 	Logs string
 	// APIServer are further arguments of kube-apiserver, by their names without dashes.
 	APIServer map[string]string
+	// Address is an IP address of this machine that the API server listens on, at port 6443, for pods that can't reach loopback; ""
+	// means loopback, at any free port.
+	Address string
 }
 
 // ControlPlane is a running control plane.
@@ -69,7 +74,7 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 
 	c.plane = &envtest.ControlPlane{
 		Etcd: &envtest.Etcd{
-			Path:         c.binary("etcd"),
+			Path:         c.Binary("etcd"),
 			StartTimeout: time.Minute,
 			StopTimeout:  time.Minute,
 			DataDir:      filepath.Join(c.dir, "etcd"),
@@ -80,7 +85,18 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 		return nil, err
 	}
 	server := c.plane.GetAPIServer()
-	server.Path = c.binary("kube-apiserver")
+	server.Path = c.Binary("kube-apiserver")
+	// envtest removes a folder of its own when the API server stops, and with it what a restart needs.
+	server.CertDir = filepath.Join(c.dir, "certs")
+	if err := os.Mkdir(server.CertDir, 0o700); err != nil {
+		return nil, err
+	}
+	if options.Address != "" {
+		server.SecureServing.Address, server.SecureServing.Port = options.Address, "6443"
+		if server.SecureServing.CA, err = writeCertificates(server.CertDir, options.Address); err != nil {
+			return nil, err
+		}
+	}
 	server.StartTimeout, server.StopTimeout = time.Minute, time.Minute
 	server.Err, err = c.log(options.Logs, "kube-apiserver.log")
 	if err != nil {
@@ -97,11 +113,9 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 	if err := c.plane.Start(); err != nil {
 		return nil, fmt.Errorf("start etcd and kube-apiserver (has `make kube` been run?): %w", err)
 	}
-	admin, err := c.plane.AddUser(envtest.User{Name: "admin", Groups: []string{"system:masters"}}, &rest.Config{QPS: -1})
-	if err != nil {
+	if c.Admin, err = c.User("admin", "system:masters"); err != nil {
 		return nil, err
 	}
-	c.Admin = admin.Config()
 	if err := c.startControllerManager(ctx, options.Logs); err != nil {
 		return nil, err
 	}
@@ -129,11 +143,62 @@ func (c *ControlPlane) Stop() error {
 	return errors.Join(append(errs, os.RemoveAll(c.dir))...)
 }
 
+// User is a configuration of a user with a client certificate, without client-side limits.
+func (c *ControlPlane) User(name string, groups ...string) (*rest.Config, error) {
+	user, err := c.plane.AddUser(envtest.User{Name: name, Groups: groups}, &rest.Config{QPS: -1})
+	if err != nil {
+		return nil, fmt.Errorf("client certificate of %s: %w", name, err)
+	}
+	return user.Config(), nil
+}
+
+// KillAPIServer ends the API server and nothing else, as the kernel does when memory is short, and returns once it is gone.
+func (c *ControlPlane) KillAPIServer(ctx context.Context) error {
+	pid, err := c.apiServerPid()
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("kill kube-apiserver: %w", err)
+	}
+	for syscall.Kill(pid, 0) == nil {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("kube-apiserver is still there after it was killed: %w", ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// apiServerPid finds our API server among the processes; envtest keeps it to itself.
+func (c *ControlPlane) apiServerPid() (int, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/status")
+	if err != nil {
+		return 0, err
+	}
+	ours := fmt.Appendf(nil, "\nPPid:\t%d\n", os.Getpid())
+	for _, file := range files {
+		status, err := os.ReadFile(file)
+		if err != nil || !bytes.Contains(status, ours) {
+			continue // it has ended meanwhile, or is not our child
+		}
+		dir := filepath.Dir(file)
+		if path, err := os.Readlink(filepath.Join(dir, "exe")); err == nil && filepath.Base(path) == "kube-apiserver" {
+			return strconv.Atoi(filepath.Base(dir))
+		}
+	}
+	return 0, errors.New("no kube-apiserver runs that was started here")
+}
+
+// StartAPIServer starts it again, on the same etcd, address and certificates, and returns once it is ready.
+func (c *ControlPlane) StartAPIServer() error { return c.plane.APIServer.Start() }
+
 // Etcd is the base URL of etcd.
 func (c *ControlPlane) Etcd() string { return c.plane.Etcd.URL.String() }
 
 // Kubectl is the path of the kubectl that matches the API server.
-func (c *ControlPlane) Kubectl() string { return c.binary("kubectl") }
+func (c *ControlPlane) Kubectl() string { return c.Binary("kubectl") }
 
 // AdminKubeconfig writes a kubeconfig of the admin user to a file.
 func (c *ControlPlane) AdminKubeconfig(path string) error { return WriteKubeconfig(c.Admin, path) }
@@ -176,7 +241,7 @@ func (c *ControlPlane) startControllerManager(ctx context.Context, logs string) 
 	if err != nil {
 		return err
 	}
-	c.controller = exec.Command(c.binary("kube-controller-manager"), //nolint:noctx // stopped by Stop, after what depends on it
+	c.controller = exec.Command(c.Binary("kube-controller-manager"), //nolint:noctx // stopped by Stop, after what depends on it
 		"--kubeconfig="+kubeconfig,
 		"--authentication-kubeconfig="+kubeconfig,
 		"--authorization-kubeconfig="+kubeconfig,
@@ -226,8 +291,8 @@ func (c *ControlPlane) waitForControllers(ctx context.Context) error {
 	}
 }
 
-// binary is the path of a control plane binary: from KUBEBUILDER_ASSETS where it has one, else from bin/kube.
-func (c *ControlPlane) binary(name string) string {
+// Binary is the path of a binary that hack/kube/build makes: from KUBEBUILDER_ASSETS where it has one, else from bin/kube.
+func (c *ControlPlane) Binary(name string) string {
 	if assets := os.Getenv(assetsVariable); assets != "" {
 		path := filepath.Join(assets, name)
 		if _, err := os.Stat(path); err == nil {
@@ -265,6 +330,33 @@ func WriteKubeconfig(config *rest.Config, path string) error {
 		Contexts:       map[string]*clientcmdapi.Context{name: {Cluster: name, AuthInfo: name}},
 		CurrentContext: name,
 	}, path)
+}
+
+// writeCertificates writes, under envtest's names, the API server's certificate for an address and for the Service kubernetes, which
+// envtest's own is not good for, and the pair that signs service accounts' tokens. It returns the certificate of the authority.
+func writeCertificates(folder, address string) ([]byte, error) {
+	// The first address of envtest's service-cluster-ip-range.
+	ips := []net.IP{net.ParseIP(address), net.IPv4(10, 0, 0, 1)}
+	serving, key, err := certutil.GenerateSelfSignedCertKey("localhost", ips, []string{"kubernetes.default.svc"})
+	if err != nil {
+		return nil, err
+	}
+	signer, signerKey, err := certutil.GenerateSelfSignedCertKey("sa-signer", nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	for name, content := range map[string][]byte{
+		"apiserver.crt": serving, "apiserver.key": key, "sa-signer.crt": signer, "sa-signer.key": signerKey,
+	} {
+		if err := os.WriteFile(filepath.Join(folder, name), content, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	chain, err := certutil.ParseCertsPEM(serving)
+	if err != nil {
+		return nil, err
+	}
+	return certutil.EncodeCertificates(chain[len(chain)-1])
 }
 
 func freePort() (int, error) {

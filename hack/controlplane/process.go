@@ -68,11 +68,12 @@ func (p *Process) WaitHTTP(ctx context.Context, url string) error {
 	})
 }
 
-// WaitTCP waits until somebody listens on an address. If that does not come to pass, the process is stopped.
-func (p *Process) WaitTCP(ctx context.Context, address string) error {
+// WaitListening waits until somebody listens on an address, of a network such as tcp or unix. If that does not come to pass, the process
+// is stopped.
+func (p *Process) WaitListening(ctx context.Context, network, address string) error {
 	return p.wait(ctx, func(ctx context.Context) bool {
 		var dialer net.Dialer
-		connection, err := dialer.DialContext(ctx, "tcp", address)
+		connection, err := dialer.DialContext(ctx, network, address)
 		if err != nil {
 			return false
 		}

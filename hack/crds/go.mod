@@ -12,7 +12,5 @@ require (
 	github.com/fluxcd/kustomize-controller v1.9.6
 	github.com/fluxcd/source-controller v1.9.6
 	github.com/prometheus-operator/prometheus-operator v0.85.0
-	github.com/traefik/traefik/v3 v3.6.12
-	istio.io/api v1.31.4
 	sigs.k8s.io/gateway-api v1.6.3
 )

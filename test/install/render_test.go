@@ -1,6 +1,7 @@
 package install
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
@@ -121,7 +122,7 @@ func named[T client.Object](all objects, kind, name string, object T) T {
 
 // kinds are the kinds of the objects, each once.
 func (o objects) kinds() []string {
-	var kinds []string
+	kinds := make([]string, 0, len(o))
 	for _, object := range o {
 		kinds = append(kinds, object.GetKind())
 	}
@@ -130,7 +131,7 @@ func (o objects) kinds() []string {
 }
 
 func (o objects) names() []string {
-	var names []string
+	names := make([]string, 0, len(o))
 	for _, object := range o {
 		names = append(names, describe(object))
 	}

@@ -1,0 +1,86 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/apikey-operator/apikey-operator/hack/image"
+	"github.com/apikey-operator/apikey-operator/hack/node"
+)
+
+// pushImages puts all images that the tests run into the node's registry. The answer is their references, by the names that manifests
+// have.
+func pushImages() map[string]string {
+	GinkgoHelper()
+	pushed := map[string]string{}
+	release := exec.CommandContext(ctx, filepath.Join(cluster.Root, "bin", "release"),
+		"-version="+imageTag, "-registry="+cluster.Registry.Address, "-platforms="+node.Platform().String(), "push")
+	release.Dir = cluster.Root
+	out, err := release.CombinedOutput()
+	Expect(err).NotTo(HaveOccurred(), "make push\n%s", out)
+	for _, product := range []string{"apikey-operator", "apikey-verifier"} {
+		pushed[product] = cluster.Registry.Address + "/" + product + ":" + imageTag
+	}
+	pushed["caller"], err = cluster.Registry.PushBinary("caller:"+imageTag, filepath.Join(cluster.Root, "bin", "caller"))
+	Expect(err).NotTo(HaveOccurred())
+	nginx, err := image.New(
+		image.Description{Platform: node.Platform(), Entrypoint: []string{"/usr/sbin/nginx", "-e", "stderr", "-g", "daemon off;"}},
+		append(image.User(), debianNginx()...),
+	)
+	Expect(err).NotTo(HaveOccurred())
+	pushed[nginxName], err = cluster.Registry.Push(nginxName+":"+imageTag, nginx)
+	Expect(err).NotTo(HaveOccurred())
+	return pushed
+}
+
+// nginxConf does what that of nginxinc/nginx-unprivileged does: no root, and nothing is written outside of /tmp.
+const nginxConf = `
+worker_processes 1;
+pid /tmp/nginx.pid;
+events {}
+http {
+	include /etc/nginx/mime.types;
+	access_log /dev/stdout;
+	client_body_temp_path /tmp/client; proxy_temp_path /tmp/proxy; fastcgi_temp_path /tmp/fastcgi; uwsgi_temp_path /tmp/uwsgi; scgi_temp_path /tmp/scgi;
+	include /etc/nginx/conf.d/*.conf;
+}
+`
+
+// debianNginx are this machine's nginx, curl and shell with the libraries that they need: what the tests use of the image
+// nginxinc/nginx-unprivileged, which can't be pulled here.
+func debianNginx() []image.File {
+	GinkgoHelper()
+	mimeTypes, err := os.ReadFile("/etc/nginx/mime.types")
+	Expect(err).NotTo(HaveOccurred(), "apt-get install nginx-light")
+	files := []image.File{
+		{Path: "/etc/nginx/nginx.conf", Mode: 0o444, Data: []byte(nginxConf)},
+		{Path: "/etc/nginx/mime.types", Mode: 0o444, Data: mimeTypes},
+	}
+	library := regexp.MustCompile(`(?m)(/\S+) \(0x`)
+	paths := map[string]bool{}
+	for program, debian := range map[string]string{
+		"/usr/sbin/nginx": "nginx-light", "/usr/bin/curl": "curl", "/bin/sh": "dash", "/bin/cat": "coreutils", "/bin/sleep": "coreutils",
+	} {
+		out, err := exec.CommandContext(ctx, "ldd", program).CombinedOutput()
+		Expect(err).NotTo(HaveOccurred(), "apt-get install %s\n%s", debian, out)
+		Expect(bytes.Contains(out, []byte("not found"))).To(BeFalse(), "%s\n%s", program, out)
+		paths[program] = true
+		for _, match := range library.FindAllSubmatch(out, -1) {
+			paths[string(match[1])] = true
+		}
+	}
+	for path := range paths {
+		data, err := os.ReadFile(path)
+		Expect(err).NotTo(HaveOccurred())
+		files = append(files, image.File{Path: path, Mode: 0o555, Data: data})
+	}
+	return files
+}

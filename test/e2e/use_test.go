@@ -1,0 +1,298 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/test/build"
+	"github.com/apikey-operator/apikey-operator/test/e2e/tally"
+	"github.com/apikey-operator/apikey-operator/test/harness"
+)
+
+func inUse() {
+	BeforeAll(func() {
+		install(kustomize)
+		var err error
+		witness, err = harness.NewWitness(ctx, cluster.Admin)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(func() { witness.Stop() })
+		quickstart()
+		// As docs/operating.md says, so that keys with CIDRs work behind this nginx.
+		kubectl("-n", system, "patch", "deployment", "apikey-verifier", "--type=json", "--patch", fmt.Sprintf(
+			`[{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": ["--require-scope", "--trusted-proxies=%s/32"]}]`,
+			pods(shop, "orders")[0].Status.PodIP))
+		available(system, "apikey-verifier")
+	})
+
+	It("lets in whom it must, and nobody else", func() {
+		expiring := apiKey("expiring", build.After("20s"))
+		expired := workload("expired", expiring.SecretName(), calls)
+		other := workload("other-role", apiKey("other-role", build.Roles("orders.write")).SecretName(), call)
+		inside := workload("inside", apiKey("inside", build.CIDRs("10.89.1.0/24")).SecretName(), call)
+		outside := workload("outside", apiKey("outside", build.CIDRs("10.89.2.0/24")).SecretName(), call)
+		revoked := apiKey("revoked")
+		deleted := workload("deleted", revoked.SecretName(), calls)
+
+		By("a pod that is there before its key waits for the Secret")
+		early := workload("early", "early", call)
+		Eventually(func(g Gomega) {
+			list := &corev1.EventList{}
+			g.Expect(admin.List(ctx, list, client.InNamespace(shop))).To(Succeed())
+			g.Expect(slices.ContainsFunc(list.Items, func(e corev1.Event) bool {
+				return e.InvolvedObject.Name == "early" && e.Reason == "FailedMount"
+			})).To(BeTrue())
+		}).Should(Succeed())
+		apiKey("early")
+
+		Expect(answers(inside)).To(Equal("200"))
+		Expect(answers(outside)).To(Equal("403"), "the address is not in the key's CIDRs")
+		Expect(answers(other)).To(Equal("403"), "the key lacks the role")
+		Expect(answers(early)).To(Equal("200"))
+
+		Eventually(codes).WithArguments(deleted).Should(ContainElement("200"))
+		Expect(admin.Delete(ctx, revoked)).To(Succeed())
+		Eventually(codes).WithArguments(deleted).Should(ContainElement("401"))
+
+		Eventually(codes).WithArguments(expired).Should(And(ContainElement("200"), ContainElement("401")))
+		for _, pod := range []*corev1.Pod{deleted, expired} {
+			found := codes(pod)
+			Expect(slices.Compact(found)).To(Equal([]string{"200", "401"}), "%s", pod.Name)
+		}
+		report.add("calls by pods: allowed, of another role,", "200, 403,")
+		report.add("  inside and outside its CIDRs, expired, deleted", "200 and 403, 401, 401")
+	})
+
+	Context("disturbed", Ordered, func() {
+		var calling *corev1.Pod
+		var before tally.Tally
+		BeforeAll(func() { calling = startCaller() })
+		BeforeEach(func() {
+			var err error
+			before, err = counts(calling)
+			Expect(err).NotTo(HaveOccurred())
+		})
+		// judged holds what the caller saw during a spec against what is right.
+		judged := func(what string) {
+			GinkgoHelper()
+			now, err := counts(calling)
+			Expect(err).NotTo(HaveOccurred())
+			during := now.Since(before)
+			report.add("  requests meanwhile", "%d sent, %d wrong answers, %d unanswered", during.Sent, during.Wrong, during.Unanswered)
+			Expect(during.Sent).To(BeNumerically(">", 100))
+			Expect(during.Wrong).To(BeZero(), what)
+			Expect(during.Unanswered).To(BeZero(), what)
+		}
+
+		It("answers right while the verifier's pods are rolled", func() {
+			start := time.Now()
+			kubectl("-n", system, "rollout", "restart", "deployment/apikey-verifier")
+			available(system, "apikey-verifier")
+			// The old ones drain.
+			Eventually(func(g Gomega) {
+				list := &corev1.PodList{}
+				g.Expect(admin.List(ctx, list, client.InNamespace(system), client.MatchingLabels{"app.kubernetes.io/name": "apikey-verifier"})).To(Succeed())
+				g.Expect(list.Items).To(HaveLen(2))
+			}).Should(Succeed())
+			report.add("verifier pods rolled", "in %.1f s", time.Since(start).Seconds())
+			judged("while the verifier was rolled")
+		})
+
+		It("issues every key, once, though the operator is killed meanwhile", func() {
+			const fleet = 200
+			keys := make([]*v1alpha1.ApiKey, fleet)
+			var all sync.WaitGroup
+			all.Go(func() {
+				defer GinkgoRecover()
+				for i := range keys {
+					keys[i] = apiKey(fmt.Sprintf("fleet-%03d", i))
+				}
+			})
+			Eventually(issuedOf).WithArguments("fleet-").Should(BeNumerically(">", fleet/10))
+			first := issuedOf("fleet-")
+			killed := time.Now()
+			kill(pods(system, "apikey-operator")[0], "apikey-operator")
+			all.Wait()
+			Eventually(issuedOf).WithArguments("fleet-").Should(BeNumerically(">", first))
+			Eventually(issuedOf).WithArguments("fleet-").Should(Equal(fleet))
+			took := time.Since(killed)
+
+			lost := 0
+			for _, key := range keys {
+				Expect(admin.Get(ctx, client.ObjectKeyFromObject(key), key)).To(Succeed())
+				text, err := tokenOf(key)
+				if err != nil || !matches(text, key) {
+					lost++
+					continue
+				}
+				Expect(verdict(text)).To(Equal(200), key.Name)
+			}
+			secrets := &corev1.SecretList{}
+			Expect(admin.List(ctx, secrets, client.InNamespace(shop), client.MatchingFields{"type": v1alpha1.SecretType})).To(Succeed())
+			orphans := 0
+			list := &v1alpha1.ApiKeyList{}
+			Expect(admin.List(ctx, list, client.InNamespace(shop))).To(Succeed())
+			for _, secret := range secrets.Items {
+				if !slices.ContainsFunc(list.Items, func(key v1alpha1.ApiKey) bool {
+					return key.SecretName() == secret.Name && matches(string(secret.Data[key.SecretKey()]), &key)
+				}) {
+					orphans++
+				}
+			}
+			report.add("operator killed with some of 200 keys issued", "%d issued; all 200 after %.1f s; %d keys lost, %d Secrets of no digest",
+				first, took.Seconds(), lost, orphans)
+			Expect(lost).To(BeZero())
+			Expect(orphans).To(BeZero())
+			judged("while keys were issued")
+		})
+
+		It("goes on issuing when the leader is lost", func() {
+			kubectl("-n", system, "scale", "deployment/apikey-operator", "--replicas=2")
+			available(system, "apikey-operator")
+			leader := leaderPod()
+			lost := time.Now()
+			kill(leader, "apikey-operator")
+			issued(apiKey("after-the-leader"))
+			report.add("leader of two operators killed", "%.1f s until the next key was issued", time.Since(lost).Seconds())
+			judged("while the leader was lost")
+		})
+
+		It("answers right while the API server is away, and when it is back", func() {
+			key := apiKey("while-away")
+			issued(key)
+			text, err := tokenOf(key)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(verdict(text)).To(Equal(200))
+			known := &v1alpha1.ApiKeyList{}
+			Expect(admin.List(ctx, known)).To(Succeed())
+
+			stopped := time.Now()
+			Expect(cluster.KillAPIServer(ctx)).To(Succeed())
+			away, err := counts(calling)
+			Expect(err).NotTo(HaveOccurred())
+			Eventually(func(g Gomega) {
+				now, err := counts(calling)
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(now.Since(away).Sent).To(BeNumerically(">", 500))
+			}).Should(Succeed())
+			meanwhile, err := counts(calling)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(cluster.StartAPIServer()).To(Succeed())
+			back := time.Now()
+
+			Expect(admin.Delete(ctx, key)).To(Succeed())
+			gone := time.Now()
+			Eventually(verdict).WithArguments(text).Should(Equal(401))
+			refused := time.Since(gone)
+			issued(apiKey("after-the-restart"))
+			report.add("API server away", "for %.1f s, with %d requests answered", back.Sub(stopped).Seconds(), meanwhile.Since(away).Sent)
+			report.add("  a key deleted at its return", "is refused after %.2f s", refused.Seconds())
+			report.add("  a key created at its return", "is issued after %.1f s", time.Since(gone).Seconds())
+			lost := 0
+			for _, was := range known.Items {
+				now := &v1alpha1.ApiKey{}
+				if was.Name == key.Name || was.Status.Expires == "" {
+					continue
+				}
+				if err := admin.Get(ctx, client.ObjectKeyFromObject(&was), now); err != nil || now.Status.Hash != was.Status.Hash {
+					lost++
+				}
+			}
+			report.add("  keys lost", "%d of %d", lost, len(known.Items)-1)
+			Expect(lost).To(BeZero())
+			judged("while the API server was away, and after")
+		})
+	})
+
+	// Kubernetes' doing, and the reason why docs/apikey.md says that a renewal takes a new Secret name. If this fails because the second
+	// pod is let in, the page may say so.
+	It("can't help that a kubelet mounts the dead token where a key is made anew under the name of a Secret in use", func() {
+		old := apiKey("renewed")
+		first := workload("first", "renewed", calls)
+		Eventually(codes).WithArguments(first).Should(ContainElement("200"))
+		oldToken, err := tokenOf(old)
+		Expect(err).NotTo(HaveOccurred())
+
+		Expect(admin.Delete(ctx, old)).To(Succeed())
+		Eventually(func() error { _, err := tokenOf(old); return err }).ShouldNot(Succeed())
+		renewed := apiKey("renewed")
+		issued(renewed)
+		newToken, err := tokenOf(renewed)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(newToken == oldToken).To(BeFalse())
+
+		Expect(answers(workload("second", "renewed", call))).To(Equal("401"), "beside a pod that has the old Secret")
+		Expect(admin.Delete(ctx, first)).To(Succeed())
+		Eventually(func() error { return admin.Get(ctx, client.ObjectKeyFromObject(first), first) }).ShouldNot(Succeed())
+		Expect(answers(workload("third", "renewed", call))).To(Equal("200"), "once no pod of the node has the old Secret")
+		report.add("new key under the name of a Secret in use", "the next pod of the node: 401; once the first pod is gone: 200")
+	})
+
+	It("told nobody a token", func() {
+		files := 0
+		Expect(filepath.WalkDir(logs, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || !entry.Type().IsRegular() {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			files++
+			_, err = witness.Write(text)
+			return err
+		})).To(Succeed())
+		leaks, err := witness.Leaks(ctx, admin)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(leaks).To(BeEmpty())
+		Expect(witness.Violations()).To(BeEmpty())
+		Expect(witness.Tokens()).To(BeNumerically(">", 200))
+		report.add("tokens searched for in logs, statuses and events", "%d, in %d files: none found", witness.Tokens(), files)
+	})
+}
+
+// issuedOf counts the issued keys of the shop whose names begin so.
+func issuedOf(prefix string) int {
+	GinkgoHelper()
+	list := &v1alpha1.ApiKeyList{}
+	Expect(admin.List(ctx, list, client.InNamespace(shop))).To(Succeed())
+	n := 0
+	for _, key := range list.Items {
+		if key.Status.IssuedAt != nil && len(key.Name) > len(prefix) && key.Name[:len(prefix)] == prefix {
+			n++
+		}
+	}
+	return n
+}
+
+// leaderPod is the pod that holds the operator's lease, once it holds it.
+func leaderPod() (leader corev1.Pod) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		leases := &coordinationv1.LeaseList{}
+		g.Expect(admin.List(ctx, leases, client.InNamespace(system))).To(Succeed())
+		g.Expect(leases.Items).To(HaveLen(1))
+		holder := *leases.Items[0].Spec.HolderIdentity
+		g.Expect(time.Since(leases.Items[0].Spec.RenewTime.Time)).To(BeNumerically("<", 10*time.Second))
+		for _, pod := range pods(system, "apikey-operator") {
+			if len(holder) > len(pod.Name) && holder[:len(pod.Name)] == pod.Name {
+				leader = pod
+			}
+		}
+		g.Expect(leader.Name).NotTo(BeEmpty())
+	}).Should(Succeed())
+	return leader
+}

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"bufio"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"helm.sh/helm/v4/pkg/chart/common"

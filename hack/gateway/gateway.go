@@ -147,8 +147,14 @@ func Traefik(ctx context.Context, root, dir string, behind Backends, out io.Writ
 		return nil, errors.New("traefik is not there: make traefik")
 	}
 	command := exec.Command(path, //nolint:noctx // stopped by Stop
-		"--entryPoints.web.address="+address, "--providers.file.filename="+file, "--global.checkNewVersion=false", "--global.sendAnonymousUsage=false")
-	return start(ctx, command, address, out)
+		"--entryPoints.web.address="+address, "--providers.file.filename="+file, "--ping.manualRouting=true",
+		"--global.checkNewVersion=false", "--global.sendAnonymousUsage=false")
+	g, err := start(ctx, command, address, out)
+	if err != nil {
+		return nil, err
+	}
+	// It listens before it has read the file.
+	return g, g.WaitHTTP(ctx, g.URL+"/ping")
 }
 
 // traefikConfiguration makes a file for Traefik's file provider of the objects in a manifest, with the API at a URL.
@@ -156,7 +162,8 @@ func traefikConfiguration(manifest, api string) ([]byte, error) {
 	type reference struct {
 		Name string `json:"name"`
 	}
-	routers, middlewares := map[string]any{}, map[string]any{}
+	routers := map[string]any{"ping": map[string]any{"rule": "Path(`/ping`)", "entryPoints": []string{"web"}, "service": "ping@internal"}}
+	middlewares := map[string]any{}
 	for document := range strings.SplitSeq(manifest, "\n---\n") {
 		var object struct {
 			Kind     string    `json:"kind"`

@@ -60,10 +60,6 @@ func debianNginx() []image.File {
 	GinkgoHelper()
 	mimeTypes, err := os.ReadFile("/etc/nginx/mime.types")
 	Expect(err).NotTo(HaveOccurred(), "apt-get install nginx-light")
-	files := []image.File{
-		{Path: "/etc/nginx/nginx.conf", Mode: 0o444, Data: []byte(nginxConf)},
-		{Path: "/etc/nginx/mime.types", Mode: 0o444, Data: mimeTypes},
-	}
 	library := regexp.MustCompile(`(?m)(/\S+) \(0x`)
 	paths := map[string]bool{}
 	for program, debian := range map[string]string{
@@ -77,6 +73,10 @@ func debianNginx() []image.File {
 			paths[string(match[1])] = true
 		}
 	}
+	files := make([]image.File, 0, 2+len(paths))
+	files = append(files,
+		image.File{Path: "/etc/nginx/nginx.conf", Mode: 0o444, Data: []byte(nginxConf)},
+		image.File{Path: "/etc/nginx/mime.types", Mode: 0o444, Data: mimeTypes})
 	for path := range paths {
 		data, err := os.ReadFile(path)
 		Expect(err).NotTo(HaveOccurred())

@@ -22,7 +22,7 @@ UNIT = $$(go list ./... | grep -v /test/)
 
 .PHONY: help
 help: ## Print this help.
-	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*##/ {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Use
 
@@ -49,14 +49,19 @@ image: ## Build both images, for amd64 and arm64, into dist/*.tar (VERSION, REGI
 push: ## Build both images and put them into a registry (REGISTRY=registry.example/team, VERSION).
 	go run ./hack/release -version "$(VERSION)" -registry "$(REGISTRY)" push
 
+.PHONY: installer
+installer: kube ## Write dist/install.yaml, all that a cluster needs, with the images of REGISTRY and VERSION.
+	VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" hack/installer
+
 ##@ Check
 
 .PHONY: test
-test: kube build ## Run all tests; those on a real control plane too.
+test: kube build bin/promtool ## Run all tests; those on a real control plane too.
 	go test $(GOTESTFLAGS) $(UNIT)
 	go test -timeout 20m $(GOTESTFLAGS) $(INTEGRATION)
-	@for gateway in nginx caddy; do PATH=$$PATH:/usr/sbin command -v $$gateway >/dev/null || \
-		echo "LEFT OUT: $$gateway is not installed, and nothing was proved about it (apt-get install nginx-light caddy)"; done
+	cd test/install && go test -timeout 20m $(GOTESTFLAGS) ./...
+	@for gateway in nginx caddy traefik; do PATH=$$PATH:/usr/sbin:bin command -v $$gateway >/dev/null || \
+		echo "LEFT OUT: $$gateway is not here, and nothing was proved about it (apt-get install nginx-light caddy; make traefik)"; done
 
 .PHONY: e2e
 e2e: node build ## Install into a real cluster of one node, use it and disturb it. Needs root and what .ci/run installs (E2EFLAGS).
@@ -66,6 +71,7 @@ e2e: node build ## Install into a real cluster of one node, use it and disturb i
 .PHONY: lint
 lint: ## Run the linters; kube-api-linter on api/ among them.
 	$(TOOL) golangci-lint-kube-api-linter run
+	cd test/install && go tool -modfile=../../hack/tools/go.mod golangci-lint-kube-api-linter run
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (default 10s).
@@ -79,12 +85,17 @@ bench: kube build ## Measure issuing and verifying against floors that do nothin
 ##@ Change
 
 .PHONY: generate
-generate: ## Regenerate the CRD and deepcopy code from api/.
+generate: ## Regenerate from api/ the CRDs, deepcopy code and docs/reference, and the chart's copies of config/.
 	$(TOOL) controller-gen object crd paths=./api/... output:crd:dir=config/crd/bases
+	$(TOOL) crd-ref-docs --log-level=WARN --source-path=api --config=hack/reference/config.yaml --templates-dir=hack/reference/templates \
+		--renderer=markdown --output-path=docs/reference/README.md
+	hack/chart-files
 
 .PHONY: verify
 verify: ## Fail if generated files, module files or formatting are not up to date.
 	hack/verify
+
+##@ Tools
 
 .PHONY: kube
 kube: ## Build etcd, the API server, the controller manager and kubectl into bin/kube (minutes, once).
@@ -93,6 +104,14 @@ kube: ## Build etcd, the API server, the controller manager and kubectl into bin
 .PHONY: node
 node: kube ## Build what a node needs on top: kubelet, kube-scheduler, kube-proxy and CoreDNS (minutes, once).
 	@hack/kube/build node
+
+.PHONY: traefik
+traefik: ## Build Traefik into bin/, so that the tests run it as well as nginx and Caddy (many minutes, once).
+	cd hack/traefik && go build -o ../../bin/ -ldflags "-s -w" github.com/traefik/traefik/v3/cmd/traefik
+
+# Without service discovery, which the rules have no use for and which is most of the code.
+bin/promtool: hack/promtool/go.mod hack/promtool/go.sum
+	cd hack/promtool && go build -tags remove_all_sd -ldflags '-s -w' -o ../../bin/promtool github.com/prometheus/prometheus/cmd/promtool
 
 .PHONY: clean
 clean: ## Remove bin/ and dist/.

@@ -41,8 +41,12 @@ type ApiKey struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",messageExpression="'an ApiKey can not be edited (changed:' + (has(self.displayName) != has(oldSelf.displayName) || has(self.displayName) && self.displayName != oldSelf.displayName ? ' spec.displayName' : '') + (self.roles != oldSelf.roles ? ' spec.roles' : '') + (self.expiry != oldSelf.expiry ? ' spec.expiry' : '') + (has(self.cidrs) != has(oldSelf.cidrs) || has(self.cidrs) && self.cidrs != oldSelf.cidrs ? ' spec.cidrs' : '') + (has(self.secret) != has(oldSelf.secret) || has(self.secret) && self.secret != oldSelf.secret ? ' spec.secret' : '') + (has(self.ttlAfterExpired) != has(oldSelf.ttlAfterExpired) || has(self.ttlAfterExpired) && self.ttlAfterExpired != oldSelf.ttlAfterExpired ? ' spec.ttlAfterExpired' : '') + '); delete it, which revokes its token, and create a new one'"
 	Spec ApiKeySpec `json:"spec,omitzero"`
 
-	// status is what the operator has done. Nobody else writes it.
+	// status is what the operator has done. Nobody else writes it. Until the
+	// operator has seen the key, it holds an observedGeneration of -1.
+	// ---
+	// Without the default kstatus (Flux, Helm) would take a key that nobody has seen yet for one that is as it should be.
 	// +optional
+	// +kubebuilder:default:={"observedGeneration":-1}
 	// +kubebuilder:validation:XValidation:rule="!has(oldSelf.expiresAt) || has(self.expiresAt) && self.expiresAt == oldSelf.expiresAt",message="status.expiresAt is fixed when the token is first committed and never changes"
 	// +kubebuilder:validation:XValidation:rule="!has(oldSelf.issuedAt) || has(self.issuedAt) && self.issuedAt == oldSelf.issuedAt && has(self.hash) && self.hash == oldSelf.hash",message="status.hash and status.issuedAt never change once the token is issued"
 	Status ApiKeyStatus `json:"status,omitzero"`
@@ -174,9 +178,9 @@ type ApiKeySecret struct {
 // ApiKeyStatus is what the operator has done. It never holds a token.
 type ApiKeyStatus struct {
 	// observedGeneration is the metadata.generation that this status speaks
-	// of.
+	// of; -1 until the operator has seen the key.
 	// +optional
-	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Minimum=-1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// hash is the digest of the whole token: sha256: and 64 hex digits. A

@@ -33,7 +33,7 @@ permissions in config/rbac, and reads no Secret on the way from an ApiKey to its
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := options.validate(); err != nil {
+			if err := options.validate(cmd.Flags()); err != nil {
 				return err
 			}
 			return run(cmd.Context(), options, options.Start(cmd.ErrOrStderr()))

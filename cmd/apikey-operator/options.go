@@ -18,6 +18,8 @@ type options struct {
 	process.Cluster
 	process.Log
 
+	namespaces []string
+
 	tokenPrefix     string
 	ttlAfterExpired string
 
@@ -58,6 +60,8 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 
 	o.Cluster.AddFlags(flags)
+	flags.StringSliceVar(&o.namespaces, "namespaces", nil,
+		"namespaces whose keys are issued and expired; absent means all; with it, keys are not counted in the status of ApiRoles")
 
 	flags.StringVar(&o.tokenPrefix, "token-prefix", o.tokenPrefix,
 		"what tokens minted from now on start with: 2 to 16 lower-case letters and digits, the first a letter")
@@ -96,9 +100,10 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 }
 
 // validate returns everything that is wrong with the options, each with the flag's name, its value and what would be right.
-func (o *options) validate() error {
+func (o *options) validate(flags *pflag.FlagSet) error {
 	var problems process.Problems
 	wrong := problems.Add
+	problems.Namespaces(flags, o.namespaces)
 	if err := token.ValidatePrefix(o.tokenPrefix); err != nil {
 		wrong("token-prefix", o.tokenPrefix, err.Error())
 	}

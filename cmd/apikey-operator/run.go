@@ -69,7 +69,9 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 	}
 	skew := clockskew.NewMeter(mgr.GetHTTPClient(), serverURL.JoinPath("version").String())
 	recorder := newLimitedRecorder(mgr.GetEventRecorder(component), metrics.Registry)
-	rules, err := rulebook.New(ctx, mgr, rulebook.Options{RequireCatalogue: o.requireCatalogue, RequirePolicy: o.requirePolicy})
+	rules, err := rulebook.New(ctx, mgr, rulebook.Options{
+		RequireCatalogue: o.requireCatalogue, RequirePolicy: o.requirePolicy, Namespaces: o.namespaces,
+	})
 	if err != nil {
 		return err
 	}
@@ -100,12 +102,18 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 	if err := expirer.SetupWithManager(mgr, o.workers); err != nil {
 		return fmt.Errorf("set up the expiring controller: %w", err)
 	}
-	counter := &counting.Reconciler{Client: mgr.GetClient(), Rules: rules, Delay: counting.DefaultDelay}
-	if err := counter.SetupWithManager(mgr); err != nil {
-		return fmt.Errorf("set up the counting controller: %w", err)
+	// A count of some namespaces' keys would pass for that of all, and two operators would each overwrite the other's.
+	if len(o.namespaces) == 0 {
+		counter := &counting.Reconciler{Client: mgr.GetClient(), Rules: rules, Delay: counting.DefaultDelay}
+		if err := counter.SetupWithManager(mgr); err != nil {
+			return fmt.Errorf("set up the counting controller: %w", err)
+		}
 	}
-	if err := metrics.Registry.Register(issuing.NewCollector(mgr.GetClient(), mgr.Elected(), o.metricPerKey)); err != nil {
-		return fmt.Errorf("register the metrics of keys: %w", err)
+	if err := errors.Join(
+		metrics.Registry.Register(issuing.NewCollector(mgr.GetClient(), mgr.Elected(), clock.RealClock{}, o.metricPerKey)),
+		metrics.Registry.Register(issuing.NewClockSkewCollector(skew.Skew)),
+	); err != nil {
+		return fmt.Errorf("register the metrics of keys and clock: %w", err)
 	}
 	// A replica that waits for its turn loads the keys as well: it is not ready before, and takes over faster.
 	if _, err := mgr.GetCache().GetInformer(ctx, &v1alpha1.ApiKey{}, cache.BlockUntilSynced(false)); err != nil {
@@ -115,7 +123,8 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 		return err
 	}
 
-	logger.Info("starting", "version", version.String(), "server", config.Host, "workers", o.workers, "leaderElection", o.leaderElect)
+	logger.Info("starting", "version", version.String(), "server", config.Host, "workers", o.workers, "leaderElection", o.leaderElect,
+		"namespaces", o.namespaces)
 	if err := mgr.Start(ctx); err != nil {
 		return err
 	}
@@ -135,7 +144,7 @@ func newManager(config *rest.Config, o *options) (ctrl.Manager, error) {
 	grace := gracePeriod
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: newScheme(),
-		Cache:  cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Cache:  cacheOptions(o.namespaces),
 		// No Secret is ever cached: a cached read would start a list and a watch of all Secrets, which the operator may not do.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
 
@@ -161,6 +170,19 @@ func newManager(config *rest.Config, o *options) (ctrl.Manager, error) {
 		return nil, fmt.Errorf("set up: %w", err)
 	}
 	return mgr, nil
+}
+
+// cacheOptions limit the cache to the ApiKeys of some namespaces, if any are named. Nothing else is asked of it.
+func cacheOptions(namespaces []string) cache.Options {
+	options := cache.Options{DefaultTransform: cache.TransformStripManagedFields()}
+	if len(namespaces) > 0 {
+		only := map[string]cache.Config{}
+		for _, namespace := range namespaces {
+			only[namespace] = cache.Config{}
+		}
+		options.ByObject = map[client.Object]cache.ByObject{&v1alpha1.ApiKey{}: {Namespaces: only}}
+	}
+	return options
 }
 
 // addProbes adds the two probes. Live: the process answers; a leader that has lost its lease, or a controller that could not

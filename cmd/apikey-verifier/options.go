@@ -109,14 +109,7 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 func (o *options) settings(flags *pflag.FlagSet) (settings, error) {
 	var s settings
 	var problems process.Problems
-	if flags.Changed("namespaces") && len(o.namespaces) == 0 {
-		problems.Add("namespaces", "", "leave the flag out for all namespaces, or name at least one")
-	}
-	for _, namespace := range o.namespaces {
-		if err := policy.ValidateNamespace(namespace); err != nil {
-			problems.Add("namespaces", namespace, err.Error())
-		}
-	}
+	problems.Namespaces(flags, o.namespaces)
 	var err error
 	if s.selector, err = labels.Parse(o.selector); err != nil {
 		problems.Add("selector", o.selector, err.Error())

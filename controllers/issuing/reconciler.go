@@ -157,7 +157,6 @@ func (r *Reconciler) step(ctx context.Context, s *scope) error {
 		if err != nil {
 			return err
 		}
-		r.Metrics.clockSkew.Set(skew.Seconds())
 		if skew.Abs() > clockskew.Tolerance {
 			return r.write(ctx, s, finding{skew: skew})
 		}

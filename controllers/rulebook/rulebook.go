@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,10 +27,12 @@ import (
 // not empty: nothing can be judged.
 var ErrUnread = errors.New("the cluster's ApiRoles, ApiKeyPolicies and namespaces have not been read")
 
-// Options turn 'empty allows all' into 'empty denies all'.
+// Options of a Book. The zero value answers for every namespace, and lets an empty catalogue and a cluster without a policy allow all.
 type Options struct {
 	// RequireCatalogue denies every key where there is no ApiRole, RequirePolicy where there is no ApiKeyPolicy.
 	RequireCatalogue, RequirePolicy bool
+	// Namespaces are those of the keys that are asked about; none means all. Of other namespaces nobody is told.
+	Namespaces []string
 }
 
 // Book is safe for concurrent use.
@@ -121,6 +124,9 @@ func (b *Book) changed(object any) {
 	namespace := ""
 	if meta, ok := object.(*metav1.PartialObjectMetadata); ok {
 		namespace = meta.Name
+		if len(b.options.Namespaces) > 0 && !slices.Contains(b.options.Namespaces, namespace) {
+			return
+		}
 	} else {
 		b.mu.Lock()
 		b.rules = nil

@@ -92,13 +92,18 @@ type Operator struct {
 // StartOperator runs bin/apikey-operator as its own service account, with exactly the permissions of config/rbac, and returns once
 // it is ready. Further arguments are added to its command line; its log goes to out.
 func (c *ControlPlane) StartOperator(ctx context.Context, out io.Writer, args ...string) (*Operator, error) {
+	return c.StartOperatorAs(ctx, Namespace, ServiceAccount, out, args...)
+}
+
+// StartOperatorAs is StartOperator as a service account of another installation.
+func (c *ControlPlane) StartOperatorAs(ctx context.Context, namespace, account string, out io.Writer, args ...string) (*Operator, error) {
 	addresses, err := freeAddresses(2)
 	if err != nil {
 		return nil, err
 	}
 	o := &Operator{Probes: "http://" + addresses[0], Metrics: "https://" + addresses[1]}
-	o.Process, err = c.start(ctx, "apikey-operator", ServiceAccount, out, append([]string{
-		"--leader-elect-namespace=" + Namespace,
+	o.Process, err = c.start(ctx, "apikey-operator", namespace, account, out, append([]string{
+		"--leader-elect-namespace=" + namespace,
 		"--health-probe-bind-address=" + addresses[0],
 		"--metrics-bind-address=" + addresses[1],
 	}, args...))
@@ -132,6 +137,13 @@ func FreeVerifierAddresses() (VerifierAddresses, error) {
 // StartVerifier runs bin/apikey-verifier as its own service account, with exactly the permissions of config/verifier, and returns
 // at once: it is ready when Probes+"/readyz" says so. Further arguments are added to its command line; its log goes to out.
 func (c *ControlPlane) StartVerifier(ctx context.Context, out io.Writer, at VerifierAddresses, args ...string) (*Verifier, error) {
+	return c.StartVerifierAs(ctx, Namespace, VerifierAccount, out, at, args...)
+}
+
+// StartVerifierAs is StartVerifier as a service account of another installation.
+func (c *ControlPlane) StartVerifierAs(
+	ctx context.Context, namespace, account string, out io.Writer, at VerifierAddresses, args ...string,
+) (*Verifier, error) {
 	addresses, err := freeAddresses(2)
 	if err != nil {
 		return nil, err
@@ -140,7 +152,7 @@ func (c *ControlPlane) StartVerifier(ctx context.Context, out io.Writer, at Veri
 		HTTP: "http://" + at.HTTP, GRPC: at.GRPC,
 		Probes: "http://" + addresses[0], Metrics: "https://" + addresses[1],
 	}
-	v.Process, err = c.start(ctx, "apikey-verifier", VerifierAccount, out, append([]string{
+	v.Process, err = c.start(ctx, "apikey-verifier", namespace, account, out, append([]string{
 		"--http-bind-address=" + at.HTTP,
 		"--grpc-bind-address=" + at.GRPC,
 		"--health-probe-bind-address=" + addresses[0],
@@ -150,9 +162,9 @@ func (c *ControlPlane) StartVerifier(ctx context.Context, out io.Writer, at Veri
 }
 
 // start runs a binary of bin/ as a service account.
-func (c *ControlPlane) start(ctx context.Context, binary, account string, out io.Writer, args []string) (*Process, error) {
-	kubeconfig := filepath.Join(c.dir, account+".kubeconfig")
-	if err := c.KubeconfigAs(ctx, Namespace, account, kubeconfig); err != nil {
+func (c *ControlPlane) start(ctx context.Context, binary, namespace, account string, out io.Writer, args []string) (*Process, error) {
+	kubeconfig := filepath.Join(c.dir, namespace+"."+account+".kubeconfig")
+	if err := c.KubeconfigAs(ctx, namespace, account, kubeconfig); err != nil {
 		return nil, err
 	}
 	args = append([]string{"--kubeconfig=" + kubeconfig}, args...)

@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"sigs.k8s.io/yaml"
 
 	"github.com/apikey-operator/apikey-operator/hack/controlplane"
 )
@@ -38,9 +41,9 @@ type Gateway struct {
 	URL string
 }
 
-// Find is the path of a gateway's program; false if it is not installed.
-func Find(name string) (string, bool) {
-	for _, path := range []string{name, "/usr/sbin/" + name} {
+// Find is the path of a gateway's program, installed or built into bin/ of the repository; false if it is neither.
+func Find(root, name string) (string, bool) {
+	for _, path := range []string{name, "/usr/sbin/" + name, filepath.Join(root, "bin", name)} {
 		if found, err := exec.LookPath(path); err == nil {
 			return found, true
 		}
@@ -84,7 +87,7 @@ http {
 			return nil, err
 		}
 	}
-	path, ok := Find("nginx")
+	path, ok := Find(root, "nginx")
 	if !ok {
 		return nil, errors.New("nginx is not installed: apt-get install nginx-light")
 	}
@@ -111,13 +114,89 @@ func Caddy(ctx context.Context, root, dir string, behind Backends, out io.Writer
 	if err := os.WriteFile(file, []byte(global+site), 0o600); err != nil {
 		return nil, err
 	}
-	path, ok := Find("caddy")
+	path, ok := Find(root, "caddy")
 	if !ok {
 		return nil, errors.New("caddy is not installed: apt-get install caddy")
 	}
 	command := exec.Command(path, "run", "--config", file) //nolint:noctx // stopped by Stop
 	command.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir)
 	return start(ctx, command, address, out)
+}
+
+// Traefik runs Traefik with what the objects of docs/gateways/traefik.yaml say, until it is stopped. dir is an empty folder for its files; it
+// must last as long. Traefik's file provider takes the same middlewares and rules as its kinds, so that no cluster is asked.
+func Traefik(ctx context.Context, root, dir string, behind Backends, out io.Writer) (*Gateway, error) {
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	site, err := documented(root, "traefik.yaml", map[string]string{documentedVerifier: behind.Verifiers[0]})
+	if err != nil {
+		return nil, err
+	}
+	dynamic, err := traefikConfiguration(site, "http://"+behind.API)
+	if err != nil {
+		return nil, fmt.Errorf("docs/gateways/traefik.yaml: %w", err)
+	}
+	file := filepath.Join(dir, "dynamic.yaml")
+	if err := os.WriteFile(file, dynamic, 0o600); err != nil {
+		return nil, err
+	}
+	path, ok := Find(root, "traefik")
+	if !ok {
+		return nil, errors.New("traefik is not there: make traefik")
+	}
+	command := exec.Command(path, //nolint:noctx // stopped by Stop
+		"--entryPoints.web.address="+address, "--providers.file.filename="+file, "--global.checkNewVersion=false", "--global.sendAnonymousUsage=false")
+	return start(ctx, command, address, out)
+}
+
+// traefikConfiguration makes a file for Traefik's file provider of the objects in a manifest, with the API at a URL.
+func traefikConfiguration(manifest, api string) ([]byte, error) {
+	type reference struct {
+		Name string `json:"name"`
+	}
+	routers, middlewares := map[string]any{}, map[string]any{}
+	for document := range strings.SplitSeq(manifest, "\n---\n") {
+		var object struct {
+			Kind     string    `json:"kind"`
+			Metadata reference `json:"metadata"`
+			Spec     json.RawMessage
+		}
+		if err := yaml.Unmarshal([]byte(document), &object); err != nil {
+			return nil, err
+		}
+		switch object.Kind {
+		case "Middleware":
+			middlewares[object.Metadata.Name] = object.Spec
+		case "IngressRoute":
+			var route struct {
+				EntryPoints []string `json:"entryPoints"`
+				Routes      []struct {
+					Match       string      `json:"match"`
+					Middlewares []reference `json:"middlewares"`
+				} `json:"routes"`
+			}
+			if err := json.Unmarshal(object.Spec, &route); err != nil {
+				return nil, err
+			}
+			for i, r := range route.Routes {
+				names := make([]string, len(r.Middlewares))
+				for j, middleware := range r.Middlewares {
+					names[j] = middleware.Name
+				}
+				routers[fmt.Sprintf("%s-%d", object.Metadata.Name, i)] = map[string]any{
+					"rule": r.Match, "entryPoints": route.EntryPoints, "middlewares": names, "service": "api",
+				}
+			}
+		default:
+			return nil, fmt.Errorf("unexpected kind %q", object.Kind)
+		}
+	}
+	return yaml.Marshal(map[string]any{"http": map[string]any{
+		"routers": routers, "middlewares": middlewares,
+		"services": map[string]any{"api": map[string]any{"loadBalancer": map[string]any{"servers": []any{map[string]string{"url": api}}}}},
+	}})
 }
 
 func start(ctx context.Context, command *exec.Cmd, address string, out io.Writer) (*Gateway, error) {

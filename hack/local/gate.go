@@ -37,7 +37,7 @@ type gate struct {
 // openGate starts a small API behind nginx, with the configuration that docs/gateways shows; behind the middleware of package guard
 // where nginx is not installed.
 func (l *local) openGate(ctx context.Context) (*gate, error) {
-	if _, ok := gateway.Find("nginx"); !ok {
+	if _, ok := gateway.Find(l.plane.Root, "nginx"); !ok {
 		return l.openExample(ctx)
 	}
 	var config net.ListenConfig

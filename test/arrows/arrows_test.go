@@ -73,7 +73,10 @@ var rules = []rule{
 	},
 	{
 		room: "cmd/...", why: "the product must not contain what only people and CI run",
-		forbidden: []string{module + "hack/", module + "test/", "github.com/onsi/", "sigs.k8s.io/controller-runtime/pkg/envtest", "testing"},
+		forbidden: []string{
+			module + "hack/", module + "test/", "github.com/onsi/", "sigs.k8s.io/controller-runtime/pkg/envtest", "testing",
+			"github.com/prometheus/prometheus", "github.com/yuin/",
+		},
 	},
 }
 

@@ -5,35 +5,47 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/apikey-operator/apikey-operator/hack/gateway"
+	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
 type starter func(ctx context.Context, root, dir string, behind gateway.Backends, out io.Writer) (*gateway.Gateway, error)
 
-// Without a verifier a gateway lets nothing through, and says that it is not the client's fault. test/gateways holds the same files
-// against a verifier that answers.
+// Without a verifier, or with one that doesn't answer, a gateway lets nothing through, and says that it is not the client's fault. test/gateways
+// holds the same files against a verifier that answers.
 func TestGatewaysAreClosedWithoutAVerifier(t *testing.T) {
 	for _, c := range []struct {
-		program  string
-		start    starter
-		notThere int
+		program        string
+		start          starter
+		notThere, slow int
 	}{
-		{program: "nginx", start: gateway.Nginx, notThere: http.StatusServiceUnavailable},
-		{program: "caddy", start: gateway.Caddy, notThere: http.StatusBadGateway},
+		{program: "nginx", start: gateway.Nginx, notThere: http.StatusServiceUnavailable, slow: http.StatusServiceUnavailable},
+		{program: "caddy", start: gateway.Caddy, notThere: http.StatusBadGateway, slow: http.StatusGatewayTimeout},
+		{program: "traefik", start: gateway.Traefik, notThere: http.StatusInternalServerError, slow: http.StatusInternalServerError},
 	} {
 		t.Run(c.program, func(t *testing.T) {
-			if _, ok := gateway.Find(c.program); !ok {
-				t.Skip("LEFT OUT: " + c.program + " is not installed (apt-get install nginx-light caddy); nothing is proved about it")
+			if _, ok := gateway.Find(filepath.Join("..", ".."), c.program); !ok {
+				t.Skip("LEFT OUT: " + c.program + " is not here (apt-get install nginx-light caddy; make traefik); nothing is proved about it")
 			}
+			t.Parallel() // Traefik waits for half a minute
 			var answer, apiCalls atomic.Int64
 			answer.Store(http.StatusServiceUnavailable)
-			verifier := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(answer.Load())) }))
+			const never = 0 // an answer
+			verifier := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if answer.Load() == never {
+					<-r.Context().Done() // the gateway has given up
+					return
+				}
+				w.WriteHeader(int(answer.Load()))
+			}))
 			defer verifier.Close()
 			api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				apiCalls.Add(1)
@@ -51,6 +63,10 @@ func TestGatewaysAreClosedWithoutAVerifier(t *testing.T) {
 				t.Errorf("the API's own 500 came out as %d, %v", status, header)
 			}
 			apiCalls.Store(0)
+			answer.Store(never)
+			if status, _ := ask(t, url); status != c.slow || apiCalls.Load() != 0 {
+				t.Errorf("a verifier that does not answer: %d, %d calls of the API", status, apiCalls.Load())
+			}
 			verifier.Close()
 			if status, _ := ask(t, url); status != c.notThere || apiCalls.Load() != 0 {
 				t.Errorf("no verifier: %d, %d calls of the API", status, apiCalls.Load())
@@ -94,4 +110,38 @@ func ask(t *testing.T, url string) (int, http.Header) {
 	}
 	defer func() { _ = response.Body.Close() }()
 	return response.StatusCode, response.Header
+}
+
+// What a documented configuration asks for, the verifier understands: a BadRoute would refuse everybody.
+func TestRoutesOfGatewaysAreUnderstood(t *testing.T) {
+	understood := func(where string, roles, namespaces []string) {
+		t.Helper()
+		if problem := verify.NewRoute(roles, namespaces).Problem; problem != "" || len(roles) == 0 {
+			t.Errorf("%s: roles %q, namespaces %q: %s", where, roles, namespaces, problem)
+		}
+	}
+	asks := regexp.MustCompile(`/auth\?([^\s;"]*)`)
+	for _, name := range []string{"nginx.conf", "Caddyfile", "traefik.yaml", "ingress-nginx.yaml"} {
+		found := asks.FindAllStringSubmatch(page(t, "docs", "gateways", name), -1)
+		if len(found) == 0 {
+			t.Errorf("%s asks for nothing", name)
+		}
+		for _, match := range found {
+			query, err := url.ParseQuery(match[1])
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			understood(name, query["role"], query["namespace"])
+			delete(query, "role")
+			delete(query, "namespace")
+			if len(query) > 0 {
+				t.Errorf("%s: the verifier knows no parameters %v", name, query)
+			}
+		}
+	}
+	extensions := regexp.MustCompile(`name: roles, type: Value, value: (\S+)}`).FindStringSubmatch(page(t, "docs", "gateways", "envoy-gateway.yaml"))
+	if extensions == nil {
+		t.Fatal("envoy-gateway.yaml asks for nothing")
+	}
+	understood("envoy-gateway.yaml", strings.Split(extensions[1], ","), nil)
 }

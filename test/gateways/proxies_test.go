@@ -26,8 +26,8 @@ func proxied(program string, start starter) {
 			near   *http.Client
 		)
 		BeforeAll(func() {
-			if _, ok := gateway.Find(program); !ok {
-				Skip("LEFT OUT: " + program + " is not installed (apt-get install nginx-light caddy); nothing is proved about it")
+			if _, ok := gateway.Find(plane.Root, program); !ok {
+				Skip("LEFT OUT: " + program + " is not here (apt-get install nginx-light caddy; make traefik); nothing is proved about it")
 			}
 			behind, ns, near = startAPI(), namespace(), httpClient(inside)
 			dir, err := os.MkdirTemp("", "gateway-")
@@ -187,5 +187,6 @@ var _ = proxiedBy()
 func proxiedBy() bool {
 	proxied("nginx", gateway.Nginx)
 	proxied("caddy", gateway.Caddy)
+	proxied("traefik", gateway.Traefik)
 	return true
 }

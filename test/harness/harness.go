@@ -163,7 +163,7 @@ func StartManager(o Options, workers int, lease string) (*Manager, error) {
 		controllers.Issuing.SetupWithManager(mgr, workers),
 		controllers.Expiring.SetupWithManager(mgr, workers),
 		controllers.Counting.SetupWithManager(mgr),
-		controllers.Registry.Register(issuing.NewCollector(mgr.GetClient(), mgr.Elected(), true)),
+		controllers.Registry.Register(issuing.NewCollector(mgr.GetClient(), mgr.Elected(), controllers.Issuing.Clock, true)),
 	); err != nil {
 		stop()
 		return nil, err

@@ -91,7 +91,7 @@ func (w *Witness) see(event watch.Event) {
 			}
 		}
 	case *v1alpha1.ApiKey:
-		if object.Status.ObservedGeneration == 0 {
+		if object.Status.ObservedGeneration <= 0 { // no operator has seen it
 			return
 		}
 		w.statuses++

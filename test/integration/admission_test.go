@@ -1,11 +1,9 @@
 package integration
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -79,50 +77,6 @@ func opaque(ns, name string) *corev1.Secret {
 
 // kubectl runs kubectl as the administrator, in the repository's root folder.
 func kubectl(args ...string) (string, error) { return plane.RunKubectl(ctx, "", args...) }
-
-// arguments are those of a kubectl command in a page; what stands in single quotes is one of them.
-func arguments(command string) []string {
-	GinkgoHelper()
-	command, found := strings.CutPrefix(command, "kubectl ")
-	Expect(found).To(BeTrue(), "%q is a kubectl command", command)
-	var args []string
-	for i, part := range strings.Split(command, "'") {
-		if i%2 == 1 {
-			args[len(args)-1] += part
-			continue
-		}
-		args = append(args, strings.Fields(part)...)
-	}
-	return args
-}
-
-// documented returns the lines of a code block of a page that is marked with a word, such as ```sh restore.
-func documented(page, mark string) []string {
-	GinkgoHelper()
-	text, err := os.ReadFile(filepath.Join(plane.Root, page))
-	Expect(err).NotTo(HaveOccurred())
-	_, rest, found := strings.Cut(string(text), "\n```sh "+mark+"\n")
-	Expect(found).To(BeTrue(), "%s has a block %q", page, mark)
-	block, _, _ := strings.Cut(rest, "\n```")
-	return strings.Split(block, "\n")
-}
-
-// without does to a list of objects what the page's jq does, which a machine that runs the tests may not have: it takes these fields off
-// the metadata of each.
-func without(list string, fields [][]string) []byte {
-	GinkgoHelper()
-	var content map[string]any
-	Expect(json.Unmarshal([]byte(list), &content)).To(Succeed())
-	Expect(fields).NotTo(BeEmpty())
-	for _, item := range content["items"].([]any) {
-		for _, field := range fields {
-			delete(item.(map[string]any)["metadata"].(map[string]any), field[1])
-		}
-	}
-	text, err := json.Marshal(content)
-	Expect(err).NotTo(HaveOccurred())
-	return text
-}
 
 var _ = Describe("A namespace admin", func() {
 	var (
@@ -359,41 +313,6 @@ var _ = Describe("The admission policies", Serial, func() {
 		out, err := kubectl(args...)
 		Expect(err).NotTo(HaveOccurred(), out)
 	}
-
-	It("can be lifted for a restore that carries the status, by the commands of docs/security.md", func() {
-		ns := namespace()
-		key := build.ApiKey(ns, "restored")
-		create(key)
-		settle(controllers(options()), key)
-		DeferCleanup(func() {
-			apply("apply", "-k", "config/policy")
-			Expect(plane.WaitGuarded(ctx, controlplane.Namespace, controlplane.ServiceAccount)).To(Succeed())
-		})
-		hash := key.Status.Hash
-		backup := filepath.Join(GinkgoT().TempDir(), "backup.json")
-		get, filter, found := strings.Cut(documented("docs/security.md", "backup")[0], " | jq ")
-		Expect(found).To(BeTrue())
-		out, err := kubectl(arguments(strings.ReplaceAll(get, "-A", "-n "+ns))...)
-		Expect(err).NotTo(HaveOccurred(), out)
-		Expect(os.WriteFile(backup, without(out, regexp.MustCompile(`[.](\w+)[,)]`).FindAllStringSubmatch(filter, -1)), 0o600)).To(Succeed())
-		Expect(admin.Delete(ctx, key)).To(Succeed())
-		Eventually(func() bool { return exists(secretOf(key)) }).Should(BeFalse())
-		for _, command := range documented("docs/security.md", "restore") {
-			args := arguments(strings.ReplaceAll(command, "backup.json", backup))
-			Eventually(func() error { // a binding that was just deleted is heeded for a moment
-				out, err := kubectl(args...)
-				if err != nil {
-					return fmt.Errorf("%v: %s", args, out)
-				}
-				return nil
-			}).Should(Succeed())
-		}
-		Expect(reread(key).Status.Hash).To(Equal(hash), "the old token is valid again")
-		Expect(plane.WaitGuarded(ctx, controlplane.Namespace, controlplane.ServiceAccount)).To(Succeed())
-		settle(controllers(options()), key)
-		Expect(reread(key).Status.Hash).To(Equal(hash))
-		Expect(exists(secretOf(key))).To(BeFalse(), "and nothing was minted")
-	})
 
 	It("refuse for ever, and block nobody else, once the operator's account and roles are gone", func() {
 		ns := namespace()

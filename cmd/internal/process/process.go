@@ -18,6 +18,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	ctrlzap "sigs.k8s.io/controller-runtime/pkg/log/zap"
 
+	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/version"
 )
 
@@ -47,6 +48,19 @@ func (p *Problems) Address(flag, address string) {
 	}
 	if _, err := net.ResolveTCPAddr("tcp", address); err != nil {
 		p.Add(flag, address, "want host:port, :port, or 0 for nowhere")
+	}
+}
+
+// Namespaces notes what is wrong with the flag --namespaces. A list that is there and empty must not pass for all namespaces.
+func (p *Problems) Namespaces(flags *pflag.FlagSet, namespaces []string) {
+	const flag = "namespaces"
+	if flags.Changed(flag) && len(namespaces) == 0 {
+		p.Add(flag, "", "leave the flag out for all namespaces, or name at least one")
+	}
+	for _, namespace := range namespaces {
+		if err := policy.ValidateNamespace(namespace); err != nil {
+			p.Add(flag, namespace, err.Error())
+		}
 	}
 }
 

@@ -1,0 +1,112 @@
+package issuing
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+)
+
+const day = 24 * time.Hour
+
+var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+// stateOf is a key in a state, that was created some time before noon.
+func stateOf(reason v1alpha1.Reason, age time.Duration) *v1alpha1.ApiKey {
+	key := &v1alpha1.ApiKey{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(noon.Add(-age))}}
+	if reason != "" {
+		key.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Reason: string(reason)}}
+	}
+	return key
+}
+
+func TestLongestWait(t *testing.T) {
+	deleted := stateOf(v1alpha1.ReasonNotAllowed, 9*time.Hour)
+	deleted.DeletionTimestamp = ptr.To(metav1.NewTime(noon))
+	census := newCensus()
+	for _, key := range []*v1alpha1.ApiKey{
+		stateOf("", time.Minute),
+		stateOf(v1alpha1.ReasonIssuing, time.Hour), stateOf(v1alpha1.ReasonIssuing, 3*time.Hour), stateOf(v1alpha1.ReasonIssuing, 2*time.Hour),
+		stateOf(v1alpha1.ReasonIssued, 90*day), stateOf(v1alpha1.ReasonExpired, 90*day),
+		deleted,
+	} {
+		census.count(key, noon)
+	}
+	want := map[string]time.Duration{"Unseen": time.Minute, "Issuing": 3 * time.Hour, "SecretConflict": 0, "UnknownRole": 0, "NotAllowed": 0}
+	if len(census.longestWait) != len(want) {
+		t.Errorf("states that wait: %v", census.longestWait)
+	}
+	for state, wait := range want {
+		if got, there := census.longestWait[state]; !there || got != wait {
+			t.Errorf("%s: %s, want %s", state, got, wait)
+		}
+	}
+	if census.states["Issuing"] != 3 || census.states["NotAllowed"] != 1 || census.states["Issued"] != 1 {
+		t.Errorf("states: %v", census.states)
+	}
+}
+
+func TestKeysExpiring(t *testing.T) {
+	for name, c := range map[string]struct {
+		life, left           time.Duration
+		unwarned             bool
+		inDay, inWeek, inTwo int
+	}{
+		"two weeks left":                           {life: 90 * day, left: 14 * day, inTwo: 1},
+		"a week and a moment left":                 {life: 90 * day, left: 7*day + 1, inTwo: 1},
+		"a week left":                              {life: 90 * day, left: 7 * day, inWeek: 1, inTwo: 1},
+		"a day and a moment left":                  {life: 90 * day, left: day + 1, inWeek: 1, inTwo: 1},
+		"a day left":                               {life: 90 * day, left: day, inDay: 1, inWeek: 1, inTwo: 1},
+		"past its deadline, and not marked yet":    {life: 90 * day, left: -time.Minute, inDay: 1, inWeek: 1, inTwo: 1},
+		"without the condition":                    {life: 90 * day, left: day, unwarned: true},
+		"of the shortest life that people look at": {life: 5 * day, left: day, inDay: 1, inWeek: 1, inTwo: 1},
+		"of a shorter life":                        {life: 5*day - 1, left: time.Hour},
+	} {
+		key := stateOf(v1alpha1.ReasonIssued, c.life-c.left)
+		key.Status.IssuedAt = ptr.To(metav1.NewTime(noon.Add(c.left - c.life)))
+		key.Status.ExpiresAt = ptr.To(metav1.NewTime(noon.Add(c.left)))
+		if !c.unwarned {
+			key.Status.Conditions = append(key.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionExpiring})
+		}
+		census := newCensus()
+		census.count(key, noon)
+		if got := census.expiring; len(got) != 3 || got["1d"] != c.inDay || got["7d"] != c.inWeek || got["14d"] != c.inTwo {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func TestClockSkewIsMeasuredWhenScraped(t *testing.T) {
+	skew, failure := 90*time.Second, error(nil)
+	collector := NewClockSkewCollector(func(context.Context) (time.Duration, error) { return skew, failure })
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector)
+	expect := func(want ...float64) {
+		t.Helper()
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []float64
+		for _, family := range families {
+			for _, metric := range family.GetMetric() {
+				got = append(got, metric.GetGauge().GetValue())
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	}
+	expect(90)
+	skew = -time.Second
+	expect(-1)
+	failure = errors.New("no answer")
+	expect()
+}

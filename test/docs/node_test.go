@@ -1,0 +1,119 @@
+package docs
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+)
+
+// held keeps a pod that is being deleted until its process has ended, as a kubelet would.
+const held = "apikey-operator.io/docs-test"
+
+// node does for the pods of some Deployments what a kubelet does, with one process for all pods of a Deployment: it runs as long as there is one.
+type node struct {
+	clients   *kubernetes.Clientset
+	start     map[string]func(context.Context) (*controlplane.Process, error)
+	processes map[string]*controlplane.Process
+}
+
+// startNode returns once a process of each Deployment runs. They are told apart by the label app.kubernetes.io/name. A process that can't be
+// started ends the test.
+func startNode(ctx context.Context, t *testing.T, plane *controlplane.ControlPlane, start map[string]func(context.Context) (*controlplane.Process, error)) {
+	t.Helper()
+	clients, err := kubernetes.NewForConfig(plane.Admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{clients: clients, start: start, processes: map[string]*controlplane.Process{}}
+	ctx, cancel := context.WithCancel(ctx)
+	done, ready, failed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		for _, process := range n.processes {
+			_ = process.Stop()
+		}
+	})
+	go func() {
+		defer close(done)
+		announced := false
+		for ctx.Err() == nil {
+			for name := range start {
+				// A pod that changes or goes between a look and a word is nothing to tell of.
+				if err := n.sync(ctx, name); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+					t.Errorf("%s: %v", name, err)
+					failed <- err
+					return
+				}
+			}
+			if !announced && len(n.processes) == len(start) {
+				close(ready)
+				announced = true
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
+	select {
+	case <-ready:
+	case <-failed:
+		t.FailNow()
+	case <-ctx.Done():
+		t.Fatal("the Deployments of config/default have no pods")
+	}
+}
+
+func (n *node) sync(ctx context.Context, name string) error {
+	pods, err := n.clients.CoreV1().Pods(controlplane.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + name})
+	if err != nil {
+		return err
+	}
+	live := slices.ContainsFunc(pods.Items, func(pod corev1.Pod) bool { return pod.DeletionTimestamp == nil })
+	process := n.processes[name]
+	if live && process == nil {
+		if process, err = n.start[name](ctx); err != nil {
+			return err
+		}
+		n.processes[name] = process
+	}
+	if !live && process != nil {
+		_ = process.Stop() // what it exits with is nobody's business here
+		delete(n.processes, name)
+	}
+	for i := range pods.Items {
+		if err := n.tell(ctx, &pods.Items[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tell writes into a pod what a kubelet would.
+func (n *node) tell(ctx context.Context, pod *corev1.Pod) error {
+	pods := n.clients.CoreV1().Pods(pod.Namespace)
+	patch := func(patch string, subresources ...string) error {
+		_, err := pods.Patch(ctx, pod.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}, subresources...)
+		return err
+	}
+	switch isHeld := slices.Contains(pod.Finalizers, held); {
+	case pod.DeletionTimestamp != nil && isHeld:
+		return patch(`{"metadata":{"finalizers":null}}`)
+	case pod.DeletionTimestamp == nil && !isHeld:
+		if err := patch(`{"metadata":{"finalizers":["` + held + `"]}}`); err != nil {
+			return err
+		}
+		return patch(`{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}`, "status")
+	}
+	return nil
+}

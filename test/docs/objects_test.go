@@ -1,0 +1,184 @@
+package docs
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+)
+
+// crds are where other projects keep the CRDs of kinds that pages show: files of Go modules, whose versions a module file of ours says.
+var crds = []struct {
+	pinnedIn, module string
+	files            []string
+}{
+	{"hack/crds", "sigs.k8s.io/gateway-api", []string{
+		"config/crd/standard/gateway.networking.k8s.io_gatewayclasses.yaml", "config/crd/standard/gateway.networking.k8s.io_gateways.yaml",
+		"config/crd/standard/gateway.networking.k8s.io_httproutes.yaml", "config/crd/standard/gateway.networking.k8s.io_referencegrants.yaml",
+	}},
+	{"hack/crds", "github.com/envoyproxy/gateway", []string{
+		"charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_securitypolicies.yaml",
+		"charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_clienttrafficpolicies.yaml",
+	}},
+	{"hack/crds", "github.com/argoproj/argo-cd/v3", []string{"manifests/crds/application-crd.yaml"}},
+	{"hack/crds", "github.com/fluxcd/kustomize-controller", []string{"config/crd/bases/*.yaml"}},
+	{"hack/crds", "github.com/fluxcd/source-controller", []string{"config/crd/bases/*.yaml"}},
+	{"hack/crds", "github.com/fluxcd/helm-controller", []string{"config/crd/bases/*.yaml"}},
+	{"hack/crds", "github.com/cert-manager/cert-manager", []string{"deploy/crds/cert-manager.io_*.yaml"}},
+	{"hack/crds", "github.com/prometheus-operator/prometheus-operator", []string{
+		"example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
+		"example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
+		"example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
+	}},
+	{"hack/traefik", "github.com/traefik/traefik/v3", []string{"docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml"}},
+	{".", "istio.io/api", []string{"kubernetes/customresourcedefinitions.gen.yaml"}},
+}
+
+// crdFiles downloads the modules, unless they are here already, and finds their files.
+func crdFiles(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	for _, c := range crds {
+		command := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", c.module)
+		command.Dir = filepath.Join("..", "..", c.pinnedIn)
+		out, err := command.Output()
+		var module struct{ Dir, Error string }
+		if jsonErr := json.Unmarshal(out, &module); err != nil || jsonErr != nil || module.Dir == "" {
+			t.Fatalf("%s of %s/go.mod: %v, %v, %s", c.module, c.pinnedIn, err, jsonErr, module.Error)
+		}
+		for _, pattern := range c.files {
+			files, err := filepath.Glob(filepath.Join(module.Dir, pattern))
+			if err != nil || len(files) == 0 {
+				t.Fatalf("%s has no %s: %v", module.Dir, pattern, err)
+			}
+			found = append(found, files...)
+		}
+	}
+	return found
+}
+
+// checkedElsewhere are the files in docs/ that are no objects, by what holds them against what reads them.
+var checkedElsewhere = map[string]string{
+	"docs/gateways/nginx.conf":                  "test/gateways",
+	"docs/gateways/Caddyfile":                   "test/gateways",
+	"docs/gateways/kube-apiserver-webhook.yaml": "test/gateways",
+	"docs/gateways/envoy.yaml":                  "TestEnvoyConfigurationIsValid",
+	"docs/gateways/istio-meshconfig.yaml":       "TestIstioMeshConfigurationIsValid",
+}
+
+// An API server takes every object that pages show, every file of objects in docs/, and what overlays make.
+func TestObjectsOfPagesAreAccepted(t *testing.T) {
+	plane, err := controlplane.Start(t.Context(), controlplane.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := plane.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := plane.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	create := []string{"create"}
+	for _, file := range crdFiles(t) {
+		create = append(create, "-f", file)
+	}
+	if out, err := plane.RunKubectl(t.Context(), "", create...); err != nil {
+		t.Fatalf("CRDs of other projects: %v\n%s", err, out)
+	}
+	if out, err := plane.RunKubectl(t.Context(), "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=2m"); err != nil {
+		t.Fatalf("CRDs of other projects: %v\n%s", err, out)
+	}
+
+	accepted, namespaces := 0, map[string]bool{"": true}
+	accept := func(t *testing.T, where, manifest string) {
+		t.Helper()
+		for _, o := range objects(t, where, manifest) {
+			accepted++
+			// An object's namespace must be there, also where the page leaves that to the reader.
+			if namespace := o.GetNamespace(); !namespaces[namespace] {
+				out, err := plane.RunKubectl(t.Context(), "", "create", "namespace", namespace)
+				if err != nil && !strings.Contains(out, "AlreadyExists") {
+					t.Fatalf("namespace %s: %v\n%s", namespace, err, out)
+				}
+				namespaces[namespace] = true
+			}
+		}
+		if out, err := plane.RunKubectl(t.Context(), manifest, "apply", "--dry-run=server", "--validate=strict", "-f", "-"); err != nil {
+			t.Errorf("%s: %v\n%s", where, err, out)
+		}
+	}
+	copied := repository(t)
+	for i, b := range allBlocks(t, "yaml") {
+		switch {
+		case b.source() != "": // the file itself is judged
+		case b.fragmentOf() == "kustomization.yaml":
+			folder := filepath.Join(copied, "overlays", strconv.Itoa(i))
+			if err := os.MkdirAll(folder, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte(b.body()), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			out, err := plane.RunKubectl(t.Context(), "", "kustomize", folder)
+			if err != nil {
+				t.Errorf("%s:%d: %v\n%s", b.page, b.line, err, out)
+				continue
+			}
+			accept(t, b.page, out)
+		case b.fragmentOf() == "values.yaml": // see TestValuesOfPagesExist
+		default:
+			accept(t, b.page, b.text)
+		}
+	}
+	err = filepath.WalkDir(filepath.Join("..", "..", "docs"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || filepath.Ext(path) == ".md" {
+			return err
+		}
+		name := strings.TrimPrefix(filepath.ToSlash(path), "../../")
+		if _, ok := checkedElsewhere[name]; ok {
+			return nil
+		}
+		if !slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(path)) {
+			t.Errorf("%s: no test holds this file against anything", name)
+			return nil
+		}
+		accept(t, name, page(t, name))
+		return nil
+	})
+	if err != nil || accepted < 20 {
+		t.Errorf("%d objects: %v", accepted, err)
+	}
+}
+
+// objects are those of a manifest.
+func objects(t *testing.T, where, manifest string) []unstructured.Unstructured {
+	t.Helper()
+	var found []unstructured.Unstructured
+	decoder := yaml.NewYAMLOrJSONDecoder(strings.NewReader(manifest), 4096)
+	for {
+		var o unstructured.Unstructured
+		err := decoder.Decode(&o.Object)
+		if errors.Is(err, io.EOF) {
+			return found
+		}
+		if err != nil || o.GetAPIVersion() == "" || o.GetKind() == "" {
+			t.Errorf("%s: neither an object nor a fragment of a file: %v", where, err)
+			return found
+		}
+		found = append(found, o)
+	}
+}

@@ -1,0 +1,339 @@
+package docs
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+	"github.com/apikey-operator/apikey-operator/hack/gateway"
+)
+
+// Generous, since the machine may be busy.
+const pageTimeout = 10 * time.Minute
+
+// Each page's commands do what they say, on a control plane of its own: what one page leaves behind can't hold up another.
+func TestCommandsOfPagesWork(t *testing.T) {
+	for _, path := range pages(t) {
+		t.Run(path, func(t *testing.T) {
+			var run []block
+			for _, b := range blocks(t, path) {
+				if slices.Contains([]string{"sh", "console"}, b.language) && b.notRun == "" {
+					run = append(run, b)
+				}
+			}
+			if len(run) == 0 {
+				t.Skip("nothing to run")
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), pageTimeout)
+			defer cancel()
+			runPage(ctx, t, run, environment(ctx, t, path))
+		})
+	}
+}
+
+// runPage runs the blocks of a page in one bash.
+func runPage(ctx context.Context, t *testing.T, run []block, env []string) {
+	t.Helper()
+	type executed struct {
+		block
+		step
+	}
+	var (
+		all    []executed
+		script strings.Builder
+		out    = t.TempDir()
+	)
+	script.WriteString("set -euo pipefail\n")
+	for _, b := range run {
+		for _, s := range b.steps(t) {
+			file := filepath.Join(out, fmt.Sprint(len(all)))
+			// What fails on purpose must not end the script.
+			before, after := "", ""
+			if s.failsAsShown() {
+				before, after = "set +e\n", "echo $? >"+file+".status\nset -e\n"
+			}
+			fmt.Fprintf(&script, "%secho %d >%s/at\n{\n%s} >%s 2>&1 </dev/null\n%s", before, len(all), out, s.commands, file, after)
+			all = append(all, executed{b, s})
+		}
+	}
+	fmt.Fprintf(&script, "echo %d >%s/at\n", len(all), out)
+
+	command := exec.CommandContext(ctx, "bash")
+	command.Dir = repository(t)
+	command.Stdin = strings.NewReader(script.String())
+	command.Env = append(os.Environ(), env...)
+	// A group of its own: a page may leave something running.
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
+	err := command.Start()
+	if err == nil {
+		err = command.Wait()
+		_ = syscall.Kill(-command.Process.Pid, syscall.SIGTERM) // what the page left running, if anything
+	}
+
+	read := func(name string) string {
+		text, err := os.ReadFile(filepath.Join(out, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	at := strings.TrimSpace(read("at"))
+	for i, e := range all {
+		printed := ""
+		if at != fmt.Sprint(len(all)) && at == fmt.Sprint(i) {
+			t.Fatalf("%s:%d: %v\n$ %s%s", e.page, e.line, err, e.commands, redact(read(at)))
+		}
+		printed = read(fmt.Sprint(i))
+		if e.failsAsShown() && strings.TrimSpace(read(fmt.Sprint(i)+".status")) == "0" {
+			t.Errorf("%s:%d: this did not fail, as is shown\n$ %s%s", e.page, e.line, e.commands, redact(printed))
+		}
+		if e.shown && !shows(e.output, printed) {
+			t.Errorf("%s:%d: what is shown\n%s\nis not what is printed\n%s", e.page, e.line, e.output, redact(printed))
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+var failure = regexp.MustCompile(`(?mi)^error`)
+
+// failsAsShown tells whether the page shows that the commands fail.
+func (s step) failsAsShown() bool { return s.shown && failure.MatchString(s.output) }
+
+// secrets are what no failure of a test may print.
+var secrets = regexp.MustCompile(`ak_[0-9A-Za-z]{5,}|eyJ[\w-]+\.[\w.-]+`)
+
+func redact(text string) string { return secrets.ReplaceAllString(text, "<token>") }
+
+// volatile are the parts of an output that are others each time.
+var volatile = []struct{ shown, printed string }{
+	{`\.\.\.`, `.*`},
+	{`<[^<>]+>`, `\S+`},
+	{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z`, `\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z`},
+	{`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`, `[0-9a-f-]{36}`},
+	{`127\.0\.0\.1:\d+`, `127\.0\.0\.1:\d+`},
+	{` +\d+[smhd](?:\d+[smhd])?$`, ` +(?:\d+[smhd])+`}, // an age ends its line
+	{` +`, ` +`},
+}
+
+// shows tells whether a page shows what was printed.
+func shows(shown, printed string) bool {
+	var alternatives, want strings.Builder
+	for i, v := range volatile {
+		if i > 0 {
+			alternatives.WriteByte('|')
+		}
+		alternatives.WriteString("(" + v.shown + ")")
+	}
+	changing := regexp.MustCompile(alternatives.String())
+	want.WriteString(`\A`)
+	for _, line := range lines(shown) {
+		if line == "..." {
+			want.WriteString(`(?:.*\n)*`)
+			continue
+		}
+		rest := 0
+		for _, match := range changing.FindAllStringSubmatchIndex(line, -1) {
+			want.WriteString(regexp.QuoteMeta(line[rest:match[0]]))
+			for i, v := range volatile {
+				if match[2+2*i] >= 0 {
+					want.WriteString(v.printed)
+				}
+			}
+			rest = match[1]
+		}
+		want.WriteString(regexp.QuoteMeta(line[rest:]) + "\n")
+	}
+	want.WriteString(`\z`)
+	return regexp.MustCompile(want.String()).MatchString(strings.Join(append(lines(printed), ""), "\n"))
+}
+
+// lines are those of a text, without what nobody sees at their ends and at its end.
+func lines(text string) []string {
+	var all []string
+	for line := range strings.SplitSeq(strings.TrimRight(text, "\r\n "), "\n") {
+		all = append(all, strings.TrimRight(line, "\r "))
+	}
+	return all
+}
+
+func TestShowsToleratesWhatChangesAndNothingElse(t *testing.T) {
+	for _, c := range []struct {
+		shown, printed string
+		want           bool
+	}{
+		{"NAME   AGE\na      3s\n", "NAME       AGE\na          1m4s\n", true},
+		{"NAME   AGE\na      3s\n", "NAME       AGE\nb          1m4s\n", false},
+		{"a\n...\nz\n", "a\nb\nc\nz\n", true},
+		{"a\n...\n", "a\n", true},
+		{"a\n...\nz\n", "b\nz\n", false},
+		{"a\n", "a\nb\n", false},
+		{"a\nb\n", "a\n", false},
+		{"ak_<token>\n", "ak_0123\n", true},
+		{"ak_<token>\n", "\n", false},
+		{"HTTP/1.1 200 OK\n...\n", "HTTP/1.1 200 OK\r\nDate: x\r\n\r\n", true},
+		{"HTTP/1.1 200 OK\n...\n", "HTTP/1.1 403 Forbidden\r\n\r\n", false},
+		{"until 2026-11-24T08:28:59Z\n", "until 2030-01-01T00:00:00Z\n", true},
+		{"until 2026-11-24T08:28:59Z\n", "until never\n", false},
+		{"life 90d of it\n", "life 30d of it\n", false},
+		{"a.b\n", "axb\n", false},
+	} {
+		if got := shows(c.shown, c.printed); got != c.want {
+			t.Errorf("%q shows %q: %t", c.shown, c.printed, got)
+		}
+	}
+}
+
+func TestFailuresShowNoToken(t *testing.T) {
+	text := redact("token ak_" + strings.Repeat("x", 49) + " of eyJhbGciOi.eyJpc3Mi.c2ln end")
+	if text != "token <token> of <token> end" {
+		t.Error("something was left of a token")
+	}
+}
+
+// environment starts what the commands of a page need, and returns the variables that lead to it.
+func environment(ctx context.Context, t *testing.T, path string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	options := controlplane.Options{}
+	var at controlplane.VerifierAddresses
+	if path == "docs/gateways/kube-apiserver.md" { // who must know where the verifier will be
+		at = verifierAddresses(t)
+		options.APIServer = tokenWebhook(t, dir, at.HTTP)
+	}
+	plane, err := controlplane.Start(ctx, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := plane.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := plane.Install(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if at.HTTP == "" {
+		at = verifierAddresses(t)
+	}
+	kubeconfig := filepath.Join(dir, "kubeconfig")
+	if err := plane.AdminKubeconfig(kubeconfig); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{".curlrc": "no-progress-meter\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := []string{
+		"KUBECONFIG=" + kubeconfig, "PATH=" + filepath.Dir(plane.Kubectl()) + ":" + os.Getenv("PATH"), "CURL_HOME=" + dir,
+		"VERIFIER_HTTP=http://" + at.HTTP, "VERIFIER_GRPC=" + at.GRPC,
+	}
+
+	// By hand people ask the verifier themselves; else a gateway asks on behalf of them.
+	client := "--peer-is-client"
+	if strings.HasPrefix(path, "docs/gateways/") {
+		client = "--trusted-proxies=127.0.0.1/32"
+	}
+	startNode(ctx, t, plane, map[string]func(context.Context) (*controlplane.Process, error){
+		controlplane.ServiceAccount: func(ctx context.Context) (*controlplane.Process, error) {
+			operator, err := plane.StartOperator(ctx, logOf(t, "apikey-operator"))
+			if err != nil {
+				return nil, err
+			}
+			return operator.Process, nil
+		},
+		controlplane.VerifierAccount: func(ctx context.Context) (*controlplane.Process, error) {
+			verifier, err := plane.StartVerifier(ctx, logOf(t, "apikey-verifier"), at, client, "--drain-delay=0s")
+			if err != nil {
+				return nil, err
+			}
+			return verifier.Process, verifier.WaitHTTP(ctx, verifier.Probes+"/readyz")
+		},
+	})
+	if g, ok := runnable[path]; ok {
+		if _, installed := gateway.Find(filepath.Join("..", ".."), g.program); !installed {
+			t.Skip("LEFT OUT: " + g.program + " is not here; nothing is proved about this page's commands")
+		}
+		env = append(env, "GATEWAY="+strings.TrimSuffix(startGateway(t, g.start, at.HTTP, ordersAPI(t)), "/orders"))
+	}
+	return env
+}
+
+func verifierAddresses(t *testing.T) controlplane.VerifierAddresses {
+	t.Helper()
+	at, err := controlplane.FreeVerifierAddresses()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// logOf is a file for what a program says. It is shown if the test fails.
+func logOf(t *testing.T, program string) *os.File {
+	t.Helper()
+	log, err := os.CreateTemp(t.TempDir(), program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = log.Close()
+		if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
+			t.Logf("%s said:\n%s", program, redact(string(text)))
+		}
+	})
+	return log
+}
+
+// runnable are the gateways that run here, by their pages.
+var runnable = map[string]struct {
+	program string
+	start   starter
+}{
+	"docs/gateways/nginx.md": {"nginx", gateway.Nginx},
+	"docs/gateways/caddy.md": {"caddy", gateway.Caddy},
+	"docs/gateways/traefik.md": {"traefik", gateway.Traefik},
+}
+
+// ordersAPI is an API behind a gateway, which answers who the gateway says is calling.
+func ordersAPI(t *testing.T) string {
+	t.Helper()
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, "orders for %s/%s\n", r.Header.Get("X-Apikey-Namespace"), r.Header.Get("X-Apikey-Name"))
+	}))
+	t.Cleanup(api.Close)
+	return api.Listener.Addr().String()
+}
+
+// tokenWebhook are the API server's flags that docs/gateways/kube-apiserver.md shows, for a verifier without TLS.
+func tokenWebhook(t *testing.T, dir, verifier string) map[string]string {
+	t.Helper()
+	config := strings.NewReplacer(
+		"https://apikey-verifier.apikey-operator-system:8443", "http://"+verifier,
+		"    certificate-authority: /etc/kubernetes/apikey-verifier/ca.crt\n", "",
+	).Replace(page(t, "docs", "gateways", "kube-apiserver-webhook.yaml"))
+	file := filepath.Join(dir, "webhook.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return map[string]string{
+		"authentication-token-webhook-config-file": file,
+		"authentication-token-webhook-version":     "v1",
+		"authentication-token-webhook-cache-ttl":   "0s",
+		"api-audiences":                            "https://kubernetes.default.svc",
+	}
+}
+

@@ -1,0 +1,117 @@
+package install
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// The chart and config/ are two texts of one thing. What the API server makes of both is compared, so that a default that one spells out and
+// the other leaves out is no difference.
+var _ = Describe("The chart is what kustomize builds", Ordered, ContinueOnFailure, func() {
+	var c *cluster
+	BeforeAll(func() {
+		c = newCluster()
+		c.namespace(releaseNamespace)
+	})
+
+	// kustomized builds a kustomization that stands in a folder of the repository.
+	kustomized := func(text string) objects {
+		GinkgoHelper()
+		folder := filepath.Join(root, "bin", "equality")
+		Expect(os.MkdirAll(folder, 0o755)).To(Succeed())
+		DeferCleanup(os.RemoveAll, folder)
+		Expect(os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte(text), 0o600)).To(Succeed())
+		all, err := parse(c.kubectl("kustomize", filepath.Join("bin", "equality")))
+		Expect(err).NotTo(HaveOccurred())
+		return slices.DeleteFunc(all, func(o *unstructured.Unstructured) bool { return o.GetKind() == "Namespace" })
+	}
+
+	DescribeTable("object by object, but for labels",
+		func(kustomization, values string) {
+			want, have := map[string]any{}, map[string]any{}
+			for _, object := range kustomized(kustomization) {
+				want[describe(object)] = c.stored(object)
+			}
+			for _, object := range mustRender(values) {
+				have[describe(object)] = c.stored(object)
+			}
+			Expect(len(want)).To(BeNumerically(">", 25))
+			Expect(have).To(HaveLen(len(want)))
+			for name, object := range want {
+				Expect(have).To(HaveKey(name))
+				Expect(have[name]).To(BeComparableTo(object), name)
+			}
+		},
+		Entry("as installed by default", "resources: [../../config/default]", ""),
+		Entry("in production", "resources: [../../config/default]\ncomponents: [../../config/components/production]", valuesFile("values-production.yaml")),
+	)
+
+	It("has labels of its own, by which its pods are found and no others", func() {
+		for _, object := range mustRender("") {
+			Expect(object.GetLabels()).To(And(
+				HaveKeyWithValue("app.kubernetes.io/managed-by", "Helm"), HaveKeyWithValue("app.kubernetes.io/instance", release),
+				HaveKeyWithValue("app.kubernetes.io/name", HavePrefix("apikey-")), HaveKey("helm.sh/chart"),
+			), describe(object))
+			if object.GetKind() == "CustomResourceDefinition" {
+				Expect(object.GetAnnotations()).To(HaveKeyWithValue("helm.sh/resource-policy", "keep"))
+			}
+		}
+	})
+})
+
+// stored is what the API server would store of an object, without labels and what differs from one creation to the next.
+func (c *cluster) stored(object *unstructured.Unstructured) map[string]any {
+	GinkgoHelper()
+	o := object.DeepCopy()
+	Expect(c.Create(ctx, o, client.DryRunAll, client.FieldValidation("Strict"))).To(Succeed(), describe(object))
+	for _, path := range [][]string{
+		{"status"}, {"metadata", "uid"}, {"metadata", "creationTimestamp"}, {"metadata", "managedFields"}, {"metadata", "generation"},
+		{"metadata", "resourceVersion"}, {"metadata", "annotations", "helm.sh/resource-policy"}, {"spec", "clusterIP"}, {"spec", "clusterIPs"},
+	} {
+		unstructured.RemoveNestedField(o.Object, path...)
+	}
+	dropLabels(o.Object)
+	if rules, ok := o.Object["rules"].([]any); ok { // a set
+		slices.SortFunc(rules, func(a, b any) int { return strings.Compare(mustJSON(a), mustJSON(b)) })
+	}
+	return o.Object
+}
+
+// dropLabels removes labels by which an installation knows its own, wherever they stand; what other labels do is compared.
+func dropLabels(value any) {
+	switch v := value.(type) {
+	case map[string]any:
+		for _, key := range []string{
+			"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart",
+		} {
+			if _, isText := v[key].(string); isText {
+				delete(v, key)
+			}
+		}
+		for key, child := range v {
+			dropLabels(child)
+			if labels, isMap := child.(map[string]any); isMap && key == "labels" && len(labels) == 0 {
+				delete(v, key)
+			}
+		}
+	case []any:
+		for _, child := range v {
+			dropLabels(child)
+		}
+	}
+}
+
+func mustJSON(value any) string {
+	GinkgoHelper()
+	text, err := json.Marshal(value)
+	Expect(err).NotTo(HaveOccurred())
+	return string(text)
+}

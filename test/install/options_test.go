@@ -1,0 +1,345 @@
+package install
+
+import (
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"helm.sh/helm/v4/pkg/chart/v2/lint"
+	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/pod-security-admission/api"
+	podsecurity "k8s.io/pod-security-admission/policy"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+)
+
+func args(all objects, name string) []string {
+	GinkgoHelper()
+	return named(all, "Deployment", name, &appsv1.Deployment{}).Spec.Template.Spec.Containers[0].Args
+}
+
+// everything turns every option on.
+const everything = `
+image: {registry: registry.example/team, tag: "1.2"}
+imagePullSecrets: [{name: registry}]
+namespaces: [team-a, team-b]
+operator:
+  replicas: 3
+  tokenPrefix: acme
+  ttlAfterExpired: 7d
+  expiryMetricPerKey: true
+  logLevel: 1
+  extraArgs: [--workers=32]
+  podDisruptionBudget: {enabled: true, maxUnavailable: 50%}
+  topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}]
+  priorityClassName: system-cluster-critical
+  nodeSelector: {disk: ssd}
+  tolerations: [{key: infra, operator: Exists}]
+  affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1, preference: {matchExpressions: [{key: a, operator: Exists}]}}]}}
+  podLabels: {team: platform, app.kubernetes.io/name: mine}
+  podAnnotations: {note: "x"}
+verifier:
+  tokenPrefixes: [ak, acme]
+  trustedProxies: [10.0.7.0/24, "2001:db8::/64"]
+  requireScope: true
+  defaultRoles: [org.permission.message.read]
+  logAllowed: true
+  tls: {enabled: true, plaintext: true}
+  image: {digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}
+  podDisruptionBudget: {enabled: true}
+  topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {a: b}}}]
+metrics:
+  tls: {enabled: true}
+  serviceMonitor: {enabled: true, interval: 15s, labels: {release: prometheus}}
+certManager: {issuerRef: {name: ca, kind: ClusterIssuer}, verifierDNSNames: [keys.example.com]}
+networkPolicy:
+  enabled: true
+  gateways: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: gateways}}}]
+  scrapers: [{namespaceSelector: {}}]
+  egress: [{to: [{ipBlock: {cidr: 10.0.0.1/32}}], ports: [{port: 6443}]}]
+`
+
+var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
+	var c *cluster
+	BeforeAll(func() {
+		c = newCluster()
+		c.namespace(releaseNamespace)
+		c.namespace("team-a")
+		c.namespace("team-b")
+		c.thirdParty("github.com/cert-manager/cert-manager", "deploy/crds/cert-manager.io_certificates.yaml")
+		c.thirdParty("github.com/prometheus-operator/prometheus-operator",
+			"example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml")
+		c.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/certificates.cert-manager.io", "crd/servicemonitors.monitoring.coreos.com")
+	})
+
+	// What holds for every rendering: the API server takes each object strictly, each name that one refers to is another's, and the pods may
+	// run where only restricted ones may.
+	sound := func(all objects) {
+		GinkgoHelper()
+		for _, object := range all {
+			Expect(c.Create(ctx, object.DeepCopy(), client.DryRunAll, client.FieldValidation("Strict"))).To(Succeed(), describe(object))
+		}
+		expectNamesResolve(all)
+		evaluator, err := podsecurity.NewEvaluator(podsecurity.DefaultChecks(), nil)
+		Expect(err).NotTo(HaveOccurred())
+		pods := 0
+		for _, object := range all {
+			if object.GetKind() != "Deployment" {
+				continue
+			}
+			pods++
+			pod := named(all, "Deployment", object.GetName(), &appsv1.Deployment{}).Spec.Template
+			restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+			for _, result := range evaluator.EvaluatePod(restricted, &pod.ObjectMeta, &pod.Spec) {
+				Expect(result.Allowed).To(BeTrue(), "%s: %s: %s", object.GetName(), result.ForbiddenReason, result.ForbiddenDetail)
+			}
+		}
+		Expect(pods).To(BeNumerically(">", 0))
+	}
+
+	DescribeTable("render to what the API server takes, and",
+		func(values string, facts func(all objects)) {
+			all := mustRender(values)
+			sound(all)
+			facts(all)
+		},
+		Entry("by default run as config/ does", "", func(all objects) {
+			Expect(args(all, "apikey-operator")).To(BeEmpty())
+			Expect(args(all, "apikey-verifier")).To(BeEmpty())
+			Expect(all.kinds()).To(ConsistOf("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment", "Role", "RoleBinding",
+				"Service", "ServiceAccount", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"))
+		}),
+		Entry("in production deny what is not allowed", valuesFile("values-production.yaml"), func(all objects) {
+			Expect(args(all, "apikey-operator")).To(ConsistOf("--require-policy", "--require-catalogue"))
+			Expect(args(all, "apikey-verifier")).To(ConsistOf("--require-scope"))
+			Expect(named(all, "PodDisruptionBudget", "apikey-operator", &policyv1.PodDisruptionBudget{}).Spec.MaxUnavailable.IntValue()).To(Equal(1))
+			Expect(named(all, "PodDisruptionBudget", "apikey-verifier", &policyv1.PodDisruptionBudget{}).Spec.MaxUnavailable.IntValue()).To(Equal(1))
+		}),
+		Entry("without the verifier have nothing of it", "verifier: {enabled: false}", func(all objects) {
+			for _, object := range all {
+				Expect(object.GetName()).NotTo(ContainSubstring("apikey-verifier"))
+			}
+			named(all, "ClusterRole", "apikey-introspector", &rbacv1.ClusterRole{}) // Go services introspect without it
+		}),
+		Entry("in some namespaces have a Role in each, and see no key of the whole cluster", "namespaces: [team-a, team-b]", func(all objects) {
+			Expect(args(all, "apikey-operator")).To(ConsistOf("--namespaces=team-a,team-b"))
+			Expect(args(all, "apikey-verifier")).To(ConsistOf("--namespaces=team-a,team-b"))
+			for _, name := range []string{"apikey-operator", "apikey-verifier"} {
+				roles := map[string]bool{}
+				for _, object := range all {
+					if object.GetKind() == "Role" && object.GetName() == name {
+						roles[object.GetNamespace()] = true
+					}
+				}
+				Expect(roles).To(Equal(map[string]bool{"team-a": true, "team-b": true}))
+				for _, rule := range named(all, "ClusterRole", name, &rbacv1.ClusterRole{}).Rules {
+					for _, resource := range rule.Resources {
+						Expect(resource).NotTo(BeElementOf("secrets", "apikeys/status", "apiroles/status", "events"))
+						if resource == "apikeys" {
+							Expect(rule.Verbs).To(ConsistOf("issue"))
+						}
+					}
+				}
+			}
+		}),
+		Entry("leave out what another release has", "crds: {install: false}\nadmissionPolicies: {install: false}\nroles: {install: false}",
+			func(all objects) {
+				Expect(all.kinds()).NotTo(ContainElements("CustomResourceDefinition", "ValidatingAdmissionPolicy"))
+				for _, object := range all {
+					Expect(object.GetName()).To(Or(HavePrefix("apikey-operator"), HavePrefix("apikey-verifier")))
+				}
+			}),
+		Entry("take a Secret for TLS, and then serve nothing without", "verifier: {tls: {enabled: true, secretName: mine}}", func(all objects) {
+			Expect(args(all, "apikey-verifier")).To(ConsistOf("--tls-cert-dir=/tls", "--https-bind-address=:9443", "--grpc-tls-bind-address=:9444",
+				"--http-bind-address=0", "--grpc-bind-address=0"))
+			pod := named(all, "Deployment", "apikey-verifier", &appsv1.Deployment{}).Spec.Template.Spec
+			Expect(pod.Volumes).To(HaveLen(1))
+			Expect(pod.Volumes[0].Secret.SecretName).To(Equal("mine"))
+			Expect(pod.Containers[0].VolumeMounts).To(ConsistOf(corev1.VolumeMount{Name: "tls", MountPath: "/tls", ReadOnly: true}))
+			Expect(portsOf(all, "apikey-verifier")).To(Equal(map[string]int32{"https": 8443, "tls-grpc": 9444}))
+			Expect(all.kinds()).NotTo(ContainElement("Certificate"))
+		}),
+		Entry("ask cert-manager for certificates", "verifier: {tls: {enabled: true}}\nmetrics: {tls: {enabled: true}}\ncertManager: {issuerRef: {name: ca}}",
+			func(all objects) {
+				Expect(args(all, "apikey-operator")).To(ConsistOf("--metrics-cert-dir=/metrics-tls"))
+				Expect(args(all, "apikey-verifier")).To(ContainElements("--metrics-cert-dir=/metrics-tls", "--tls-cert-dir=/tls"))
+				for certificate, dnsName := range map[string]string{
+					"apikey-verifier-tls":         "apikey-verifier.apikey-operator-system.svc",
+					"apikey-operator-metrics-tls": "apikey-operator-metrics.apikey-operator-system.svc",
+				} {
+					object := named(all, "Certificate", certificate, &unstructured.Unstructured{})
+					Expect(field(object, "spec", "dnsNames")).To(ContainSubstring(`"` + dnsName + `"`))
+					Expect(field(object, "spec", "issuerRef")).To(MatchJSON(`{"group": "cert-manager.io", "kind": "Issuer", "name": "ca"}`))
+					mounted := false
+					for _, volume := range named(all, "Deployment", "apikey-verifier", &appsv1.Deployment{}).Spec.Template.Spec.Volumes {
+						mounted = mounted || `"`+volume.Secret.SecretName+`"` == field(object, "spec", "secretName")
+					}
+					Expect(mounted).To(BeTrue(), certificate)
+				}
+			}),
+		Entry("let Prometheus scrape", "metrics: {serviceMonitor: {enabled: true}}", func(all objects) {
+			for _, name := range []string{"apikey-operator", "apikey-verifier"} {
+				monitor := named(all, "ServiceMonitor", name, &unstructured.Unstructured{})
+				Expect(field(monitor, "spec", "endpoints")).To(And(ContainSubstring(`"port":"metrics"`), ContainSubstring(`"insecureSkipVerify":true`)))
+				service := named(all, "Service", name+"-metrics", &corev1.Service{})
+				selector, _, err := unstructured.NestedStringMap(monitor.Object, "spec", "selector", "matchLabels")
+				Expect(err).NotTo(HaveOccurred())
+				for label, value := range selector {
+					Expect(service.Labels).To(HaveKeyWithValue(label, value))
+				}
+			}
+		}),
+		Entry("keep out whom a NetworkPolicy does not name", "networkPolicy: {enabled: true, gateways: [{podSelector: {}}]}", func(all objects) {
+			operator := named(all, "NetworkPolicy", "apikey-operator", &networkingv1.NetworkPolicy{}).Spec
+			Expect(operator.Ingress).To(BeEmpty(), "nobody scrapes")
+			Expect(operator.PolicyTypes).To(ConsistOf(networkingv1.PolicyTypeIngress))
+			verifier := named(all, "NetworkPolicy", "apikey-verifier", &networkingv1.NetworkPolicy{}).Spec
+			Expect(verifier.Ingress).To(HaveLen(1))
+			Expect(verifier.Ingress[0].From).To(HaveLen(1))
+			Expect(verifier.Ingress[0].Ports).To(HaveLen(2))
+			Expect(verifier.Ingress[0].Ports[0].Port.String()).To(Equal("http"))
+			Expect(verifier.Ingress[0].Ports[1].Port.String()).To(Equal("grpc"))
+		}),
+		Entry("all at once", everything, func(all objects) {
+			Expect(args(all, "apikey-operator")).To(Equal([]string{
+				"--namespaces=team-a,team-b", "--token-prefix=acme", "--ttl-after-expired=7d", "--expiry-metric-per-key",
+				"--metrics-cert-dir=/metrics-tls", "--log-level=1", "--workers=32",
+			}))
+			Expect(args(all, "apikey-verifier")).To(Equal([]string{
+				"--namespaces=team-a,team-b", "--token-prefixes=ak,acme", "--trusted-proxies=10.0.7.0/24,2001:db8::/64", "--require-scope",
+				"--default-roles=org.permission.message.read", "--tls-cert-dir=/tls", "--https-bind-address=:9443", "--grpc-tls-bind-address=:9444",
+				"--metrics-cert-dir=/metrics-tls", "--log-allowed",
+			}))
+			operator := named(all, "Deployment", "apikey-operator", &appsv1.Deployment{})
+			pod := operator.Spec.Template.Spec
+			Expect(*operator.Spec.Replicas).To(BeEquivalentTo(3))
+			Expect(pod.Containers[0].Image).To(Equal("registry.example/team/apikey-operator:1.2"))
+			Expect(pod.ImagePullSecrets).To(ConsistOf(corev1.LocalObjectReference{Name: "registry"}))
+			Expect(pod.PriorityClassName).To(Equal("system-cluster-critical"))
+			Expect(pod.NodeSelector).To(HaveKeyWithValue("disk", "ssd"))
+			Expect(pod.Tolerations).To(HaveLen(1))
+			Expect(pod.Affinity.NodeAffinity).NotTo(BeNil())
+			Expect(pod.TopologySpreadConstraints[0].LabelSelector.MatchLabels).To(Equal(operator.Spec.Selector.MatchLabels))
+			Expect(operator.Spec.Template.Labels).To(And(HaveKeyWithValue("team", "platform"),
+				HaveKeyWithValue("app.kubernetes.io/name", "apikey-operator")), "what pods are found by can't be overwritten")
+			Expect(operator.Spec.Template.Annotations).To(HaveKeyWithValue("note", "x"))
+			verifier := named(all, "Deployment", "apikey-verifier", &appsv1.Deployment{}).Spec.Template.Spec
+			Expect(verifier.Containers[0].Image).To(Equal(
+				"registry.example/team/apikey-verifier@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"))
+			Expect(verifier.TopologySpreadConstraints[0].LabelSelector.MatchLabels).To(Equal(map[string]string{"a": "b"}))
+			Expect(portsOf(all, "apikey-verifier")).To(Equal(map[string]int32{"http": 8080, "grpc": 9001, "https": 8443, "tls-grpc": 9444}))
+			network := named(all, "NetworkPolicy", "apikey-verifier", &networkingv1.NetworkPolicy{}).Spec
+			Expect(network.PolicyTypes).To(ConsistOf(networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress))
+			Expect(network.Ingress).To(HaveLen(2))
+			Expect(network.Ingress[0].Ports).To(HaveLen(4))
+			Expect(network.Egress).To(HaveLen(1))
+			monitor := named(all, "ServiceMonitor", "apikey-verifier", &unstructured.Unstructured{})
+			Expect(monitor.GetLabels()).To(HaveKeyWithValue("release", "prometheus"))
+			Expect(field(monitor, "spec", "endpoints")).To(And(ContainSubstring(`"serverName":"apikey-verifier-metrics.apikey-operator-system.svc"`),
+				ContainSubstring(`"key":"ca.crt"`)))
+			Expect(field(named(all, "Certificate", "apikey-verifier-tls", &unstructured.Unstructured{}), "spec", "dnsNames")).
+				To(ContainSubstring("keys.example.com"))
+		}),
+	)
+
+	DescribeTable("make names of the release's, in which everything is found",
+		func(name, values, operator, verifier string) {
+			all, err := render(name, releaseNamespace, values)
+			Expect(err).NotTo(HaveOccurred())
+			sound(all)
+			named(all, "Deployment", operator, &appsv1.Deployment{})
+			named(all, "Deployment", verifier, &appsv1.Deployment{})
+		},
+		Entry(nil, "keys", "", "keys-apikey-operator", "keys-apikey-verifier"),
+		Entry(nil, "apikey-operator-blue", "", "apikey-operator-blue", "apikey-verifier-blue"),
+		Entry(nil, "x", "fullnameOverride: tokens", "tokens", "tokens-verifier"),
+		Entry(nil, strings.Repeat("a", 53), "", strings.Repeat("a", 37)+"-apikey-operator", strings.Repeat("a", 37)+"-apikey-verifier"),
+	)
+
+	DescribeTable("that are wrong are refused, with the field and what is wanted",
+		func(values string, complaint ...string) {
+			_, err := render(release, releaseNamespace, values)
+			Expect(err).To(HaveOccurred())
+			for _, part := range complaint {
+				Expect(err.Error()).To(ContainSubstring(part))
+			}
+		},
+		Entry(nil, "operater: {}", "additional properties 'operater' not allowed"),
+		Entry(nil, "operator: {replica: 2}", "at '/operator'", "additional properties 'replica' not allowed"),
+		Entry(nil, "operator: {replicas: two}", "at '/operator/replicas'", "want integer"),
+		Entry(nil, "operator: {tokenPrefix: AK}", "at '/operator/tokenPrefix'", "'AK' does not match pattern"),
+		Entry(nil, "operator: {ttlAfterExpired: 1w}", "at '/operator/ttlAfterExpired'", "'1w'"),
+		Entry(nil, "operator: {ttlAfterExpired: ''}", "at '/operator/ttlAfterExpired'"),
+		Entry(nil, "operator: {extraArgs: [workers=3]}", "at '/operator/extraArgs/0'"),
+		Entry(nil, "operator: {requirePolicy: 'yes'}", "at '/operator/requirePolicy'", "want boolean"),
+		Entry(nil, "operator: {podDisruptionBudget: {maxUnavailable: 0}}", "at '/operator/podDisruptionBudget/maxUnavailable'"),
+		Entry(nil, "image: {tag: 1.20}", "at '/image/tag'", "want string"),
+		Entry(nil, "image: {registry: 'https://registry.example'}", "at '/image/registry'"),
+		Entry(nil, "verifier: {image: {digest: latest}}", "at '/verifier/image/digest'"),
+		Entry(nil, "verifier: {trustedProxies: 10.0.0.0/8}", "at '/verifier/trustedProxies'", "want array"),
+		Entry(nil, "verifier: {trustedProxies: [gateway]}", "at '/verifier/trustedProxies/0'"),
+		Entry(nil, "verifier: {tokenPrefixes: []}", "at '/verifier/tokenPrefixes'"),
+		Entry(nil, "verifier: {logLevel: 11}", "at '/verifier/logLevel'"),
+		Entry(nil, "namespaces: [Team_A]", "at '/namespaces/0'"),
+		Entry(nil, "namespaces: [a, a]", "at '/namespaces'"),
+		Entry(nil, "networkPolicy: {enabled: true, gateways: [{}]}", "at '/networkPolicy/gateways/0'"),
+		// What a schema can't say.
+		Entry(nil, "verifier: {tls: {enabled: true}}", "verifier.tls.enabled=true", "set verifier.tls.secretName"),
+		Entry(nil, "metrics: {tls: {enabled: true}}", "metrics.tls.enabled=true", "set metrics.tls.secretName"),
+		Entry(nil, "networkPolicy: {enabled: true}", "networkPolicy.gateways=[]"),
+		Entry(nil, "operator: {tokenPrefix: acme}", "verifier.tokenPrefixes=[ak]", "acme, is not among them"),
+		Entry(nil, "fullnameOverride: apikey-verifier", "fullnameOverride=apikey-verifier"),
+	)
+
+	It("pass helm's own linter, alone, in production and all at once", func() {
+		for _, values := range []string{"", valuesFile("values-production.yaml"), everything} {
+			given := map[string]any{}
+			Expect(yaml.UnmarshalStrict([]byte(values), &given)).To(Succeed())
+			for _, message := range lint.RunAll(chartFolder, given, releaseNamespace).Messages {
+				Expect(message.Severity).To(BeNumerically("<=", support.InfoSev), message.Error())
+			}
+		}
+	})
+})
+
+// portsOf are the ports of a Service, by name.
+func portsOf(all objects, name string) map[string]int32 {
+	GinkgoHelper()
+	ports := map[string]int32{}
+	for _, port := range named(all, "Service", name, &corev1.Service{}).Spec.Ports {
+		ports[port.Name] = port.Port
+	}
+	return ports
+}
+
+// expectNamesResolve checks what refers to another object of the rendering by its name.
+func expectNamesResolve(all objects) {
+	GinkgoHelper()
+	names := all.names()
+	for _, object := range all {
+		switch object.GetKind() {
+		case "ClusterRoleBinding":
+			binding := named(all, object.GetKind(), object.GetName(), &rbacv1.ClusterRoleBinding{})
+			Expect(names).To(ContainElement("ClusterRole /" + binding.RoleRef.Name))
+			Expect(names).To(ContainElement("ServiceAccount " + binding.Subjects[0].Namespace + "/" + binding.Subjects[0].Name))
+		case "RoleBinding":
+			binding := named(all, object.GetKind(), object.GetName(), &rbacv1.RoleBinding{})
+			Expect(names).To(ContainElement("Role " + object.GetNamespace() + "/" + binding.RoleRef.Name))
+			Expect(names).To(ContainElement("ServiceAccount " + binding.Subjects[0].Namespace + "/" + binding.Subjects[0].Name))
+		case "Deployment":
+			deployment := named(all, object.GetKind(), object.GetName(), &appsv1.Deployment{})
+			Expect(names).To(ContainElement("ServiceAccount " + object.GetNamespace() + "/" + deployment.Spec.Template.Spec.ServiceAccountName))
+			for label, value := range deployment.Spec.Selector.MatchLabels {
+				Expect(deployment.Spec.Template.Labels).To(HaveKeyWithValue(label, value))
+			}
+		case "ValidatingAdmissionPolicyBinding":
+			Expect(names).To(ContainElement("ValidatingAdmissionPolicy /" + strings.Trim(field(object, "spec", "policyName"), `"`)))
+		}
+	}
+}

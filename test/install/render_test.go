@@ -1,0 +1,148 @@
+package install
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"bufio"
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"helm.sh/helm/v4/pkg/chart/common"
+	"helm.sh/helm/v4/pkg/chart/common/util"
+	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	"helm.sh/helm/v4/pkg/engine"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	release          = "apikey-operator"
+	releaseNamespace = "apikey-operator-system"
+)
+
+var chartFolder = filepath.Join(root, "charts", "apikey-operator")
+
+// objects are those of one rendering.
+type objects []*unstructured.Unstructured
+
+// render renders the chart as helm does, with values given as YAML.
+func render(name, namespace, values string) (objects, error) {
+	chart, err := loader.Load(chartFolder)
+	if err != nil {
+		return nil, err
+	}
+	given := map[string]any{}
+	if err := yaml.UnmarshalStrict([]byte(values), &given); err != nil {
+		return nil, err
+	}
+	options := common.ReleaseOptions{Name: name, Namespace: namespace, IsInstall: true, Revision: 1}
+	all, err := util.ToRenderValues(chart, given, options, common.DefaultCapabilities)
+	if err != nil {
+		return nil, err
+	}
+	files, err := engine.Render(chart, all)
+	if err != nil {
+		return nil, err
+	}
+	var found objects
+	for path, text := range files {
+		if strings.HasSuffix(path, ".yaml") {
+			more, err := parse(text)
+			if err != nil {
+				return nil, errors.Join(errors.New(path), err)
+			}
+			found = append(found, more...)
+		}
+	}
+	slices.SortFunc(found, func(a, b *unstructured.Unstructured) int { return cmp.Compare(describe(a), describe(b)) })
+	return found, nil
+}
+
+// mustRender is render for values that are good.
+func mustRender(values string) objects {
+	GinkgoHelper()
+	found, err := render(release, releaseNamespace, values)
+	Expect(err).NotTo(HaveOccurred())
+	return found
+}
+
+// parse reads a stream of YAML; a key that is there twice is an error.
+func parse(text string) (objects, error) {
+	var found objects
+	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewBufferString(text)))
+	for {
+		document, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return found, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		object := map[string]any{}
+		if err := yaml.UnmarshalStrict(document, &object); err != nil {
+			return nil, err
+		}
+		if len(object) > 0 {
+			found = append(found, &unstructured.Unstructured{Object: object})
+		}
+	}
+}
+
+// valuesFile is a file of values beside the chart.
+func valuesFile(name string) string {
+	GinkgoHelper()
+	text, err := os.ReadFile(filepath.Join(chartFolder, name))
+	Expect(err).NotTo(HaveOccurred())
+	return string(text)
+}
+
+// named is the object of a kind and name, as its type.
+func named[T client.Object](all objects, kind, name string, object T) T {
+	GinkgoHelper()
+	for _, found := range all {
+		if found.GetKind() == kind && found.GetName() == name {
+			Expect(runtime.DefaultUnstructuredConverter.FromUnstructured(found.Object, object)).To(Succeed())
+			return object
+		}
+	}
+	Fail("no " + kind + " " + name + " among " + strings.Join(all.names(), ", "))
+	return object
+}
+
+// kinds are the kinds of the objects, each once.
+func (o objects) kinds() []string {
+	var kinds []string
+	for _, object := range o {
+		kinds = append(kinds, object.GetKind())
+	}
+	slices.Sort(kinds)
+	return slices.Compact(kinds)
+}
+
+func (o objects) names() []string {
+	var names []string
+	for _, object := range o {
+		names = append(names, describe(object))
+	}
+	return names
+}
+
+// field is a value within an object, as JSON.
+func field(object *unstructured.Unstructured, path ...string) string {
+	GinkgoHelper()
+	value, _, err := unstructured.NestedFieldNoCopy(object.Object, path...)
+	Expect(err).NotTo(HaveOccurred())
+	text, err := json.Marshal(value)
+	Expect(err).NotTo(HaveOccurred())
+	return string(text)
+}

@@ -21,14 +21,11 @@ import (
 func pushImages() map[string]string {
 	GinkgoHelper()
 	pushed := map[string]string{}
-	release := exec.CommandContext(ctx, filepath.Join(cluster.Root, "bin", "release"),
-		"-version="+imageTag, "-registry="+cluster.Registry.Address, "-platforms="+node.Platform().String(), "push")
-	release.Dir = cluster.Root
-	out, err := release.CombinedOutput()
-	Expect(err).NotTo(HaveOccurred(), "make push\n%s", out)
+	run(nil, "bin/release", "-version="+imageTag, "-registry="+cluster.Registry.Address, "-platforms="+node.Platform().String(), "push")
 	for _, product := range []string{"apikey-operator", "apikey-verifier"} {
 		pushed[product] = cluster.Registry.Address + "/" + product + ":" + imageTag
 	}
+	var err error
 	pushed["caller"], err = cluster.Registry.PushBinary("caller:"+imageTag, filepath.Join(cluster.Root, "bin", "caller"))
 	Expect(err).NotTo(HaveOccurred())
 	nginx, err := image.New(

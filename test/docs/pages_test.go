@@ -303,8 +303,8 @@ var runnable = map[string]struct {
 	program string
 	start   starter
 }{
-	"docs/gateways/nginx.md": {"nginx", gateway.Nginx},
-	"docs/gateways/caddy.md": {"caddy", gateway.Caddy},
+	"docs/gateways/nginx.md":   {"nginx", gateway.Nginx},
+	"docs/gateways/caddy.md":   {"caddy", gateway.Caddy},
 	"docs/gateways/traefik.md": {"traefik", gateway.Traefik},
 }
 
@@ -336,4 +336,3 @@ func tokenWebhook(t *testing.T, dir, verifier string) map[string]string {
 		"api-audiences":                            "https://kubernetes.default.svc",
 	}
 }
-

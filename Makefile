@@ -53,10 +53,6 @@ installer: kube ## Write dist/install.yaml, all that a cluster needs, with the i
 push: ## Build both images and put them into a registry (REGISTRY=registry.example/team, VERSION).
 	go run ./hack/release -version "$(VERSION)" -registry "$(REGISTRY)" push
 
-.PHONY: installer
-installer: kube ## Write dist/install.yaml, all that a cluster needs, with the images of REGISTRY and VERSION.
-	VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" hack/installer
-
 ##@ Check
 
 .PHONY: test

@@ -11,7 +11,7 @@
 //	yaml       whole objects: an API server that has their kind takes them, strictly. One that starts with a comment like "# values.yaml" is a fragment
 //	           of that file: see fragments_test.go. A fragment that names a file beside the page is a part of that file, word for word.
 //	json       one or more JSON documents.
-//	flags      flags of a program of ours, or of kube-apiserver, one a line.
+//	flags      one a line, of a program of ours or of kube-apiserver.
 //	go, nginx, caddyfile    a fragment, as for yaml.
 //
 // What needs something that isn't there is preceded by a line <!-- not run: REASON -->, with one of the reasons below. It is parsed all the same, and
@@ -21,6 +21,7 @@ package docs
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os/exec"
@@ -38,6 +39,7 @@ var reasons = []string{
 	"needs a cluster of its own", // what it does would take this page's control plane away
 	"needs the gateway",          // one that can't be run here
 	"needs Argo CD", "needs Flux", "needs Helm", "needs Prometheus", "needs cert-manager",
+	"test/install runs it, on a control plane of its own",
 	"builds for minutes",
 	"stays up until it is stopped",
 }
@@ -55,11 +57,13 @@ type block struct {
 
 var notRun = regexp.MustCompile(`^<!-- not run: (.*) -->$`)
 
-// blocks are those of a page, in their order. What breaks the convention is an error of the test.
-func blocks(t *testing.T, path string) []block {
+// blocks are those of a page, in their order; and what in it breaks the convention.
+func blocks(t *testing.T, path string) (found []block, problems []string) {
 	t.Helper()
+	problem := func(line int, format string, args ...any) {
+		problems = append(problems, fmt.Sprintf("%s:%d: ", path, line)+fmt.Sprintf(format, args...))
+	}
 	var (
-		found   []block
 		current *block
 		reason  string
 		before  string // the line before
@@ -77,27 +81,27 @@ func blocks(t *testing.T, path string) []block {
 			current = &block{page: path, line: number, language: language, notRun: reason}
 			reason = ""
 			if !slices.Contains(languages, language) {
-				t.Errorf("%s:%d: a block in %q; want one of %s", path, number, language, strings.Join(languages, ", "))
+				problem(number, "a block in %q; want one of %s", language, strings.Join(languages, ", "))
 			}
 		case reason != "":
-			t.Errorf("%s:%d: `not run` stands right before a block, or nowhere", path, number)
+			problem(number, "`not run` stands right before a block, or nowhere")
 			reason = ""
 		case notRun.MatchString(line):
 			reason = notRun.FindStringSubmatch(line)[1]
 			if !slices.Contains(reasons, reason) {
-				t.Errorf("%s:%d: not run for %q; want one of: %s", path, number, reason, strings.Join(reasons, ", "))
+				problem(number, "not run for %q; want one of: %s", reason, strings.Join(reasons, ", "))
 			}
 		case strings.Contains(line, "```"):
-			t.Errorf("%s:%d: a fence within a line, or indented: nobody would find the block", path, number)
+			problem(number, "a fence within a line, or indented: nobody would find the block")
 		case before == "" && (strings.HasPrefix(line, "    ") || strings.HasPrefix(line, "\t")):
-			t.Errorf("%s:%d: an indented block has no language: fence it", path, number)
+			problem(number, "an indented block has no language: fence it")
 		}
 		before = line
 	}
 	if current != nil {
-		t.Errorf("%s:%d: the block has no end", path, current.line)
+		problem(current.line, "the block has no end")
 	}
-	return found
+	return found, problems
 }
 
 // allBlocks are the blocks in some languages, of all pages.
@@ -105,7 +109,8 @@ func allBlocks(t *testing.T, languages ...string) []block {
 	t.Helper()
 	var found []block
 	for _, path := range pages(t) {
-		for _, b := range blocks(t, path) {
+		all, _ := blocks(t, path)
+		for _, b := range all {
 			if slices.Contains(languages, b.language) {
 				found = append(found, b)
 			}
@@ -169,7 +174,10 @@ func (b block) steps(t *testing.T) []step {
 
 func TestPagesKeepToTheConvention(t *testing.T) {
 	for _, path := range pages(t) {
-		blocks(t, path)
+		_, problems := blocks(t, path)
+		for _, problem := range problems {
+			t.Error(problem)
+		}
 	}
 }
 

@@ -27,8 +27,9 @@ const pageTimeout = 10 * time.Minute
 func TestCommandsOfPagesWork(t *testing.T) {
 	for _, path := range pages(t) {
 		t.Run(path, func(t *testing.T) {
+			all, _ := blocks(t, path)
 			var run []block
-			for _, b := range blocks(t, path) {
+			for _, b := range all {
 				if slices.Contains([]string{"sh", "console"}, b.language) && b.notRun == "" {
 					run = append(run, b)
 				}

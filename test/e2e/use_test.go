@@ -204,7 +204,7 @@ func inUse() {
 			lost := 0
 			for _, was := range known.Items {
 				now := &v1alpha1.ApiKey{}
-				if was.Name == key.Name || was.Status.Expires == "" {
+				if was.Name == key.Name {
 					continue
 				}
 				if err := admin.Get(ctx, client.ObjectKeyFromObject(&was), now); err != nil || now.Status.Hash != was.Status.Hash {

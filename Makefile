@@ -45,13 +45,13 @@ build: ## Build the binaries into bin/.
 image: ## Build both images, for amd64 and arm64, into dist/*.tar (VERSION, REGISTRY).
 	go run ./hack/release -version "$(VERSION)" -registry "$(REGISTRY)" image
 
-.PHONY: push
-push: ## Build both images and put them into a registry (REGISTRY=registry.example/team, VERSION).
-	go run ./hack/release -version "$(VERSION)" -registry "$(REGISTRY)" push
-
 .PHONY: installer
 installer: kube ## Write dist/install.yaml, all that a cluster needs, with the images of REGISTRY and VERSION.
 	VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" hack/installer
+
+.PHONY: push
+push: ## Build both images and put them into a registry (REGISTRY=registry.example/team, VERSION).
+	go run ./hack/release -version "$(VERSION)" -registry "$(REGISTRY)" push
 
 ##@ Check
 
@@ -66,6 +66,7 @@ test: kube build bin/promtool ## Run all tests; those on a real control plane to
 .PHONY: e2e
 e2e: node build ## Install into a real cluster of one node, use it and disturb it. Needs root and what .ci/run installs (E2EFLAGS).
 	go build -o bin/ ./hack/sealed ./hack/node/pause ./hack/release ./test/e2e/caller
+	go -C test/install build -o "$(CURDIR)/bin/" helm.sh/helm/v4/cmd/helm
 	go test -v -count=1 -tags e2e -timeout 15m -exec "$(CURDIR)/bin/sealed" ./test/e2e $(E2EFLAGS)
 
 .PHONY: lint

@@ -92,8 +92,8 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 		return nil, err
 	}
 	if options.Address != "" {
-		server.SecureServing.Address, server.SecureServing.Port = options.Address, "6443"
-		if server.SecureServing.CA, err = writeCertificates(server.CertDir, options.Address); err != nil {
+		server.Address, server.Port = options.Address, "6443"
+		if server.CA, err = writeCertificates(server.CertDir, options.Address); err != nil {
 			return nil, err
 		}
 	}

@@ -307,7 +307,7 @@ func (n *Node) waitReady(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the node is not ready: %w (%v); kubelet.log and containerd.log in %s say why", ctx.Err(), err, n.logs)
+			return fmt.Errorf("the node is not ready, and kubelet.log and containerd.log in %s say why: %w", n.logs, errors.Join(ctx.Err(), err))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -69,7 +69,7 @@ func run(ctx context.Context, args []string) error {
 	platforms := flags.String("platforms", "linux/amd64,linux/arm64", "what to build for")
 	out := flags.String("out", "dist", "folder for the images' archives")
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "usage: release [flags] image|push\n\nimage writes an OCI archive of each image; push puts them into a registry, as who `docker login` has logged in.")
+		_, _ = fmt.Fprintln(flags.Output(), "usage: release [flags] image|push\n\nimage writes an OCI archive of each image; push puts them into a registry, as who `docker login` has logged in.")
 		flags.PrintDefaults()
 	}
 	_ = flags.Parse(args) // exits by itself

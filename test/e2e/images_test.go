@@ -21,14 +21,11 @@ import (
 func pushImages() map[string]string {
 	GinkgoHelper()
 	pushed := map[string]string{}
-	release := exec.CommandContext(ctx, filepath.Join(cluster.Root, "bin", "release"),
-		"-version="+imageTag, "-registry="+cluster.Registry.Address, "-platforms="+node.Platform().String(), "push")
-	release.Dir = cluster.Root
-	out, err := release.CombinedOutput()
-	Expect(err).NotTo(HaveOccurred(), "make push\n%s", out)
+	run(nil, "bin/release", "-version="+imageTag, "-registry="+cluster.Registry.Address, "-platforms="+node.Platform().String(), "push")
 	for _, product := range []string{"apikey-operator", "apikey-verifier"} {
 		pushed[product] = cluster.Registry.Address + "/" + product + ":" + imageTag
 	}
+	var err error
 	pushed["caller"], err = cluster.Registry.PushBinary("caller:"+imageTag, filepath.Join(cluster.Root, "bin", "caller"))
 	Expect(err).NotTo(HaveOccurred())
 	nginx, err := image.New(
@@ -60,10 +57,6 @@ func debianNginx() []image.File {
 	GinkgoHelper()
 	mimeTypes, err := os.ReadFile("/etc/nginx/mime.types")
 	Expect(err).NotTo(HaveOccurred(), "apt-get install nginx-light")
-	files := []image.File{
-		{Path: "/etc/nginx/nginx.conf", Mode: 0o444, Data: []byte(nginxConf)},
-		{Path: "/etc/nginx/mime.types", Mode: 0o444, Data: mimeTypes},
-	}
 	library := regexp.MustCompile(`(?m)(/\S+) \(0x`)
 	paths := map[string]bool{}
 	for program, debian := range map[string]string{
@@ -77,6 +70,10 @@ func debianNginx() []image.File {
 			paths[string(match[1])] = true
 		}
 	}
+	files := make([]image.File, 0, 2+len(paths))
+	files = append(files,
+		image.File{Path: "/etc/nginx/nginx.conf", Mode: 0o444, Data: []byte(nginxConf)},
+		image.File{Path: "/etc/nginx/mime.types", Mode: 0o444, Data: mimeTypes})
 	for path := range paths {
 		data, err := os.ReadFile(path)
 		Expect(err).NotTo(HaveOccurred())

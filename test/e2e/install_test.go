@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,10 +31,56 @@ var kustomize = method{
 	uninstall: func() { kubectl("delete", "-k", overlay("default", "config/default")) },
 }
 
-var methods = []method{kustomize}
+var installer = method{
+	name: "dist/install.yaml",
+	install: func() {
+		run([]string{"VERSION=" + imageTag, "REGISTRY=" + cluster.Registry.Address}, "hack/installer", installFile)
+		kubectl("apply", "-f", installFile)
+	},
+	uninstall: func() { kubectl("delete", "-f", installFile) },
+}
+
+var chart = method{
+	name: "the chart",
+	install: func() {
+		// Helm does not label the namespaces that it creates, and pods are judged when they come.
+		kubectl("create", "namespace", system)
+		kubectl("label", "namespace", system, "pod-security.kubernetes.io/enforce=restricted")
+		helm("install", "apikey-operator", "charts/apikey-operator", "--namespace="+system,
+			"--set=image.registry="+cluster.Registry.Address, "--set=image.tag="+imageTag)
+	},
+	uninstall: func() {
+		helm("uninstall", "apikey-operator", "--namespace="+system)
+		kubectl("delete", "namespace", system)
+		kubectl("delete", "-k", "config/crd") // Helm leaves them
+	},
+}
+
+const installFile = "bin/e2e/install/install.yaml"
+
+func helm(args ...string) {
+	GinkgoHelper()
+	home, err := os.MkdirTemp("", "helm-")
+	Expect(err).NotTo(HaveOccurred())
+	defer func() { _ = os.RemoveAll(home) }()
+	kubeconfig := filepath.Join(home, "kubeconfig")
+	Expect(cluster.AdminKubeconfig(kubeconfig)).To(Succeed())
+	run([]string{"KUBECONFIG=" + kubeconfig, "HOME=" + home}, "bin/helm", args...)
+}
+
+// run runs a program of the repository, in its root folder.
+func run(environment []string, program string, args ...string) {
+	GinkgoHelper()
+	command := exec.CommandContext(ctx, filepath.Join(cluster.Root, program), args...)
+	command.Dir = cluster.Root
+	command.Env = append(os.Environ(), environment...)
+	if out, err := command.CombinedOutput(); err != nil {
+		Fail(fmt.Sprintf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out))
+	}
+}
 
 func installed() {
-	for _, by := range methods {
+	for _, by := range []method{kustomize, installer, chart} {
 		It("by "+by.name+", it protects an API within a few commands", func() {
 			start := time.Now()
 			install(by)

@@ -129,8 +129,9 @@ func inspect(t *testing.T, index v1.ImageIndex, product, revision string) {
 	}
 	has(t, "index", manifest(t, index).Annotations, want)
 	machines := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
-	var found []string
-	for _, descriptor := range manifest(t, index).Manifests {
+	manifests := manifest(t, index).Manifests
+	found := make([]string, 0, len(manifests))
+	for _, descriptor := range manifests {
 		architecture := descriptor.Platform.Architecture
 		found = append(found, descriptor.Platform.String())
 		image, err := index.Image(descriptor.Digest)
@@ -230,7 +231,7 @@ func static(t *testing.T, binary []byte, machine elf.Machine) {
 func tellsVersion(t *testing.T, binary []byte, want string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "binary")
-	if err := os.WriteFile(path, binary, 0o700); err != nil { //nolint:gosec // it is to be run
+	if err := os.WriteFile(path, binary, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.CommandContext(t.Context(), path, "--version").CombinedOutput()

@@ -65,7 +65,6 @@ var _ = Describe("A life of an installation", func() {
 		GinkgoHelper()
 		c.shell(root, "delete-all-keys")
 		expectGone(crd)
-		// It goes with its key, by the garbage collector.
 		expectGone(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.SecretName()}})
 	}
 

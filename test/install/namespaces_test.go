@@ -25,14 +25,12 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 	const ours, theirs, nobodys = "team-a", "team-b", "team-c"
 	var ourLog, theirLog *gbytes.Buffer
 
-	install := func(name, namespace string, values ...string) {
+	install := func(name, namespace, values string) {
 		GinkgoHelper()
 		kubeconfig := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
 		Expect(c.AdminKubeconfig(kubeconfig)).To(Succeed())
-		arguments := []string{"install", name, chartFolder, "--kubeconfig", kubeconfig, "--namespace", namespace, "--create-namespace"}
-		for _, value := range values {
-			arguments = append(arguments, "--set", value)
-		}
+		arguments := []string{"install", name, chartFolder, "--kubeconfig", kubeconfig, "--namespace", namespace, "--create-namespace",
+			"--set", values}
 		out, err := exec.CommandContext(ctx, helm, arguments...).CombinedOutput()
 		Expect(err).NotTo(HaveOccurred(), string(out))
 	}
@@ -62,7 +60,8 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 			c.namespace(name)
 		}
 		install(release, releaseNamespace, "namespaces={"+ours+"}")
-		install("apikey-operator-b", "operator-b", "namespaces={"+theirs+"}", "crds.install=false", "admissionPolicies.install=false", "roles.install=false")
+		install("apikey-operator-b", "operator-b",
+			"namespaces={"+theirs+"},crds.install=false,admissionPolicies.install=false,roles.install=false")
 		c.waitForKinds()
 		// The admission policies are at work, and must know these operators.
 		refused := func(policy, secretType string, args ...string) {
@@ -167,5 +166,17 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 		Expect(ask(build.ApiKey(ours, "mine"))).To(Equal(http.StatusOK))
 		Expect(ask(build.ApiKey(theirs, "others"))).To(Equal(http.StatusUnauthorized))
 		Expect(string(log.Contents())).NotTo(ContainSubstring("forbidden"))
+	})
+
+	It("says which of its namespaces it may not read", func() {
+		kubeconfig := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
+		Expect(c.KubeconfigAs(ctx, releaseNamespace, release, kubeconfig)).To(Succeed())
+		log := gbytes.NewBuffer()
+		operator, err := controlplane.StartProcess(exec.CommandContext(ctx, filepath.Join(root, "bin", "apikey-operator"),
+			"--kubeconfig="+kubeconfig, "--namespaces="+ours+","+nobodys, "--leader-elect=false",
+			"--metrics-bind-address=0", "--health-probe-bind-address=0"), log)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(func() { _ = operator.Stop() }) // it never began its work
+		Eventually(log).Should(gbytes.Say(`forbidden: .* cannot list resource ."apikeys." .* in the namespace ."team-c."`))
 	})
 })

@@ -1,6 +1,8 @@
 package install
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -57,6 +59,7 @@ verifier:
 metrics:
   tls: {enabled: true}
   serviceMonitor: {enabled: true, interval: 15s, labels: {release: prometheus}}
+  prometheusRule: {enabled: true}
 certManager: {issuerRef: {name: ca, kind: ClusterIssuer}, verifierDNSNames: [keys.example.com]}
 networkPolicy:
   enabled: true
@@ -73,9 +76,12 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 		c.namespace("team-a")
 		c.namespace("team-b")
 		c.thirdParty("github.com/cert-manager/cert-manager", "deploy/crds/cert-manager.io_certificates.yaml")
-		c.thirdParty("github.com/prometheus-operator/prometheus-operator",
-			"example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml")
-		c.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/certificates.cert-manager.io", "crd/servicemonitors.monitoring.coreos.com")
+		for _, kind := range []string{"servicemonitors", "prometheusrules"} {
+			c.thirdParty("github.com/prometheus-operator/prometheus-operator",
+				"example/prometheus-operator-crd/monitoring.coreos.com_"+kind+".yaml")
+		}
+		c.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/certificates.cert-manager.io",
+			"crd/servicemonitors.monitoring.coreos.com", "crd/prometheusrules.monitoring.coreos.com")
 	})
 
 	// What holds for every rendering: the API server takes each object strictly, each name that one refers to is another's, and the pods may
@@ -194,6 +200,15 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 					Expect(service.Labels).To(HaveKeyWithValue(label, value))
 				}
 			}
+		}),
+		Entry("have the alerts of config/prometheus", "metrics: {prometheusRule: {enabled: true, labels: {release: prometheus}}}", func(all objects) {
+			text, err := os.ReadFile(filepath.Join(root, "config", "prometheus", "rules.yaml"))
+			Expect(err).NotTo(HaveOccurred())
+			want, err := parse(string(text))
+			Expect(err).NotTo(HaveOccurred())
+			have := named(all, "PrometheusRule", "apikey-operator", &unstructured.Unstructured{})
+			Expect(have.Object["spec"]).To(BeComparableTo(want[0].Object["spec"]))
+			Expect(have.GetLabels()).To(HaveKeyWithValue("release", "prometheus"))
 		}),
 		Entry("keep out whom a NetworkPolicy does not name", "networkPolicy: {enabled: true, gateways: [{podSelector: {}}]}", func(all objects) {
 			operator := named(all, "NetworkPolicy", "apikey-operator", &networkingv1.NetworkPolicy{}).Spec

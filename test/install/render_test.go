@@ -1,6 +1,7 @@
 package install
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
@@ -11,7 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"bufio"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"helm.sh/helm/v4/pkg/chart/common"
@@ -121,7 +121,7 @@ func named[T client.Object](all objects, kind, name string, object T) T {
 
 // kinds are the kinds of the objects, each once.
 func (o objects) kinds() []string {
-	var kinds []string
+	kinds := make([]string, 0, len(o))
 	for _, object := range o {
 		kinds = append(kinds, object.GetKind())
 	}
@@ -130,7 +130,7 @@ func (o objects) kinds() []string {
 }
 
 func (o objects) names() []string {
-	var names []string
+	names := make([]string, 0, len(o))
 	for _, object := range o {
 		names = append(names, describe(object))
 	}

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,8 +65,6 @@ var _ = BeforeSuite(func() {
 type cluster struct {
 	*controlplane.ControlPlane
 	client.Client
-
-	namespaces atomic.Int64
 }
 
 // newCluster starts a control plane that has nothing of ours; it ends with the container that it was made in.
@@ -85,10 +82,9 @@ func newCluster() *cluster {
 	return c
 }
 
-func (c *cluster) namespace(name string) string {
+func (c *cluster) namespace(name string) {
 	GinkgoHelper()
 	Expect(c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})).To(Succeed())
-	return name
 }
 
 // kubectl runs kubectl as an administrator, in the repository's root folder.

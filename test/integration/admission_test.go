@@ -66,6 +66,9 @@ var mayWriteStatus = rbacv1.PolicyRule{
 	APIGroups: []string{"apikey-operator.io"}, Resources: []string{"apikeys/status"}, Verbs: []string{"create", "update", "patch"},
 }
 
+// unwritten is the status of a key of which nobody has written one.
+var unwritten = v1alpha1.ApiKeyStatus{ObservedGeneration: -1}
+
 func writeStatus(c client.Client, key *v1alpha1.ApiKey, digest token.Digest) error {
 	body := fmt.Sprintf(`{"status":{"hash":%q}}`, digest.String())
 	return c.Status().Patch(ctx, key.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(body)))
@@ -102,7 +105,7 @@ var _ = Describe("A namespace admin", func() {
 		changed := reread(key.DeepCopy())
 		changed.Status.Hash = planted.String()
 		Expect(everything.Status().Update(ctx, changed)).To(MatchError(ContainSubstring(statusRefused)))
-		Expect(reread(key).Status).To(BeZero())
+		Expect(reread(key).Status).To(Equal(unwritten))
 	})
 
 	It("can't smuggle a status in with the rest of a key", func() {
@@ -110,12 +113,12 @@ var _ = Describe("A namespace admin", func() {
 		changed := reread(key.DeepCopy())
 		changed.Status.Hash = digest
 		Expect(tenant.Update(ctx, changed)).To(Succeed())
-		Expect(reread(key).Status).To(BeZero(), "what is not status is written, and the status is left out")
+		Expect(reread(key).Status).To(Equal(unwritten), "what is not status is written, and the status is left out")
 
 		born := build.ApiKey(ns, "born")
 		born.Status.Hash = digest
 		Expect(tenant.Create(ctx, born)).To(Succeed())
-		Expect(reread(born).Status).To(BeZero())
+		Expect(reread(born).Status).To(Equal(unwritten))
 	})
 
 	It("can't copy another key's digest into its own key", func() {
@@ -128,7 +131,7 @@ var _ = Describe("A namespace admin", func() {
 		Expect(writeStatus(tenant, key, stolen)).To(MatchError(ContainSubstring("forbidden")))
 		careless := serviceAccount(ns, "careless", false, "admin", clusterRole(ns+"-status", mayWriteStatus))
 		Eventually(func() error { return writeStatus(careless, key, stolen) }).Should(MatchError(ContainSubstring(statusRefused)))
-		Expect(reread(key).Status).To(BeZero())
+		Expect(reread(key).Status).To(Equal(unwritten))
 	})
 
 	It("can't plant a Secret before the operator gets there", func() {

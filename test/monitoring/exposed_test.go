@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	corev1 "k8s.io/api/core/v1"
@@ -66,7 +67,7 @@ func TestQueriesAndDocsAgreeWithWhatIsExposed(t *testing.T) {
 func checkDocs(t *testing.T, exposed []labels.Labels) {
 	names := map[string]bool{}
 	for _, series := range exposed {
-		name := series.Get(labels.MetricName)
+		name := series.Get(model.MetricNameLabel)
 		for _, part := range []string{"_bucket", "_sum", "_count"} {
 			if strings.HasSuffix(name, "_seconds"+part) {
 				name = strings.TrimSuffix(name, part)
@@ -85,7 +86,7 @@ func checkDocs(t *testing.T, exposed []labels.Labels) {
 		}
 		for _, label := range strings.FieldsFunc(match[3], func(r rune) bool { return r == ',' }) {
 			if !slices.ContainsFunc(exposed, func(s labels.Labels) bool {
-				return strings.HasPrefix(s.Get(labels.MetricName), match[1]) && s.Has(label)
+				return strings.HasPrefix(s.Get(model.MetricNameLabel), match[1]) && s.Has(label)
 			}) {
 				t.Errorf("docs/observability.md gives %s a label %s, which it does not have", match[1], label)
 			}
@@ -157,7 +158,7 @@ func recorded(t *testing.T, exposed []labels.Labels, rule rule) []labels.Labels 
 		if selector, ok := node.(*parser.VectorSelector); ok {
 			for _, series := range matching(exposed, selector) {
 				kept := labels.NewBuilder(series).Keep(by...)
-				all = append(all, kept.Set(labels.MetricName, rule.Record).Labels())
+				all = append(all, kept.Set(model.MetricNameLabel, rule.Record).Labels())
 			}
 		}
 		return nil
@@ -255,16 +256,14 @@ func scrapeBoth(t *testing.T) []labels.Labels {
 		return code
 	}).Should(Equal(http.StatusOK))
 
-	var all []labels.Labels
+	expositions := map[string]string{}
 	for job, address := range map[string]string{"apikey-operator": operator.Metrics, "apikey-verifier": verifier.Metrics} {
-		var body string
 		g.Eventually(func() (code int) { // these listeners open after the others
-			code, body = get(t.Context(), g, address+"/metrics", prometheus.BearerToken)
+			code, expositions[job] = get(t.Context(), g, address+"/metrics", prometheus.BearerToken)
 			return code
 		}).Should(Equal(http.StatusOK))
-		all = append(all, series(t, job, body)...)
 	}
-	return all
+	return append(series(t, "apikey-operator", expositions["apikey-operator"]), series(t, "apikey-verifier", expositions["apikey-verifier"])...)
 }
 
 // series are those of an exposition, with the labels of the target that a Prometheus adds.

@@ -216,8 +216,8 @@ func (r release) compile(ctx context.Context, p product, platform v1.Platform) (
 	const variables = module + "/internal/version."
 	environment := []string{
 		"GOOS=" + platform.OS, "GOARCH=" + platform.Architecture, "CGO_ENABLED=0", "GOTOOLCHAIN=" + toolchain,
-		// Settings of the machine that change the code.
-		"GOFLAGS=", "GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0", "GOWORK=off",
+		// Settings of the machine that change the code. An empty variable is one that isn't set: GOENV=off keeps `go env -w` from filling it.
+		"GOENV=off", "GOFLAGS=", "GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0", "GOFIPS140=off", "GOWORK=off",
 	}
 	// Without -buildvcs, which also writes down the newest tag that the clone happens to have.
 	if _, err := output(ctx, environment, "go", "build", "-trimpath", "-buildvcs=false",

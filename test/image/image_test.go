@@ -283,12 +283,17 @@ func manifest(t *testing.T, index v1.ImageIndex) *v1.IndexManifest {
 // checkout is a repository with the sources of this one as its only commit.
 type checkout struct {
 	path, revision, zone string
+	// settings is the file of what somebody has set with `go env -w`.
+	settings string
 }
 
 // commit copies the sources as they are, new files included, to a folder of that name, and commits them always alike.
 func commit(t *testing.T, folder, zone string) checkout {
 	t.Helper()
-	c := checkout{path: filepath.Join(t.TempDir(), folder), zone: zone}
+	c := checkout{path: filepath.Join(t.TempDir(), folder), zone: zone, settings: filepath.Join(t.TempDir(), "go.env")}
+	if err := os.WriteFile(c.settings, []byte("GOFLAGS=-tags="+strings.ToLower(zone[:2])+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.MkdirAll(c.path, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -345,7 +350,7 @@ func (c checkout) run(ctx context.Context, command ...string) (string, error) {
 	const who = "test"
 	run := exec.CommandContext(ctx, command[0], command[1:]...)
 	run.Dir = c.path
-	run.Env = append(os.Environ(), "TZ="+c.zone, "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null",
+	run.Env = append(os.Environ(), "TZ="+c.zone, "GOENV="+c.settings, "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null",
 		"GIT_AUTHOR_NAME="+who, "GIT_AUTHOR_EMAIL="+who, "GIT_AUTHOR_DATE=2026-01-02T03:04:05Z",
 		"GIT_COMMITTER_NAME="+who, "GIT_COMMITTER_EMAIL="+who, "GIT_COMMITTER_DATE=2026-01-02T03:04:05Z")
 	out, err := run.CombinedOutput()

@@ -17,7 +17,9 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -29,6 +31,9 @@ import (
 
 // assetsVariable is envtest's name for the folder of control plane binaries.
 const assetsVariable = "KUBEBUILDER_ASSETS"
+
+// accountPatience is how long a service account is waited for.
+const accountPatience = 15 * time.Second
 
 // Options of a control plane. The zero value is good.
 type Options struct {
@@ -210,8 +215,20 @@ func (c *ControlPlane) As(ctx context.Context, namespace, serviceAccount string)
 		return nil, err
 	}
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To[int64](24 * 60 * 60)}}
-	answer, err := clients.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, serviceAccount, request, metav1.CreateOptions{})
-	if err != nil {
+	var answer *authenticationv1.TokenRequest
+	var missing error
+	// The controller manager makes a namespace's default account a moment after the namespace.
+	if err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, accountPatience, true, func(ctx context.Context) (bool, error) {
+		answer, err = clients.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, serviceAccount, request, metav1.CreateOptions{})
+		if apierrors.IsNotFound(err) {
+			missing = err
+			return false, nil
+		}
+		return true, err
+	}); err != nil {
+		if wait.Interrupted(err) {
+			err = errors.Join(err, missing)
+		}
 		return nil, fmt.Errorf("token of service account %s/%s: %w", namespace, serviceAccount, err)
 	}
 	config := rest.AnonymousClientConfig(c.Admin)

@@ -1,4 +1,4 @@
-# For those who build with Docker, Podman or BuildKit; `make image` needs none of them. The binary is the same; here it is /entrypoint.
+# For those who build with Docker, Podman or BuildKit; `make image` needs none of them. The flags are the same; here the binary is /entrypoint.
 #
 #   docker build --build-arg BINARY=apikey-verifier --build-arg VERSION=v1.0.0 --build-arg REVISION=$(git rev-parse HEAD) -t apikey-verifier:v1.0.0 .
 ARG GO_VERSION=1.26.8

@@ -10,14 +10,11 @@ import (
 	"sync"
 	"time"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
-	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/apikey-operator/apikey-operator/cmd/internal/process"
 	"github.com/apikey-operator/apikey-operator/controllers/indexing"
@@ -27,6 +24,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/serve/callers"
 	"github.com/apikey-operator/apikey-operator/internal/serve/extauthz"
 	"github.com/apikey-operator/apikey-operator/internal/serve/forwardauth"
+	"github.com/apikey-operator/apikey-operator/internal/serve/intake"
 	"github.com/apikey-operator/apikey-operator/internal/serve/introspection"
 	"github.com/apikey-operator/apikey-operator/internal/serve/tokenreview"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
@@ -65,16 +63,16 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	defer running.Wait()
 	defer cancel()
 
-	servers := serve.NewServers(checker.Ready, logger)
+	servers := serve.NewServers(checker.Ready, intake.NewGate(serve.DefaultLimits(), metrics.Registry, logger, nil), logger)
 	defer servers.Close()
-	certificates, err := o.certificates()
+	certificates, err := certificatesOf("tls-cert-dir", o.tlsCertDir)
 	if err != nil {
 		return err
 	}
 	if err := o.listen(ctx, servers, handler, extAuthz(o, s, checker), certificates); err != nil {
 		return err
 	}
-	metricsServer, err := o.metricsServer(config)
+	metricsCertificates, err := o.listenForMetrics(ctx, servers, config, logger)
 	if err != nil {
 		return err
 	}
@@ -97,11 +95,10 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 			}
 		})
 	}
-	if certificates != nil {
-		start(certificates.Start)
-	}
-	if metricsServer != nil {
-		start(metricsServer.Start)
+	for _, watcher := range []*certwatcher.CertWatcher{certificates, metricsCertificates} {
+		if watcher != nil {
+			start(watcher.Start)
+		}
 	}
 	serving, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -154,14 +151,14 @@ func extAuthz(o *options, s settings, checker *serve.Checker) *extauthz.Server {
 	}
 }
 
-// certificates are the pair of --tls-cert-dir, followed as it changes; nil where there is none.
-func (o *options) certificates() (*certwatcher.CertWatcher, error) {
-	if o.tlsCertDir == "" {
+// certificatesOf are the pair in a flag's folder, followed as it changes; nil where there is no folder.
+func certificatesOf(flag, folder string) (*certwatcher.CertWatcher, error) {
+	if folder == "" {
 		return nil, nil //nolint:nilnil // none is no failure
 	}
-	watcher, err := certwatcher.New(filepath.Join(o.tlsCertDir, "tls.crt"), filepath.Join(o.tlsCertDir, "tls.key"))
+	watcher, err := certwatcher.New(filepath.Join(folder, "tls.crt"), filepath.Join(folder, "tls.key"))
 	if err != nil {
-		return nil, fmt.Errorf("--tls-cert-dir=%s: %w", o.tlsCertDir, err)
+		return nil, fmt.Errorf("--%s=%s: %w", flag, folder, err)
 	}
 	return watcher, nil
 }
@@ -170,7 +167,7 @@ func (o *options) certificates() (*certwatcher.CertWatcher, error) {
 func (o *options) listen(
 	ctx context.Context, servers *serve.Servers, handler http.Handler, ext *extauthz.Server, certificates *certwatcher.CertWatcher,
 ) error {
-	register := func(r grpc.ServiceRegistrar) { authv3.RegisterAuthorizationServer(r, ext) }
+	register := func(r grpc.ServiceRegistrar) { extauthz.Register(r, ext) }
 	var secure *tls.Config
 	if certificates != nil {
 		secure = &tls.Config{GetCertificate: certificates.GetCertificate, MinVersion: tls.VersionTLS12}
@@ -200,19 +197,4 @@ func (o *options) listen(
 		}
 	}
 	return nil
-}
-
-func (o *options) metricsServer(config *rest.Config) (metricsserver.Server, error) {
-	client, err := rest.HTTPClientFor(config)
-	if err != nil {
-		return nil, err
-	}
-	server, err := metricsserver.NewServer(metricsserver.Options{
-		BindAddress: o.metricsAddress, SecureServing: true, CertDir: o.metricsCertDir,
-		FilterProvider: filters.WithAuthenticationAndAuthorization,
-	}, config, client)
-	if err != nil {
-		return nil, fmt.Errorf("set up the metrics: %w", err)
-	}
-	return server, nil
 }

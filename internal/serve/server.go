@@ -15,23 +15,21 @@ import (
 	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/mem"
-	protobuf "google.golang.org/protobuf/proto"
+
+	"github.com/apikey-operator/apikey-operator/internal/serve/intake"
 )
 
 // Limits of every listener.
 const (
 	// maxHeader is more than the proxies in front let pass, so that a client's header gets an answer of ours (401) and not
-	// one of net/http (431), which nginx makes a 500 of.
+	// one of net/http (431), which nginx makes a 500 of. Envoy puts some of the client's headers into those of its call, too: tracestate.
 	maxHeader = 128 << 10
-	// maxMessage bounds a gRPC message: all headers of a request, and the body where Envoy is told to send it along.
-	maxMessage = 4 << 20
-	maxStreams = 1024
+	// maxStreams bounds the calls that are under way on one connection. Gateways open another connection when they need more.
+	maxStreams = 256
 
 	// headTimeout bounds how long a request, or a handshake, may take to arrive.
 	headTimeout = 10 * time.Second
@@ -39,12 +37,32 @@ const (
 	// idleTimeout is longer than the proxies' own, so that a connection is never closed under a request that is on its way.
 	idleTimeout = 5 * time.Minute
 
+	// gRPC connections end after a while, by GOAWAY and with their calls answered, so that gateways spread over replicas that are new.
+	maxAge      = time.Hour
+	maxAgeGrace = time.Minute
+	// pingInterval and pingTimeout find connections whose peer is gone.
+	pingInterval = time.Minute
+	pingTimeout  = 20 * time.Second
+
 	healthInterval = 100 * time.Millisecond
+)
+
+// DefaultLimits bound what a process holds of requests that have not arrived in full. An honest gateway's arrive in one go, so that its
+// share of an address's bytes is next to nothing.
+func DefaultLimits() intake.Limits {
+	return intake.Limits{Bytes: 96 << 20, BytesPerAddress: 32 << 20, Message: headTimeout}
+}
+
+// Capacities of the listeners: a gRPC connection takes up to 100 KiB, one of HTTP about 20 KiB.
+var (
+	capacityGRPC = intake.Capacity{Connections: 1024, PerAddress: 256}
+	capacityHTTP = intake.Capacity{Connections: 4096, PerAddress: 1024}
 )
 
 // Servers are the listeners of a process, which start and drain together.
 type Servers struct {
 	ready  func() bool
+	gate   *intake.Gate
 	logger logr.Logger
 
 	draining  atomic.Bool
@@ -62,10 +80,10 @@ type listener struct {
 	drain func(context.Context) error
 }
 
-// NewServers returns Servers without a listener. ready tells whether requests can be answered; the logger is told, at a high level, of
-// connections that come to nothing.
-func NewServers(ready func() bool, logger logr.Logger) *Servers {
-	s := &Servers{ready: ready, logger: logger}
+// NewServers returns Servers without a listener. ready tells whether requests can be answered; the gate bounds what is arriving; the
+// logger is told, at a high level, of connections that come to nothing.
+func NewServers(ready func() bool, gate *intake.Gate, logger logr.Logger) *Servers {
+	s := &Servers{ready: ready, gate: gate, logger: logger}
 	s.ending, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -73,7 +91,7 @@ func NewServers(ready func() bool, logger logr.Logger) *Servers {
 // IsReady tells whether this process wants requests.
 func (s *Servers) IsReady() bool { return !s.draining.Load() && s.ready() }
 
-// HTTP adds a listener for HTTP, with TLS where a configuration is given. It listens from now on, and serves once Run is called.
+// HTTP adds a listener for HTTP/1.1, with TLS where a configuration is given. It listens from now on, and serves once Run is called.
 func (s *Servers) HTTP(ctx context.Context, name, address string, handler http.Handler, config *tls.Config) error {
 	socket, err := listen(ctx, name, address)
 	if err != nil {
@@ -86,9 +104,14 @@ func (s *Servers) HTTP(ctx context.Context, name, address string, handler http.H
 		ReadTimeout:       callTimeout,
 		WriteTimeout:      callTimeout,
 		IdleTimeout:       idleTimeout,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		Protocols:         &http.Protocols{},
 		ErrorLog:          slog.NewLogLogger(logr.ToSlogHandler(s.logger), slog.LevelDebug),
 	}
+	// A request takes little, and comes over a connection that is kept: there is nothing to be won by HTTP/2 and its many ways to make a
+	// server hold things.
+	server.Protocols.SetHTTP1(true)
+	intake.Attach(server)
+	socket = s.gate.HTTP1(socket, capacityHTTP)
 	l := listener{name: name, socket: socket, serve: server.Serve, drain: server.Shutdown}
 	if config != nil {
 		server.TLSConfig = config
@@ -118,17 +141,22 @@ func (s *Servers) GRPC(ctx context.Context, name, address string, register func(
 	}
 	options := []grpc.ServerOption{
 		grpc.MaxHeaderListSize(maxHeader),
-		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxRecvMsgSize(MaxMessage), // of health
 		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: idleTimeout, MaxConnectionAge: maxAge, MaxConnectionAgeGrace: maxAgeGrace,
+			Time: pingInterval, Timeout: pingTimeout,
+		}),
 		grpc.ConnectionTimeout(headTimeout),
-		grpc.ForceServerCodecV2(lenient{encoding.GetCodecV2(proto.Name)}),
 		grpc.StreamInterceptor(s.endStream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: headTimeout, PermitWithoutStream: true}),
 	}
+	security := insecure.NewCredentials()
 	if config != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(config)))
+		security = credentials.NewTLS(config)
 	}
-	server := grpc.NewServer(options...)
+	socket = s.gate.GRPC(socket, capacityGRPC, intake.Streams{Concurrent: maxStreams, Head: maxHeader, Message: MaxMessage})
+	server := grpc.NewServer(append(options, grpc.Creds(intake.Credentials(security)))...)
 	register(server)
 	state := health.NewServer()
 	state.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
@@ -160,22 +188,6 @@ type endingStream struct {
 // Context implements grpc.ServerStream.
 func (s endingStream) Context() context.Context { return s.ctx }
 
-// lenient is a codec that takes a message which can't be read for an empty one: that is refused for want of a credential, in an answer.
-// A failed call would be taken for a failed server, and a gateway may be told to let requests through then.
-type lenient struct {
-	encoding.CodecV2
-}
-
-// Unmarshal implements encoding.CodecV2.
-func (c lenient) Unmarshal(data mem.BufferSlice, into any) error {
-	err := c.CodecV2.Unmarshal(data, into)
-	if message, ok := into.(protobuf.Message); ok && err != nil {
-		protobuf.Reset(message)
-		return nil
-	}
-	return err
-}
-
 func drainGRPC(ctx context.Context, server *grpc.Server) error {
 	stop := context.AfterFunc(ctx, server.Stop)
 	server.GracefulStop()
@@ -197,6 +209,9 @@ func (s *Servers) Close() {
 func (s *Servers) Run(ctx context.Context, delay, grace time.Duration) error {
 	failed := make(chan error, len(s.listeners))
 	var serving sync.WaitGroup
+	sweeping, stopSweeping := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSweeping()
+	serving.Go(func() { s.gate.Run(sweeping) })
 	for _, l := range s.listeners {
 		serving.Go(func() {
 			if err := l.serve(l.socket); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, grpc.ErrServerStopped) {
@@ -225,6 +240,7 @@ func (s *Servers) Run(ctx context.Context, delay, grace time.Duration) error {
 		})
 	}
 	draining.Wait()
+	stopSweeping()
 	serving.Wait()
 	return errors.Join(append(errs, err)...)
 }

@@ -9,13 +9,14 @@ import (
 	"testing"
 	"time"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/apikey-operator/apikey-operator/internal/serve"
+	"github.com/apikey-operator/apikey-operator/internal/serve/intake"
 )
 
 func freeAddress(t *testing.T) string {
@@ -26,6 +27,10 @@ func freeAddress(t *testing.T) string {
 	}
 	defer func() { _ = listener.Close() }()
 	return listener.Addr().String()
+}
+
+func newServers(ready func() bool) *serve.Servers {
+	return serve.NewServers(ready, intake.NewGate(serve.DefaultLimits(), prometheus.NewRegistry(), logr.Discard(), nil), logr.Discard())
 }
 
 func dial(t *testing.T, address string, options ...grpc.DialOption) *grpc.ClientConn {
@@ -43,7 +48,7 @@ const grace = time.Hour
 
 func TestAnOpenHealthWatchDoesNotHoldUpTheEnd(t *testing.T) {
 	var ready atomic.Bool
-	servers := serve.NewServers(ready.Load, logr.Discard())
+	servers := newServers(ready.Load)
 	address := freeAddress(t)
 	if err := servers.GRPC(t.Context(), "gRPC", address, func(grpc.ServiceRegistrar) {}, nil); err != nil {
 		t.Fatal(err)
@@ -73,7 +78,7 @@ func TestAnOpenHealthWatchDoesNotHoldUpTheEnd(t *testing.T) {
 }
 
 func TestDrainLetsARequestInHandEnd(t *testing.T) {
-	servers := serve.NewServers(func() bool { return true }, logr.Discard())
+	servers := newServers(func() bool { return true })
 	entered, release := make(chan struct{}), make(chan struct{})
 	address := freeAddress(t)
 	if err := servers.HTTP(t.Context(), "HTTP", address, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -123,7 +128,7 @@ func TestDrainLetsARequestInHandEnd(t *testing.T) {
 }
 
 func TestAPortThatIsTakenIsAnError(t *testing.T) {
-	servers := serve.NewServers(func() bool { return true }, logr.Discard())
+	servers := newServers(func() bool { return true })
 	address := freeAddress(t)
 	if err := servers.HTTP(t.Context(), "HTTP", address, http.NotFoundHandler(), nil); err != nil {
 		t.Fatal(err)
@@ -134,47 +139,3 @@ func TestAPortThatIsTakenIsAnError(t *testing.T) {
 		t.Errorf("%v; want an error that names the listener and its address", err)
 	}
 }
-
-// A message that is no CheckRequest is answered, and not failed: a gateway may be told to let requests through when a call fails.
-func TestUnreadableMessageIsAnswered(t *testing.T) {
-	servers := serve.NewServers(func() bool { return true }, logr.Discard())
-	address := freeAddress(t)
-	if err := servers.GRPC(t.Context(), "gRPC", address, func(r grpc.ServiceRegistrar) {
-		authv3.RegisterAuthorizationServer(r, echo{t})
-	}, nil); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- servers.Run(ctx, 0, grace) }()
-	answer := &authv3.CheckResponse{}
-	// A header whose value is no UTF-8, as a sender may put on the wire that does not look.
-	message := rawMessage("\x0a\x14\x22\x12\x12\x10\x1a\x0e\x0a\x01a\x12\x09Bearer \xff\xfe")
-	err := dial(t, address).Invoke(t.Context(), authv3.Authorization_Check_FullMethodName, message, answer, grpc.ForceCodec(rawCodec{}))
-	if err != nil {
-		t.Error(err)
-	}
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-}
-
-type echo struct{ t *testing.T }
-
-func (e echo) Check(_ context.Context, request *authv3.CheckRequest) (*authv3.CheckResponse, error) {
-	if request.GetAttributes() != nil {
-		e.t.Error("half of a message that can't be read was taken")
-	}
-	return &authv3.CheckResponse{}, nil
-}
-
-type rawMessage string
-
-type rawCodec struct{}
-
-func (rawCodec) Marshal(v any) ([]byte, error) { return []byte(v.(rawMessage)), nil }
-
-func (rawCodec) Unmarshal([]byte, any) error { return nil }
-
-func (rawCodec) Name() string { return "proto" }

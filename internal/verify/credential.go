@@ -23,6 +23,9 @@ type Credential struct {
 	inAuthorization, inAPIKey bool
 }
 
+// Unreadable is the credential of a request that could not be read: it is refused as Malformed.
+func Unreadable() Credential { return Credential{form: malformed} }
+
 // InAuthorization tells whether the Authorization header holds the credential.
 func (c Credential) InAuthorization() bool { return c.inAuthorization }
 

@@ -3,6 +3,7 @@ package extauthz
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -57,14 +59,50 @@ type Server struct {
 	KeepCredential bool
 }
 
+// Register adds a Server to a gRPC server. Unlike authv3.RegisterAuthorizationServer it has calls answered whose message can't be read.
+func Register(r grpc.ServiceRegistrar, s *Server) {
+	r.RegisterService(&grpc.ServiceDesc{
+		ServiceName: authv3.Authorization_ServiceDesc.ServiceName,
+		HandlerType: authv3.Authorization_ServiceDesc.HandlerType,
+		Streams:     []grpc.StreamDesc{{StreamName: "Check", Handler: answer}},
+		Metadata:    authv3.Authorization_ServiceDesc.Metadata,
+	}, s)
+}
+
+// answer is Check as grpc-go serves a stream of which each side sends one message. On the wire that is a unary call.
+func answer(server any, stream grpc.ServerStream) error {
+	s := server.(*Server) //nolint:forcetypeassert // Register registers no other
+	message := &authv3.CheckRequest{}
+	err := serve.Receive(stream, message)
+	unreadable := errors.Is(err, serve.ErrUnreadable)
+	if err != nil && !unreadable {
+		return err
+	}
+	return stream.SendMsg(s.respond(func() *authv3.CheckResponse {
+		if unreadable {
+			return denied(s.Checker.Check(&verify.Request{Credential: verify.Unreadable()}, "").Result)
+		}
+		return s.decide(message)
+	}))
+}
+
 // Check implements authv3.AuthorizationServer.
-func (s *Server) Check(_ context.Context, message *authv3.CheckRequest) (response *authv3.CheckResponse, _ error) {
+func (s *Server) Check(_ context.Context, message *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	return s.respond(func() *authv3.CheckResponse { return s.decide(message) }), nil
+}
+
+// respond makes a response, which is a refusal where making it panics.
+func (s *Server) respond(decide func() *authv3.CheckResponse) (response *authv3.CheckResponse) {
 	defer func() {
 		if recovered := recover(); recovered != nil {
 			s.Checker.Panicked(recovered)
 			response = denied(verify.NotReady)
 		}
 	}()
+	return decide()
+}
+
+func (s *Server) decide(message *authv3.CheckRequest) *authv3.CheckResponse {
 	headers := headersOf(message)
 	request := verify.Request{
 		Credential: s.Reader.Headers(headers.values(headerAuthorization), headers.values(headerAPIKey)),
@@ -77,9 +115,9 @@ func (s *Server) Check(_ context.Context, message *authv3.CheckRequest) (respons
 	}
 	decision := s.Checker.Check(&request, traceparent)
 	if !decision.Allowed() {
-		return denied(decision.Result), nil
+		return denied(decision.Result)
 	}
-	return s.allowed(&request, decision.Key, headers), nil
+	return s.allowed(&request, decision.Key, headers)
 }
 
 func (s *Server) allowed(request *verify.Request, key *verify.Key, headers headers) *authv3.CheckResponse {

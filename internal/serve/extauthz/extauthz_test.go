@@ -1,6 +1,7 @@
 package extauthz_test
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"slices"
@@ -12,7 +13,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/apikey-operator/apikey-operator/internal/serve"
@@ -21,12 +24,12 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/script"
 )
 
-// dial serves an Authorization service over gRPC in memory.
-func dial(t *testing.T, server authv3.AuthorizationServer) authv3.AuthorizationClient {
+// dial serves a Server over gRPC in memory.
+func dial(t *testing.T, server *extauthz.Server) *grpc.ClientConn {
 	t.Helper()
 	socket := bufconn.Listen(1 << 20)
 	s := grpc.NewServer()
-	authv3.RegisterAuthorizationServer(s, server)
+	extauthz.Register(s, server)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(socket) }()
 	connection, err := grpc.NewClient("passthrough:///memory", grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -41,7 +44,16 @@ func dial(t *testing.T, server authv3.AuthorizationServer) authv3.AuthorizationC
 			t.Error(err)
 		}
 	})
-	return authv3.NewAuthorizationClient(connection)
+	return connection
+}
+
+func check(t *testing.T, server *extauthz.Server, message *authv3.CheckRequest) *authv3.CheckResponse {
+	t.Helper()
+	response, err := authv3.NewAuthorizationClient(dial(t, server)).Check(t.Context(), message)
+	if err != nil {
+		t.Fatalf("the call failed, which Envoy may take for a yes: %v", err)
+	}
+	return response
 }
 
 func server(world *script.World) *extauthz.Server {
@@ -104,11 +116,7 @@ func TestScripts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			script.Run(t, "ext_authz", func(t *testing.T, world *script.World, ask script.Ask) (script.Answer, bool) {
 				t.Helper()
-				response, err := dial(t, server(world)).Check(t.Context(), message(ask, raw))
-				if err != nil {
-					t.Fatalf("the call failed, which Envoy may take for a yes: %v", err)
-				}
-				return answer(t, response), true
+				return answer(t, check(t, server(world), message(ask, raw))), true
 			})
 		})
 	}
@@ -207,8 +215,73 @@ func TestPanicIsRefused(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	// Without keys, every decision panics.
 	checker := serve.NewChecker(serve.Options{Metrics: registry})
-	response, err := dial(t, &extauthz.Server{Checker: checker.Protocol("ext_authz")}).Check(t.Context(), &authv3.CheckRequest{})
-	if err != nil || response.GetDeniedResponse().GetStatus().GetCode() != 503 {
-		t.Errorf("%v, %v; want a denial with 503", response, err)
+	response := check(t, &extauthz.Server{Checker: checker.Protocol("ext_authz")}, &authv3.CheckRequest{})
+	if response.GetDeniedResponse().GetStatus().GetCode() != 503 {
+		t.Errorf("%v; want a denial with 503", response)
 	}
 }
+
+// unary is what the method is on the wire, and stream what a client may make of it that sends several messages.
+var unary, stream = &grpc.StreamDesc{}, &grpc.StreamDesc{ClientStreams: true}
+
+// Whatever a client sends in full is answered, and no call fails: a gateway may be told to let requests through when a call fails.
+func TestUnreadableMessagesAreAnswered(t *testing.T) {
+	world := script.NewWorld("ext_authz")
+	token := world.Put("a", nil)
+	good, err := proto.Marshal(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{
+		Http: &authv3.AttributeContext_HttpRequest{Headers: map[string]string{"x-api-key": token}},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A field that nobody knows, of which a message may have any number.
+	padded := func(size int) []byte {
+		padding := protowire.AppendTag(bytes.Clone(good), 1000, protowire.BytesType)
+		return protowire.AppendBytes(padding, make([]byte, size-len(padding)-protowire.SizeVarint(uint64(size))))
+	}
+	for name, c := range map[string]struct {
+		kind     *grpc.StreamDesc
+		messages [][]byte
+		options  []grpc.CallOption
+		want     int32
+	}{
+		"a good one":                {unary, [][]byte{good}, nil, 0},
+		"as large as may be":        {unary, [][]byte{padded(serve.MaxMessage)}, nil, 0},
+		"a byte more":               {unary, [][]byte{padded(serve.MaxMessage + 1)}, nil, 401},
+		"5 MiB":                     {unary, [][]byte{padded(5 << 20)}, nil, 401},
+		"none":                      {stream, nil, nil, 401},
+		"two":                       {stream, [][]byte{good, good}, nil, 401},
+		"compressed":                {unary, [][]byte{good}, []grpc.CallOption{grpc.UseCompressor(gzip.Name)}, 401},
+		"garbage":                   {unary, [][]byte{[]byte("\xff\xff\xff")}, nil, 401},
+		"a header that is no UTF-8": {unary, [][]byte{[]byte("\x0a\x14\x22\x12\x12\x10\x1a\x0e\x0a\x01a\x12\x09Bearer \xff\xfe")}, nil, 401},
+	} {
+		call, err := dial(t, server(world)).NewStream(t.Context(), c.kind, authv3.Authorization_Check_FullMethodName,
+			append(c.options, grpc.ForceCodec(rawCodec{}))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, message := range c.messages {
+			if err := call.SendMsg(message); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		if err := call.CloseSend(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		response := &authv3.CheckResponse{}
+		if err := call.RecvMsg(response); err != nil {
+			t.Errorf("%s: the call failed, which Envoy may take for a yes: %v", name, err)
+		} else if got := int32(response.GetDeniedResponse().GetStatus().GetCode()); got != c.want {
+			t.Errorf("%s: denied with %d, want %d", name, got, c.want)
+		}
+	}
+}
+
+// rawCodec sends bytes as they are.
+type rawCodec struct{}
+
+func (rawCodec) Marshal(v any) ([]byte, error) { return v.([]byte), nil }
+
+func (rawCodec) Unmarshal(data []byte, v any) error { return proto.Unmarshal(data, v.(proto.Message)) }
+
+func (rawCodec) Name() string { return "proto" }

@@ -1,0 +1,286 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// world is a gate with a clock of its own and a listener for each kind, whose connections are kept as their server would hold them.
+type world struct {
+	t       *testing.T
+	gate    *Gate
+	metrics *prometheus.Registry
+	now     time.Time
+}
+
+func newWorld(t *testing.T, limits Limits) *world {
+	t.Helper()
+	w := &world{t: t, metrics: prometheus.NewRegistry(), now: time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)}
+	w.gate = NewGate(limits, w.metrics, logr.Discard(), func() time.Time { return w.now })
+	return w
+}
+
+func (w *world) pass(d time.Duration) {
+	w.now = w.now.Add(d)
+	w.gate.sweep()
+}
+
+func (w *world) expectHeld(want int64) {
+	w.t.Helper()
+	if got := w.gate.held.Load(); got != want {
+		w.t.Errorf("%d bytes are held, want %d", got, want)
+	}
+}
+
+func (w *world) expectClosed(reason string, want float64) {
+	w.t.Helper()
+	families, err := w.metrics.Gather()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			if labels := metric.GetLabel(); len(labels) == 1 && labels[0].GetValue() == reason {
+				if got := metric.GetCounter().GetValue(); got != want {
+					w.t.Errorf("%v connections were closed because of %s, want %v", got, reason, want)
+				}
+				return
+			}
+		}
+	}
+	w.t.Errorf("no metric of %s", reason)
+}
+
+// peer is one end of a connection, and what its server has of it.
+type peer struct {
+	client, server net.Conn
+}
+
+func (w *world) listen(wrap func(net.Listener) net.Listener) net.Listener {
+	w.t.Helper()
+	socket, err := (&net.ListenConfig{}).Listen(w.t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = socket.Close() })
+	return wrap(socket)
+}
+
+func (w *world) grpc(capacity Capacity) net.Listener {
+	w.t.Helper()
+	return w.listen(func(socket net.Listener) net.Listener { return w.gate.GRPC(socket, capacity, testStreams) })
+}
+
+// connect connects from an address of the loopback range.
+func (w *world) connect(to net.Listener, from string) *peer {
+	w.t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	client, err := dialer.DialContext(w.t.Context(), "tcp", to.Addr().String())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	server, err := to.Accept()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _, _ = client.Close(), server.Close() })
+	if _, ok := server.(*raw); ok {
+		if server, _, err = Credentials(insecure.NewCredentials()).ServerHandshake(server); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return &peer{client: client, server: server}
+}
+
+// send has bytes arrive at the server. It tells whether the connection was still open after them.
+func (w *world) send(p *peer, wire []byte) bool {
+	w.t.Helper()
+	if _, err := p.client.Write(wire); err != nil {
+		w.t.Fatal(err)
+	}
+	_, err := io.ReadFull(p.server, make([]byte, len(wire)))
+	return err == nil && p.open()
+}
+
+func (p *peer) open() bool {
+	_ = p.server.SetReadDeadline(time.Unix(1, 0))
+	_, err := p.server.Read(make([]byte, 1))
+	_ = p.server.SetReadDeadline(time.Time{})
+	return !errors.Is(err, net.ErrClosed)
+}
+
+// unfinished is a call of which a message of this many bytes, and no end, has arrived.
+func unfinished(t *testing.T, bytes int) []byte {
+	t.Helper()
+	return script(t, func(f *http2.Framer) { headers(f, 1, false, true); _ = f.WriteData(1, false, make([]byte, bytes)) })
+}
+
+const unfinishedSize = 1000 + 872 + frameOverhead // bytes
+
+var wide = Capacity{Connections: 100, PerAddress: 100}
+
+func TestTheLongestArrivingOfAnAddressIsClosedFirst(t *testing.T) {
+	w := newWorld(t, Limits{Bytes: 1 << 30, BytesPerAddress: 2 * unfinishedSize, Message: time.Hour})
+	l := w.grpc(wide)
+	other, first, second, third := w.connect(l, "127.0.0.1"), w.connect(l, "127.0.0.2"), w.connect(l, "127.0.0.2"), w.connect(l, "127.0.0.2")
+	for _, p := range []*peer{other, first, second} {
+		if w.pass(time.Second); !w.send(p, unfinished(t, 872)) {
+			t.Error("closed within the limit")
+		}
+	}
+	w.pass(time.Second)
+	if !w.send(third, unfinished(t, 872)) || first.open() || !second.open() || !other.open() {
+		t.Error("want the first connection of the address closed, and no other")
+	}
+	w.expectHeld(3 * unfinishedSize)
+	w.expectClosed(reasonBytes, 1)
+	for _, p := range []*peer{other, first, second, third} {
+		_ = p.server.Close()
+		_ = p.server.Close()
+	}
+	w.expectHeld(0)
+	if w.gate.connections() != 0 || len(w.gate.addresses) != 0 {
+		t.Error("closed connections are remembered")
+	}
+}
+
+func TestTheLongestArrivingOfAllIsClosedFirst(t *testing.T) {
+	w := newWorld(t, Limits{Bytes: 2 * unfinishedSize, BytesPerAddress: 1 << 30, Message: time.Hour})
+	l := w.grpc(wide)
+	var peers []*peer
+	for _, from := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
+		w.pass(time.Second)
+		p := w.connect(l, from)
+		peers = append(peers, p)
+		w.send(p, unfinished(t, 872))
+	}
+	if peers[0].open() || !peers[1].open() || !peers[2].open() {
+		t.Error("want the first connection closed, and no other")
+	}
+	w.expectHeld(2 * unfinishedSize)
+}
+
+// A gateway that sends its requests in one go holds nothing, however many it sends.
+func TestWholeRequestsHoldNothing(t *testing.T) {
+	w := newWorld(t, Limits{Bytes: 5000, BytesPerAddress: 5000, Message: time.Second})
+	p := w.connect(w.grpc(wide), "127.0.0.1")
+	for range 100 {
+		w.send(p, script(t, func(f *http2.Framer) { headers(f, 1, false, true); _ = f.WriteData(1, true, make([]byte, 872)) })[len(http2.ClientPreface):])
+		w.pass(time.Minute)
+	}
+	if !p.open() {
+		t.Error("closed")
+	}
+	w.expectHeld(0)
+}
+
+func TestARequestMustArriveInTime(t *testing.T) {
+	w := newWorld(t, Limits{Bytes: 1 << 30, BytesPerAddress: 1 << 30, Message: 10 * time.Second})
+	l := w.grpc(wide)
+	slow, idle := w.connect(l, "127.0.0.1"), w.connect(l, "127.0.0.1")
+	start := script(t, func(f *http2.Framer) { headers(f, 1, false, true) })
+	w.send(slow, start)
+	w.send(idle, start[:len(http2.ClientPreface)])
+	w.pass(10 * time.Second)
+	// A byte now and then does not help.
+	if !w.send(slow, []byte{0}) {
+		t.Error("closed in time")
+	}
+	w.pass(time.Nanosecond)
+	if slow.open() || !idle.open() {
+		t.Error("want the slow one closed, and the idle one open")
+	}
+	w.expectClosed(reasonTime, 1)
+}
+
+func TestConnectionsMakePlaceForNewOnes(t *testing.T) {
+	w := newWorld(t, Limits{Bytes: 1 << 30, BytesPerAddress: 1 << 30, Message: time.Hour})
+	l := w.grpc(Capacity{Connections: 4, PerAddress: 3})
+	whole := script(t, func(f *http2.Framer) { headers(f, 1, true, true) })
+	honest := w.connect(l, "127.0.0.1")
+	w.pass(time.Second)
+	var many []*peer
+	for range 3 {
+		many = append(many, w.connect(l, "127.0.0.2"))
+		w.pass(time.Second)
+	}
+	w.send(many[0], whole) // the last to complete a request
+	open := func(want ...bool) {
+		t.Helper()
+		var got []bool
+		for _, p := range many {
+			got = append(got, p.open())
+		}
+		if !slices.Equal(got, want) || !honest.open() {
+			t.Errorf("open: %v, want %v; and the honest one: %t", got, want, honest.open())
+		}
+	}
+	open(true, true, true)
+	many = append(many, w.connect(l, "127.0.0.2")) // one more of an address
+	open(true, false, true, true)
+	_ = many[1].server.Close() // as its server does
+	w.connect(l, "127.0.0.3")  // one more of all
+	open(true, false, false, true)
+	w.expectClosed(reasonConnections, 2)
+}
+
+// On HTTP/1.1 all is unfinished until its handler starts.
+func TestHTTP1(t *testing.T) {
+	w := newWorld(t, Limits{Bytes: 1 << 30, BytesPerAddress: 1 << 30, Message: time.Second})
+	l := w.listen(func(socket net.Listener) net.Listener { return w.gate.HTTP1(socket, wide) })
+	handled := make(chan int64)
+	server := &http.Server{ReadHeaderTimeout: time.Hour, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		handled <- w.gate.held.Load()
+	})}
+	Attach(server)
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	client, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	const request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+	for range 2 {
+		if _, err := io.WriteString(client, request); err != nil {
+			t.Fatal(err)
+		}
+		if held := <-handled; held != 0 {
+			t.Errorf("%d bytes are held of a request that is being answered", held)
+		}
+		if _, err := io.ReadFull(client, make([]byte, len("HTTP/1.1 200 OK"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := io.WriteString(client, strings.TrimSuffix(request, "\n")); err != nil {
+		t.Fatal(err)
+	}
+	for w.gate.held.Load() < int64(serialOverhead+len(request)-1) { // until the server has read it
+		select {
+		case err := <-ended:
+			t.Fatal(err)
+		default:
+		}
+	}
+	w.pass(2 * time.Second)
+	if _, err := io.Copy(io.Discard, client); err != nil && !strings.Contains(err.Error(), "reset") {
+		t.Errorf("%v; want the connection closed", err)
+	}
+	w.expectClosed(reasonTime, 1)
+	if err := server.Shutdown(context.WithoutCancel(t.Context())); err != nil {
+		t.Error(err)
+	}
+	w.expectHeld(0)
+}

@@ -139,7 +139,13 @@ func (s *Servers) GRPC(ctx context.Context, name, address string, register func(
 	if err != nil {
 		return err
 	}
-	options := []grpc.ServerOption{
+	security := insecure.NewCredentials()
+	if config != nil {
+		security = credentials.NewTLS(config)
+	}
+	socket = s.gate.GRPC(socket, capacityGRPC, intake.Streams{Concurrent: maxStreams, Head: maxHeader, Message: MaxMessage})
+	server := grpc.NewServer(
+		grpc.Creds(intake.Credentials(security)),
 		grpc.MaxHeaderListSize(maxHeader),
 		grpc.MaxRecvMsgSize(MaxMessage), // of health
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -150,13 +156,7 @@ func (s *Servers) GRPC(ctx context.Context, name, address string, register func(
 		grpc.ConnectionTimeout(headTimeout),
 		grpc.StreamInterceptor(s.endStream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: headTimeout, PermitWithoutStream: true}),
-	}
-	security := insecure.NewCredentials()
-	if config != nil {
-		security = credentials.NewTLS(config)
-	}
-	socket = s.gate.GRPC(socket, capacityGRPC, intake.Streams{Concurrent: maxStreams, Head: maxHeader, Message: MaxMessage})
-	server := grpc.NewServer(append(options, grpc.Creds(intake.Credentials(security)))...)
+	)
 	register(server)
 	state := health.NewServer()
 	state.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
@@ -172,7 +172,11 @@ func (s *Servers) GRPC(ctx context.Context, name, address string, register func(
 }
 
 // endStream ends a stream when the process does: who watches the health service would otherwise hold up the end.
-func (s *Servers) endStream(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+// A call that is answered once ends by itself.
+func (s *Servers) endStream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if !info.IsServerStream {
+		return handler(server, stream)
+	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	stop := context.AfterFunc(s.ending, cancel)

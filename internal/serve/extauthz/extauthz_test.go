@@ -235,9 +235,9 @@ func TestUnreadableMessagesAreAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A field that nobody knows, of which a message may have any number.
-	padded := func(size int) []byte {
+	padded := func(size uint64) []byte {
 		padding := protowire.AppendTag(bytes.Clone(good), 1000, protowire.BytesType)
-		return protowire.AppendBytes(padding, make([]byte, size-len(padding)-protowire.SizeVarint(uint64(size))))
+		return protowire.AppendBytes(padding, make([]byte, int(size)-len(padding)-protowire.SizeVarint(size))) //nolint:gosec // a few MiB
 	}
 	for name, c := range map[string]struct {
 		kind     *grpc.StreamDesc

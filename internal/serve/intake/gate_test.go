@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -159,12 +158,11 @@ func TestTheLongestArrivingOfAnAddressIsClosedFirst(t *testing.T) {
 func TestTheLongestArrivingOfAllIsClosedFirst(t *testing.T) {
 	w := newWorld(t, Limits{Bytes: 2 * unfinishedSize, BytesPerAddress: 1 << 30, Message: time.Hour})
 	l := w.grpc(wide)
-	var peers []*peer
-	for _, from := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
+	var peers [3]*peer
+	for i, from := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
 		w.pass(time.Second)
-		p := w.connect(l, from)
-		peers = append(peers, p)
-		w.send(p, unfinished(t, 872))
+		peers[i] = w.connect(l, from)
+		w.send(peers[i], unfinished(t, 872))
 	}
 	if peers[0].open() || !peers[1].open() || !peers[2].open() {
 		t.Error("want the first connection closed, and no other")
@@ -211,24 +209,29 @@ func TestConnectionsMakePlaceForNewOnes(t *testing.T) {
 	whole := script(t, func(f *http2.Framer) { headers(f, 1, true, true) })
 	honest := w.connect(l, "127.0.0.1")
 	w.pass(time.Second)
-	var many []*peer
-	for range 3 {
-		many = append(many, w.connect(l, "127.0.0.2"))
+	var many [4]*peer
+	connect := func(i int) {
+		t.Helper()
+		many[i] = w.connect(l, "127.0.0.2")
 		w.pass(time.Second)
 	}
-	w.send(many[0], whole) // the last to complete a request
 	open := func(want ...bool) {
 		t.Helper()
-		var got []bool
-		for _, p := range many {
-			got = append(got, p.open())
+		for i, open := range want {
+			if many[i].open() != open {
+				t.Errorf("connection %d is open: %t", i, !open)
+			}
 		}
-		if !slices.Equal(got, want) || !honest.open() {
-			t.Errorf("open: %v, want %v; and the honest one: %t", got, want, honest.open())
+		if !honest.open() {
+			t.Error("the honest one is closed")
 		}
 	}
+	for i := range 3 {
+		connect(i)
+	}
+	w.send(many[0], whole) // the last to complete a request
 	open(true, true, true)
-	many = append(many, w.connect(l, "127.0.0.2")) // one more of an address
+	connect(3) // one more of an address
 	open(true, false, true, true)
 	_ = many[1].server.Close() // as its server does
 	w.connect(l, "127.0.0.3")  // one more of all

@@ -62,12 +62,14 @@ type ApiKeySpec struct {
 	DisplayName string `json:"displayName,omitempty"`
 
 	// roles are what the key may do: 1 to 256 names, each a lower-case DNS
-	// subdomain such as org.permission.customer.read. What a role opens is up
-	// to the gateways and services that ask for it.
+	// subdomain such as org.permission.customer.read, of at most 16384
+	// characters together. What a role opens is up to the gateways and
+	// services that ask for it.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:XValidation:rule="self.map(role, size(role)).sum() <= 16384",messageExpression="'the names of all roles together may have at most 16384 characters, and these have %d; name one ApiRole that includes them, or create several ApiKeys'.format([self.map(role, size(role)).sum()])"
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=253
 	// +kubebuilder:validation:items:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="must be a DNS subdomain: lower-case letters, digits, - and ., such as org.permission.customer.read"

@@ -172,19 +172,6 @@ func newManager(config *rest.Config, o *options) (ctrl.Manager, error) {
 	return mgr, nil
 }
 
-// cacheOptions limit the cache to the ApiKeys of some namespaces, if any are named. Nothing else is asked of it.
-func cacheOptions(namespaces []string) cache.Options {
-	options := cache.Options{DefaultTransform: cache.TransformStripManagedFields()}
-	if len(namespaces) > 0 {
-		only := map[string]cache.Config{}
-		for _, namespace := range namespaces {
-			only[namespace] = cache.Config{}
-		}
-		options.ByObject = map[client.Object]cache.ByObject{&v1alpha1.ApiKey{}: {Namespaces: only}}
-	}
-	return options
-}
-
 // addProbes adds the two probes. Live: the process answers; a leader that has lost its lease, or a controller that could not
 // start, ends the process by itself. Ready: all ApiKeys, ApiRoles, ApiKeyPolicies and namespaces have been loaded and the API server
 // answers, which holds for a replica that waits for its turn as well.

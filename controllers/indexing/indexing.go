@@ -54,15 +54,14 @@ type reflected struct {
 	selector  string
 	example   runtime.Object
 	newList   func() runtime.Object
-	store     cache.ReflectorStore
+	// condense, if set, makes less of each page of a list, before they are all gathered.
+	condense func(list runtime.Object) (runtime.Object, error)
+	store    cache.ReflectorStore
 }
 
 // NewLoader returns a loader that feeds an index as the user of a configuration: it needs to get, list and watch ApiKeys and ApiRoles.
 func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, error) {
-	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		return nil, err
-	}
+	scheme := newScheme()
 	client, err := restClient(config, scheme)
 	if err != nil {
 		return nil, fmt.Errorf("client for ApiKeys: %w", err)
@@ -84,10 +83,11 @@ func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, e
 		selector = options.Selector.String()
 	}
 	for _, namespace := range namespaces {
+		keys := &store{source: x.Source(), logger: options.Logger, replaced: l.noteLoaded}
 		l.reflected = append(l.reflected, &reflected{
 			resource: "apikeys", namespace: namespace, selector: selector,
-			example: &v1alpha1.ApiKey{}, newList: func() runtime.Object { return &v1alpha1.ApiKeyList{} },
-			store: &store{source: x.Source(), logger: options.Logger, replaced: l.noteLoaded},
+			example: &object{}, newList: func() runtime.Object { return &objectList{} },
+			condense: keys.condense, store: keys,
 		})
 	}
 	l.reflected = append(l.reflected, &reflected{
@@ -130,6 +130,10 @@ func (l *Loader) noteLoaded() {
 	}
 }
 
+// pageSize is how many objects are asked for at once, of an API server that does not stream them. A page is held as a whole, and each
+// object of it may be as large as etcd allows.
+const pageSize = 100
+
 // Revocations lag behind for as long as a watch waits before it tries again, so it waits for three seconds at most, where
 // client-go's own reflectors go up to a minute.
 func backoff() *wait.Backoff {
@@ -140,14 +144,15 @@ func (l *Loader) reflector(r *reflected) *cache.Reflector {
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.LabelSelector = r.selector
-			if o.ResourceVersion == "0" {
-				// Any version would do for a cache; here an old one would bring deleted keys back to life. The empty version
-				// asks for a consistent read.
-				o.ResourceVersion = ""
-			}
+			// Any version would do for a cache; here an old one would bring deleted keys back to life. The empty version asks for a
+			// consistent read, which is also what can be asked for in pages.
+			o.ResourceVersion = ""
 			list := r.newList()
 			err := l.client.Get().Namespace(r.namespace).Resource(r.resource).VersionedParams(&o, l.params).Do(ctx).Into(list)
-			return list, err
+			if err != nil || r.condense == nil {
+				return list, err
+			}
+			return r.condense(list)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.LabelSelector = r.selector
@@ -156,7 +161,9 @@ func (l *Loader) reflector(r *reflected) *cache.Reflector {
 		},
 	}
 	logger := klog.Background()
-	return cache.NewReflectorWithOptions(lw, r.example, r.store, cache.ReflectorOptions{
+	reflector := cache.NewReflectorWithOptions(lw, r.example, r.store, cache.ReflectorOptions{
 		Name: r.resource, Logger: &logger, Backoff: backoff(),
 	})
+	reflector.WatchListPageSize = pageSize
+	return reflector
 }

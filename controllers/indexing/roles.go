@@ -2,6 +2,7 @@ package indexing
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
@@ -22,11 +23,11 @@ func (r *roles) Add(object any) error { return r.Update(object) }
 
 // Update implements cache.ReflectorStore.
 func (r *roles) Update(object any) error {
-	if err := r.take(object); err != nil {
-		return err
+	changed, err := r.take(object)
+	if changed {
+		r.tell()
 	}
-	r.tell()
-	return nil
+	return err
 }
 
 // Delete implements cache.ReflectorStore.
@@ -44,7 +45,7 @@ func (r *roles) Delete(object any) error {
 func (r *roles) Replace(objects []any, _ string) error {
 	clear(r.includes)
 	for _, object := range objects {
-		if err := r.take(object); err != nil {
+		if _, err := r.take(object); err != nil {
 			return err
 		}
 	}
@@ -60,13 +61,15 @@ func (r *roles) Resync() error { return nil }
 // UpdateResourceVersion implements cache.ResourceVersionUpdater.
 func (r *roles) UpdateResourceVersion(string) { r.catalogue.Heard(time.Now()) }
 
-func (r *roles) take(object any) error {
+// take notes what a role includes, and tells whether that is news: most updates are of the count in its status.
+func (r *roles) take(object any) (bool, error) {
 	role, ok := object.(*v1alpha1.ApiRole)
 	if !ok {
-		return fmt.Errorf("a %T where ApiRoles are watched", object)
+		return false, fmt.Errorf("a %T where ApiRoles are watched", object)
 	}
+	before, known := r.includes[role.Name]
 	r.includes[role.Name] = role.Spec.Includes
-	return nil
+	return !known || !slices.Equal(before, role.Spec.Includes), nil
 }
 
 func (r *roles) tell() {

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
@@ -24,8 +26,28 @@ type store struct {
 
 // fact is what remains of an object: its entry, and whether it counts at all.
 type fact struct {
+	metav1.TypeMeta
 	entry  index.Entry
 	counts bool
+}
+
+// DeepCopyObject implements runtime.Object, so that lists of facts can be made.
+func (f *fact) DeepCopyObject() runtime.Object {
+	c := *f
+	return &c
+}
+
+// condense makes facts of a page of objects.
+func (s *store) condense(list runtime.Object) (runtime.Object, error) {
+	page, ok := list.(*objectList)
+	if !ok {
+		return nil, fmt.Errorf("a %T where ApiKeys are listed", list)
+	}
+	facts := &factList{ListMeta: page.ListMeta, Items: make([]fact, len(page.Items))}
+	for i := range page.Items {
+		facts.Items[i] = *s.understand(page.Items[i].key())
+	}
+	return facts, nil
 }
 
 // Transformer implements cache.TransformingStore: what a reflector collects while it loads is facts already, not objects.
@@ -85,21 +107,21 @@ func (s *store) Resync() error { return nil }
 // server sends once a minute when nothing happens.
 func (s *store) UpdateResourceVersion(string) { s.source.Heard(time.Now()) }
 
-func (s *store) factOf(object any) (fact, error) {
-	switch o := object.(type) {
-	case fact:
+func (s *store) factOf(what any) (*fact, error) {
+	switch o := what.(type) {
+	case *fact:
 		return o, nil
-	case *v1alpha1.ApiKey:
-		return s.understand(o), nil
+	case *object:
+		return s.understand(o.key()), nil
 	default:
-		return fact{}, fmt.Errorf("a %T where ApiKeys are watched", object)
+		return nil, fmt.Errorf("a %T where ApiKeys are watched", what)
 	}
 }
 
 // understand translates an ApiKey. What can't be read of one opens nothing, and is logged; the schema of the CRD lets no such
 // object in.
-func (s *store) understand(key *v1alpha1.ApiKey) fact {
-	f := fact{entry: index.Entry{ID: index.ID{Namespace: key.Namespace, Name: key.Name}}}
+func (s *store) understand(key *v1alpha1.ApiKey) *fact {
+	f := &fact{entry: index.Entry{ID: index.ID{Namespace: key.Namespace, Name: key.Name}}}
 	if key.Status.Hash == "" || !key.DeletionTimestamp.IsZero() {
 		return f
 	}
@@ -115,7 +137,7 @@ func (s *store) understand(key *v1alpha1.ApiKey) fact {
 	f.entry.UID = string(key.UID)
 	f.entry.Created = key.CreationTimestamp.Time
 	f.entry.Digest = digest
-	f.entry.Roles = key.Spec.Roles
+	f.entry.Roles = s.source.Share(key.Spec.Roles)
 	if f.entry.Deadline, err = deadline(key); err != nil {
 		unreadable("spec.expiry", err)
 	}

@@ -59,7 +59,7 @@ func NewLive(reader client.Reader, options Options) *Book {
 func New(ctx context.Context, mgr ctrl.Manager, options Options) (*Book, error) {
 	shared, err := cache.New(mgr.GetConfig(), cache.Options{
 		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
-		DefaultTransform: cache.TransformStripManagedFields(),
+		DefaultTransform: trim,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cache of roles and policies: %w", err)

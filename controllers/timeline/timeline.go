@@ -115,3 +115,14 @@ func KeptBy(key *v1alpha1.ApiKey) string {
 	}
 	return gitops.DeclaredBy(key.Labels, key.Annotations)
 }
+
+// Trim takes from a key's metadata what no controller reads, which may be many times the size of the rest. KeptBy says the same of it as
+// before. What is taken off a cached key is not taken off the live one: a patch of the status holds nothing of metadata.
+func Trim(key *v1alpha1.ApiKey) {
+	keep := key.Annotations[v1alpha1.AnnotationKeep]
+	key.Labels, key.Annotations = gitops.Essence(key.Labels, key.Annotations)
+	if keep == "true" {
+		key.Annotations = map[string]string{v1alpha1.AnnotationKeep: keep} // it goes before what a tool wrote
+	}
+	key.OwnerReferences, key.Finalizers, key.ManagedFields = nil, nil, nil
+}

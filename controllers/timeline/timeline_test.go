@@ -1,6 +1,7 @@
 package timeline_test
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -197,5 +198,30 @@ func TestKeptBy(t *testing.T) {
 		if got := timeline.KeptBy(key); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
+		timeline.Trim(key)
+		if got := timeline.KeptBy(key); got != c.want {
+			t.Errorf("%s, trimmed: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+func TestTrimLeavesWhatIsRead(t *testing.T) {
+	key := &v1alpha1.ApiKey{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: "orders", UID: "1", ResourceVersion: "2", Generation: 3,
+			CreationTimestamp: *at(born), DeletionTimestamp: at(noon),
+		},
+		Spec:   v1alpha1.ApiKeySpec{Roles: []string{"read"}},
+		Status: status{ExpiresAt: at(noon)},
+	}
+	want := key.DeepCopy()
+	key.Labels = map[string]string{"team": "shop"}
+	key.Annotations = map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "{}", "apikey-operator.io/keep": "no"}
+	key.Finalizers = []string{"example.com/held"}
+	key.OwnerReferences = []metav1.OwnerReference{{Name: "shop"}}
+	key.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
+	timeline.Trim(key)
+	if !reflect.DeepEqual(key, want) {
+		t.Errorf("got  %+v\nwant %+v", key, want)
 	}
 }

@@ -266,6 +266,8 @@ func (c *ControlPlane) startControllerManager(ctx context.Context, logs string) 
 		"--root-ca-file="+ca,
 		"--use-service-account-credentials",
 		"--leader-elect=false",
+		// A quota on a kind that was not known yet when it came is looked at again only then; usual are five minutes.
+		"--resource-quota-sync-period=5s",
 		"--bind-address=127.0.0.1",
 		"--secure-port="+strconv.Itoa(port),
 		"--cert-dir="+c.dir,

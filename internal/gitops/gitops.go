@@ -43,16 +43,36 @@ var marks = []mark{
 // DeclaredBy names the tool that declares an object with these labels and annotations and would bring it back if it
 // were deleted; "" if there is none.
 func DeclaredBy(labels, annotations map[string]string) string {
+	m, _ := first(labels, annotations)
+	return m.tool
+}
+
+// Essence is as little of labels and annotations as DeclaredBy needs to say the same: one entry at most, whatever the object's owner
+// wrote there.
+func Essence(labels, annotations map[string]string) (fewLabels, fewAnnotations map[string]string) {
+	m, found := first(labels, annotations)
+	switch {
+	case !found:
+		return nil, nil
+	case m.annotation:
+		return nil, map[string]string{m.key: m.value}
+	default:
+		return map[string]string{m.key: m.value}, nil
+	}
+}
+
+// first is the mark that decides.
+func first(labels, annotations map[string]string) (mark, bool) {
 	for _, m := range marks {
 		set := labels
 		if m.annotation {
 			set = annotations
 		}
 		if m.in(set) {
-			return m.tool
+			return m, true
 		}
 	}
-	return ""
+	return mark{}, false
 }
 
 func (m mark) in(set map[string]string) bool {

@@ -63,5 +63,20 @@ func TestDeclaredBy(t *testing.T) {
 		if got := gitops.DeclaredBy(c.labels, c.annotations); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
+		labels, annotations := gitops.Essence(c.labels, c.annotations)
+		if got := gitops.DeclaredBy(labels, annotations); got != c.want || len(labels)+len(annotations) > 1 {
+			t.Errorf("%s: %q by the labels %v and the annotations %v, want %q by one of them", name, got, labels, annotations, c.want)
+		}
+	}
+}
+
+func TestEssenceHoldsNoTextOfItsOwner(t *testing.T) {
+	_, annotations := gitops.Essence(nil, set{"argocd.argoproj.io/tracking-id": "as long as may be", "note": "longer"})
+	if len(annotations) != 1 || annotations["argocd.argoproj.io/tracking-id"] != "" {
+		t.Errorf("%v", annotations)
+	}
+	labels, _ := gitops.Essence(set{"fleet.cattle.io/of-any-length": "shop"}, nil)
+	if len(labels) != 1 || labels["fleet.cattle.io/"] != "" {
+		t.Errorf("%v", labels)
 	}
 }

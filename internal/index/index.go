@@ -27,7 +27,7 @@ type Entry struct {
 	Digest   token.Digest
 	Deadline expiry.Deadline
 	Networks policy.Networks
-	// Roles are those that the object names itself.
+	// Roles are those that the object names itself. The index may keep the slice, and the texts that the names are parts of.
 	Roles []string
 }
 
@@ -150,8 +150,8 @@ func (c *Catalogue) Replace(catalogue *policy.Catalogue) {
 	stale := c.index.roles.turnTo(catalogue)
 	c.index.mu.Unlock()
 	// Without the lock: where there are many sets this takes long, and revocations must not wait for it.
-	for _, set := range stale {
-		set.resolve(catalogue)
+	for _, roles := range stale {
+		roles.Include(catalogue)
 	}
 	c.markLoaded()
 }

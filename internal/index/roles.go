@@ -1,71 +1,195 @@
 package index
 
 import (
-	"maps"
+	"hash/maphash"
 	"slices"
 	"strings"
 
 	"github.com/apikey-operator/apikey-operator/internal/policy"
 )
 
-// roleSets keeps each set of roles once, however many keys carry it, with all that they include. What the catalogue says is thus
-// resolved when it changes, and not per request, nor per key.
+// roleSets keeps each set of roles once, however many keys carry it, and what its roles include: that is thus looked up when the
+// catalogue changes, and not per request, nor per key.
 type roleSets struct {
 	catalogue *policy.Catalogue
-	byNames   map[string]*roleSet
-	bySet     map[*policy.Roles]*roleSet
+	// byHash finds a set by its names, without a copy of them as a map's key. Sets of one hash are a chain.
+	byHash map[uint64]*roleSet
+	hash   func(names []string) uint64
+	byPart map[*policy.Roles]*roleSet
+	names  roleNames
 }
 
 type roleSet struct {
-	id string
-	// direct are the roles that the keys themselves name; roles are those and what they include.
-	direct []string
-	roles  *policy.Roles
-	users  int
+	roles *policy.Roles
+	hash  uint64
+	next  *roleSet // of the same hash
+	users int
+	// interned says that the texts of the names are those of roleNames.
+	interned bool
 }
 
 func newRoleSets() roleSets {
-	return roleSets{catalogue: policy.NewCatalogue(nil), byNames: map[string]*roleSet{}, bySet: map[*policy.Roles]*roleSet{}}
+	seed := maphash.MakeSeed()
+	return roleSets{
+		catalogue: policy.NewCatalogue(nil),
+		byHash:    map[uint64]*roleSet{},
+		hash:      func(names []string) uint64 { return hashOf(seed, names) },
+		byPart:    map[*policy.Roles]*roleSet{},
+		names:     roleNames{byText: map[string]*roleName{}},
+	}
+}
+
+func hashOf(seed maphash.Seed, names []string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	for _, name := range names {
+		_, _ = h.WriteString(name) // never fails
+		_ = h.WriteByte(0)         // in no name, and never fails
+	}
+	return h.Sum64()
 }
 
 // turnTo takes another catalogue for what roles include, for sets that are made from now on, and returns those that it may change
 // something for.
-func (s *roleSets) turnTo(catalogue *policy.Catalogue) []*roleSet {
+func (s *roleSets) turnTo(catalogue *policy.Catalogue) []*policy.Roles {
 	flat := !s.catalogue.Nested() && !catalogue.Nested()
 	s.catalogue = catalogue
 	if flat {
 		return nil
 	}
-	return slices.Collect(maps.Values(s.byNames))
-}
-
-// resolve says what the set's roles include by a catalogue.
-func (s *roleSet) resolve(catalogue *policy.Catalogue) {
-	if closure := catalogue.Closure(s.direct); !slices.Equal(closure, s.roles.Names()) {
-		s.roles.Replace(closure)
+	stale := make([]*policy.Roles, 0, len(s.byPart))
+	for roles := range s.byPart {
+		stale = append(stale, roles)
 	}
+	return stale
 }
 
-// acquire is the set of these roles. Each is released in the end.
+// find is the set of names that are in order, each once; nil if no key has it.
+func (s *roleSets) find(sorted []string) (*roleSet, uint64) {
+	hash := s.hash(sorted)
+	set := s.byHash[hash]
+	for set != nil && !slices.Equal(set.roles.Direct(), sorted) {
+		set = set.next
+	}
+	return set, hash
+}
+
+// acquire is the set of these roles. Each is released in the end. It may keep the names, and the text that they are in.
 func (s *roleSets) acquire(names []string) *policy.Roles {
-	sorted := slices.Sorted(slices.Values(names))
-	id := strings.Join(sorted, "\x00")
-	set := s.byNames[id]
+	sorted := inOrder(names)
+	set, hash := s.find(sorted)
 	if set == nil {
-		for i := range sorted {
-			sorted[i] = strings.Clone(sorted[i]) // not to hold on to the text that it was read from
-		}
-		set = &roleSet{id: id, direct: sorted, roles: policy.NewRoles(s.catalogue.Closure(sorted)...)}
-		s.byNames[set.id], s.bySet[set.roles] = set, set
+		kept, interned := s.names.acquire(sorted)
+		set = &roleSet{roles: policy.SortedRoles(kept), hash: hash, next: s.byHash[hash], interned: interned}
+		set.roles.Include(s.catalogue)
+		s.byHash[hash], s.byPart[set.roles] = set, set
 	}
 	set.users++
 	return set.roles
 }
 
 func (s *roleSets) release(roles *policy.Roles) {
-	set := s.bySet[roles]
-	if set.users--; set.users == 0 {
-		delete(s.byNames, set.id)
-		delete(s.bySet, roles)
+	set := s.byPart[roles]
+	if set.users--; set.users > 0 {
+		return
+	}
+	delete(s.byPart, roles)
+	if first := s.byHash[set.hash]; first != set {
+		for first.next != set {
+			first = first.next
+		}
+		first.next = set.next
+	} else if set.next != nil {
+		s.byHash[set.hash] = set.next
+	} else {
+		delete(s.byHash, set.hash)
+	}
+	if set.interned {
+		s.names.release(roles.Direct())
+	}
+}
+
+// inOrder is the names in order, each once; the very slice if it is so already.
+func inOrder(names []string) []string {
+	for i := 1; i < len(names); i++ {
+		if names[i-1] >= names[i] {
+			sorted := slices.Clone(names)
+			slices.Sort(sorted)
+			return slices.Compact(sorted)
+		}
+	}
+	return names
+}
+
+// Share is the names of roles in order, each once, as the index already has them for other keys; else a copy in one text, which holds on
+// to nothing else. Whoever gathers many objects before it tells of them needs no more memory for their roles than the index will.
+func (s *Source) Share(names []string) []string {
+	sorted := inOrder(names)
+	s.index.mu.Lock()
+	set, _ := s.index.roles.find(sorted)
+	s.index.mu.Unlock()
+	if set != nil {
+		return set.roles.Direct()
+	}
+	size := 0
+	for _, name := range sorted {
+		size += len(name)
+	}
+	var text strings.Builder
+	text.Grow(size) // at once, so that what is cut off it below stays a part of it
+	shared := make([]string, len(sorted))
+	for i, name := range sorted {
+		text.WriteString(name)
+		shared[i] = text.String()[text.Len()-len(name):]
+	}
+	return shared
+}
+
+// maxInterned is how many names are interned. One that is interned costs some 60 bytes on top of its text, which pays where several sets
+// have it, as is usual. Where somebody has keys of very many names made, no two of which are the same, it does not: the sets beyond this
+// many names hold their own.
+const maxInterned = 1 << 14
+
+// roleNames keeps the text of each name once, however many sets have it.
+type roleNames struct {
+	byText map[string]*roleName
+}
+
+type roleName struct {
+	text string
+	sets int
+}
+
+// acquire is the same names as interned; false, and the names themselves, where there is no room for those that are new.
+func (n *roleNames) acquire(names []string) ([]string, bool) {
+	unknown := 0
+	for _, name := range names {
+		if n.byText[name] == nil {
+			unknown++
+		}
+	}
+	if len(n.byText)+unknown > maxInterned {
+		return names, false
+	}
+	interned := make([]string, len(names))
+	for i, text := range names {
+		name := n.byText[text]
+		if name == nil {
+			name = &roleName{text: strings.Clone(text)}
+			n.byText[name.text] = name
+		}
+		name.sets++
+		interned[i] = name.text
+	}
+	return interned, true
+}
+
+// release takes back what acquire has interned.
+func (n *roleNames) release(names []string) {
+	for _, text := range names {
+		name := n.byText[text]
+		if name.sets--; name.sets == 0 {
+			delete(n.byText, text)
+		}
 	}
 }

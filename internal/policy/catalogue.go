@@ -1,6 +1,9 @@
 package policy
 
-import "slices"
+import (
+	"math/bits"
+	"slices"
+)
 
 // Role is an entry of the catalogue of roles.
 type Role struct {
@@ -12,52 +15,141 @@ type Role struct {
 // Catalogue is the roles that a cluster knows, and what they include. The zero value knows none. Once built it never changes, so
 // that any number of goroutines may read it.
 type Catalogue struct {
-	includes map[string][]string
+	// names are those of all entries, and all that these include; sorted, so that a set of some of them is a set of bits.
+	names    []string
+	position map[string]int
+	// entries and includes go by position.
+	entries  set
+	includes [][]int
 	nested   bool
 }
 
 // NewCatalogue builds a catalogue. Of two entries with one name both count.
 func NewCatalogue(roles []Role) *Catalogue {
-	c := &Catalogue{includes: make(map[string][]string, len(roles))}
+	c := &Catalogue{position: make(map[string]int, len(roles))}
+	note := func(name string) {
+		if _, known := c.position[name]; !known {
+			c.position[name] = 0 // until all are sorted
+			c.names = append(c.names, name)
+		}
+	}
 	for _, role := range roles {
-		c.includes[role.Name] = append(c.includes[role.Name], role.Includes...)
+		note(role.Name)
+		for _, name := range role.Includes {
+			note(name)
+		}
 		c.nested = c.nested || len(role.Includes) > 0
+	}
+	slices.Sort(c.names)
+	for i, name := range c.names {
+		c.position[name] = i
+	}
+	c.entries, c.includes = newSet(len(c.names)), make([][]int, len(c.names))
+	for _, role := range roles {
+		i := c.position[role.Name]
+		c.entries.add(i)
+		for _, name := range role.Includes {
+			c.includes[i] = append(c.includes[i], c.position[name])
+		}
 	}
 	return c
 }
 
 // Empty tells whether the catalogue has no entry.
-func (c *Catalogue) Empty() bool { return len(c.includes) == 0 }
+func (c *Catalogue) Empty() bool { return len(c.names) == 0 }
 
 // Nested tells whether any role includes another.
 func (c *Catalogue) Nested() bool { return c.nested }
 
 // Knows tells whether the catalogue has an entry of that name. A role that is merely included by one is not known.
 func (c *Catalogue) Knows(role string) bool {
-	_, known := c.includes[role]
-	return known
+	i, known := c.position[role]
+	return known && c.entries.has(i)
 }
 
 // Closure is all roles that whoever has these carries: the roles themselves and, transitively, what they include; sorted, each once.
-// Names that the catalogue lacks, also included ones, are carried and include nothing. It takes time linear in what it visits.
+// Names that the catalogue lacks, also included ones, are carried and include nothing. It takes time linear in what it visits, and in the
+// catalogue.
 func (c *Catalogue) Closure(roles []string) []string {
-	closure := slices.Clone(roles)
-	if c.nested {
-		seen := make(map[string]bool, len(roles))
-		closure = closure[:0]
-		visit := func(roles []string) {
-			for _, role := range roles {
-				if !seen[role] {
-					seen[role] = true
-					closure = append(closure, role)
-				}
-			}
-		}
-		visit(roles)
-		for i := 0; i < len(closure); i++ { // grows meanwhile
-			visit(c.includes[closure[i]])
+	sorted := slices.Clone(roles)
+	slices.Sort(sorted)
+	sorted = slices.Compact(sorted)
+	if included := c.reach(sorted); included != nil {
+		return c.merge(sorted, included)
+	}
+	return sorted
+}
+
+// reach is the positions of those of the roles that the catalogue has, and of all that they include; nil where they include nothing.
+func (c *Catalogue) reach(roles []string) set {
+	includes := func(role string) bool {
+		i, known := c.position[role]
+		return known && len(c.includes[i]) > 0
+	}
+	if !c.nested || !slices.ContainsFunc(roles, includes) {
+		return nil
+	}
+	reached := newSet(len(c.names))
+	var open []int
+	visit := func(i int) {
+		if !reached.has(i) {
+			reached.add(i)
+			open = append(open, i)
 		}
 	}
-	slices.Sort(closure)
-	return slices.Compact(closure)
+	for _, role := range roles {
+		if i, known := c.position[role]; known {
+			visit(i)
+		}
+	}
+	for len(open) > 0 {
+		i := open[len(open)-1]
+		open = open[:len(open)-1]
+		for _, included := range c.includes[i] {
+			visit(included)
+		}
+	}
+	return reached
+}
+
+// merge is the names of a set of positions, and others, which are sorted; in order, each once.
+func (c *Catalogue) merge(others []string, positions set) []string {
+	names := make([]string, 0, len(others)+positions.size())
+	for i := range positions.all {
+		for len(others) > 0 && others[0] < c.names[i] {
+			names, others = append(names, others[0]), others[1:]
+		}
+		if len(others) > 0 && others[0] == c.names[i] {
+			others = others[1:]
+		}
+		names = append(names, c.names[i])
+	}
+	return append(names, others...)
+}
+
+// set is a set of small numbers, a bit each.
+type set []uint64
+
+func newSet(most int) set { return make(set, (most+63)/64) }
+
+func (s set) add(i int)      { s[i/64] |= 1 << (i % 64) }
+func (s set) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
+
+func (s set) size() int {
+	n := 0
+	for _, word := range s {
+		n += bits.OnesCount64(word)
+	}
+	return n
+}
+
+// all yields the members in order.
+func (s set) all(yield func(int) bool) {
+	for at, word := range s {
+		for ; word != 0; word &= word - 1 {
+			if !yield(at*64 + bits.TrailingZeros64(word)) {
+				return
+			}
+		}
+	}
 }

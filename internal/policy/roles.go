@@ -6,47 +6,81 @@ import (
 	"sync/atomic"
 )
 
-// Roles is a set of role names that somebody carries. It can be replaced as a whole while others read it. The nil set, and the zero
-// value, are empty.
+// Roles are the role names that somebody carries: some by themselves, and what these include by a catalogue. What is included takes a bit
+// for each name of the catalogue, however long the names are: many who carry one role that includes everything hold no list of
+// everything each. The nil set, and the zero value, are empty.
 type Roles struct {
-	names atomic.Pointer[[]string] // sorted, unique
+	names    []string // sorted, unique
+	included atomic.Pointer[included]
 }
 
-// NewRoles is the set of these names, in any order.
+// included is what a catalogue says of some roles.
+type included struct {
+	catalogue *Catalogue
+	positions set
+}
+
+// NewRoles is the set of these names, in any order. They include nothing.
 func NewRoles(names ...string) *Roles {
-	r := &Roles{}
-	r.Replace(names)
-	return r
-}
-
-// Replace makes it the set of these names, in any order.
-func (r *Roles) Replace(names []string) {
 	sorted := slices.Clone(names)
 	slices.Sort(sorted)
-	sorted = slices.Compact(sorted)
-	r.names.Store(&sorted)
+	return SortedRoles(slices.Compact(sorted))
 }
 
-// Names are the names in order. The caller must not change them.
+// SortedRoles is the set of names that are in order, each once. They include nothing. The caller must not change them from then on.
+func SortedRoles(names []string) *Roles { return &Roles{names: names} }
+
+// Include has the names include what a catalogue says, and nothing that another one said before. Others may read meanwhile.
+func (r *Roles) Include(c *Catalogue) {
+	var now *included
+	if positions := c.reach(r.names); positions != nil {
+		now = &included{catalogue: c, positions: positions}
+	}
+	r.included.Store(now)
+}
+
+// Direct are the names that are carried by themselves, in order. The caller must not change them.
+func (r *Roles) Direct() []string {
+	if r == nil {
+		return nil
+	}
+	return r.names
+}
+
+// Names are all names in order. The caller must not change them. Where anything is included, they are put together at each call.
 func (r *Roles) Names() []string {
 	if r == nil {
 		return nil
 	}
-	if names := r.names.Load(); names != nil {
-		return *names
+	if i := r.included.Load(); i != nil {
+		return i.catalogue.merge(r.names, i.positions)
 	}
-	return nil
+	return r.names
 }
 
 // Missing is the first of the wanted names that is not in the set; false if all are.
 func (r *Roles) Missing(wanted []string) (string, bool) {
-	names := r.Names()
 	for _, name := range wanted {
-		if _, found := slices.BinarySearch(names, name); !found {
+		if !r.has(name) {
 			return name, true
 		}
 	}
 	return "", false
+}
+
+func (r *Roles) has(name string) bool {
+	if r == nil {
+		return false
+	}
+	if _, found := slices.BinarySearch(r.names, name); found {
+		return true
+	}
+	i := r.included.Load()
+	if i == nil {
+		return false
+	}
+	at, known := i.catalogue.position[name]
+	return known && i.positions.has(at)
 }
 
 const (

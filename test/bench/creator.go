@@ -25,6 +25,8 @@ type creator struct {
 	admin     *rest.Config
 	client    client.Client
 	namespace string
+	// shape, if set, changes the key of a number before it is created.
+	shape func(number int, key *v1alpha1.ApiKey)
 }
 
 type result struct {
@@ -62,6 +64,9 @@ func (c *creator) run(ctx context.Context, concurrency, n int, issue func(*v1alp
 		group.Go(func() {
 			for i := range next {
 				key := build.ApiKey(c.namespace, fmt.Sprintf("key-%d", i))
+				if c.shape != nil {
+					c.shape(i, key)
+				}
 				if err := c.client.Create(ctx, key); err != nil {
 					failures <- err
 					return

@@ -29,7 +29,7 @@ func main() {
 	fleet := flag.Int("fleet", 10000, "keys for memory and restart")
 	rounds := flag.Int("rounds", 3, "timed runs of each kind; the median counts")
 	during := flag.Duration("during", 5*time.Second, "length of each timed run of the verifier")
-	only := flag.String("only", "", "issuing or verifying, and not the other")
+	only := flag.String("only", "", "issuing, verifying or worst, and not the others")
 	emptyHTTP := flag.String("empty-http", "", "be the floor of the verifier and nothing else: where its HTTP is served")
 	emptyGRPC := flag.String("empty-grpc", "", "where its gRPC is served")
 	flag.Parse()
@@ -40,13 +40,19 @@ func main() {
 		if *emptyHTTP != "" {
 			return emptyServers(ctx, *emptyHTTP, *emptyGRPC)
 		}
-		if *only != "verifying" {
+		all := *only == ""
+		if all || *only == "issuing" {
 			if err := benchIssuing(ctx, *keys, *fleet, *rounds); err != nil {
 				return err
 			}
 		}
-		if *only != "issuing" {
-			return benchVerifying(ctx, *rounds, *during)
+		if all || *only == "verifying" {
+			if err := benchVerifying(ctx, *rounds, *during); err != nil {
+				return err
+			}
+		}
+		if all || *only == "worst" {
+			return benchWorst(ctx)
 		}
 		return nil
 	}()
@@ -160,7 +166,7 @@ func fleetRun(ctx context.Context, keys int) (err error) {
 	if err != nil {
 		return errors.Join(err, operator.Stop())
 	}
-	grown, err := memory(operator.Pid())
+	grown, err := memory(operator.Process)
 	if err := errors.Join(err, operator.Stop()); err != nil {
 		return err
 	}
@@ -178,7 +184,7 @@ func fleetRun(ctx context.Context, keys int) (err error) {
 	if err != nil {
 		return err
 	}
-	restarted, err := memory(operator.Pid())
+	restarted, err := memory(operator.Process)
 	if err != nil {
 		return err
 	}

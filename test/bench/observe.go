@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -98,20 +97,9 @@ func cpuTime(pid int) (time.Duration, error) {
 }
 
 // memory is a process's resident set in bytes.
-func memory(pid int) (int64, error) {
-	file, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	defer file.Close() //nolint:errcheck // only read
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		if fields := strings.Fields(lines.Text()); len(fields) == 3 && fields[0] == "VmRSS:" {
-			kib, err := strconv.ParseInt(fields[1], 10, 64)
-			return kib << 10, err
-		}
-	}
-	return 0, fmt.Errorf("no VmRSS of process %d: %w", pid, lines.Err())
+func memory(p *controlplane.Process) (int64, error) {
+	now, _, err := p.Memory()
+	return now, err
 }
 
 // waitForPasses waits until the issuing controller has looked at all keys, and says how long that took.

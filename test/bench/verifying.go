@@ -103,7 +103,7 @@ func measureStart(ctx context.Context, plane *controlplane.ControlPlane, keys, r
 			return err
 		}
 		took = append(took, time.Since(start).Seconds())
-		rss, err := memory(v.Pid())
+		rss, err := memory(v.Process)
 		cpu, cpuErr := cpuTime(v.Pid())
 		if err := errors.Join(err, cpuErr, v.Stop()); err != nil {
 			return err
@@ -155,7 +155,7 @@ func measureCost(ctx context.Context, v *controlplane.Verifier, tokens []seeded,
 		fmt.Printf("| %s, processor time per request, %d keys | %.0f µs, %.2f times the %.0f µs of %s |\n",
 			protocol.name, largeFleet, middle(costs), middle(ratios), middle(floors), protocol.floorName)
 	}
-	rss, err := memory(v.Pid())
+	rss, err := memory(v.Process)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,10 @@
 package build
 
 import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -126,5 +130,26 @@ func TokenSecret(key *v1alpha1.ApiKey, text string) *corev1.Secret {
 		},
 		Type: v1alpha1.SecretType,
 		Data: map[string][]byte{key.SecretKey(): []byte(text)},
+	}
+}
+
+// Worst makes a key as large as the schema allows, unlike that of any other number, and annotates it as kubectl apply does.
+func Worst(number int) Option {
+	return func(key *v1alpha1.ApiKey) {
+		const roles, length, networks = 256, 64, 64 // 16 KiB of names
+		key.Spec.DisplayName = strings.Repeat("k", 256)
+		key.Spec.Roles = make([]string, roles)
+		for i := range key.Spec.Roles {
+			key.Spec.Roles[i] = fmt.Sprintf("%0*x", length, number*roles+i)
+		}
+		key.Spec.CIDRs = make([]string, networks)
+		for i := range key.Spec.CIDRs {
+			key.Spec.CIDRs[i] = fmt.Sprintf("2001:db8:%x:%x::/64", number, i)
+		}
+		applied, err := json.Marshal(key)
+		if err != nil {
+			panic(err)
+		}
+		key.Annotations = map[string]string{"kubectl.kubernetes.io/last-applied-configuration": string(applied)}
 	}
 }

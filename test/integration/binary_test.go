@@ -99,6 +99,48 @@ var _ = Describe("The operator's binary", func() {
 		Expect(operator.Stop()).To(Succeed(), "exits with 0 on SIGTERM")
 	})
 
+	It("goes by what a GitOps tool wrote to a key, and leaves all else in its metadata as it is", func() {
+		operator := start("--ttl-after-expired=0s")
+		DeferCleanup(func() { Expect(operator.Stop()).To(Succeed()) })
+		ns := namespace()
+		owner := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "owner"}}
+		create(owner)
+		metadata := func(key *v1alpha1.ApiKey) {
+			key.Labels = map[string]string{"team": "shop", "tier": "back"}
+			key.Annotations = map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "{}", "note": "none of ours"}
+			key.Finalizers = []string{"example.com/held"}
+			key.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: owner.Name, UID: owner.UID}}
+		}
+		lasting, declared, kept := build.ApiKey(ns, "lasting"), build.ApiKey(ns, "declared", build.After("1s")), build.ApiKey(ns, "kept", build.After("1s"))
+		passing := build.ApiKey(ns, "passing", build.After("1s"))
+		metadata(lasting)
+		metadata(declared)
+		metadata(kept)
+		declared.Annotations["argocd.argoproj.io/tracking-id"] = "shop:apikey-operator.io/ApiKey:" + ns + "/declared"
+		kept.Annotations["apikey-operator.io/keep"] = "true"
+		keys := []*v1alpha1.ApiKey{lasting, declared, kept}
+		var written []metav1.ObjectMeta
+		for _, key := range keys {
+			create(key)
+			written = append(written, *key.ObjectMeta.DeepCopy())
+		}
+		create(passing)
+		Eventually(func() bool { return exists(passing) }).Should(BeFalse(), "what nobody keeps is collected")
+		Eventually(func() v1alpha1.Reason { return reason(reread(lasting)) }).Should(Equal(v1alpha1.ReasonIssued))
+		for _, key := range keys[1:] {
+			Eventually(func() v1alpha1.Reason { return reason(reread(key)) }).Should(Equal(v1alpha1.ReasonExpired))
+		}
+		for i, key := range keys {
+			Expect(key.DeletionTimestamp).To(BeNil())
+			Expect(key.Labels).To(Equal(written[i].Labels))
+			Expect(key.Annotations).To(Equal(written[i].Annotations))
+			Expect(key.Finalizers).To(Equal(written[i].Finalizers))
+			Expect(key.OwnerReferences).To(Equal(written[i].OwnerReferences))
+			key.Finalizers = nil
+			Expect(admin.Update(ctx, key)).To(Succeed())
+		}
+	})
+
 	It("finishes the keys in hand on SIGTERM, and leaves none half issued", func() {
 		operator := start()
 		ns := namespace()

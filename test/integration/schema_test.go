@@ -36,6 +36,7 @@ var _ = Describe("The schema of an ApiKey", func() {
 		Entry("a moment with an offset and a fraction", build.At("2030-12-31T23:59:59.5+01:00")),
 		Entry("a moment in the past", build.At("2001-01-01T00:00:00Z")),
 		Entry("256 roles", build.Roles(many(256, "org.role-%d")...)),
+		Entry("16 KiB of roles", build.Roles(many(256, "%064d")...)),
 		Entry("a role of 253 characters", build.Roles(strings.Repeat("a.", 126)+"a")),
 		Entry("64 networks", build.CIDRs(many(64, "10.%d.0.0/16")...)),
 		Entry("every address, and one", build.CIDRs("0.0.0.0/0", "::/0", "192.0.2.1/32", "2001:db8::1/128")),
@@ -50,6 +51,9 @@ var _ = Describe("The schema of an ApiKey", func() {
 		},
 		Entry("no roles", build.Roles(), "spec.roles", "Required value"),
 		Entry("257 roles", build.Roles(many(257, "r%d")...), "spec.roles", "at most 256"),
+		Entry("more than 16 KiB of roles", build.Roles(append(many(255, "%064d"), strings.Repeat("a", 65))...),
+			"spec.roles", "may have at most 16384 characters, and these have 16385; name one ApiRole that includes them, or create several"),
+		Entry("256 roles of 253 characters", build.Roles(many(256, "%0253d")...), "spec.roles", "these have 64768; name one"),
 		Entry("a role twice", build.Roles("a", "a"), "spec.roles[1]", `Duplicate value: "a"`),
 		Entry("a role in upper case", build.Roles("Admin"), "spec.roles[0]", `"Admin": must be a DNS subdomain: lower-case`),
 		Entry("a role with a wildcard", build.Roles("org.*"), "spec.roles[0]", "must be a DNS subdomain"),
@@ -91,6 +95,56 @@ var _ = Describe("The schema of an ApiKey", func() {
 		key.SetName("empty")
 		Expect(admin.Create(ctx, key, client.DryRunAll)).To(MatchError(
 			ContainSubstring("spec.expiry: Invalid value: one of after, at and never must be set, such as after: 90d")))
+	})
+
+	It("leaves a key alone that is older than a limit of the schema: it is issued, labelled and deleted", func() {
+		crd := &unstructured.Unstructured{}
+		crd.SetAPIVersion("apiextensions.k8s.io/v1")
+		crd.SetKind("CustomResourceDefinition")
+		crd.SetName("apikeys.apikey-operator.io")
+		// limit takes the limit on the length of all roles off, or puts it back, and waits until the API server goes by it.
+		fat := build.ApiKey(namespace(), "fat", build.Roles(many(256, "%0253d")...))
+		var rules any
+		limit := func(limited bool) {
+			GinkgoHelper()
+			reread(crd)
+			versions, _, err := unstructured.NestedSlice(crd.Object, "spec", "versions")
+			Expect(err).NotTo(HaveOccurred())
+			Expect(versions).To(HaveLen(1))
+			spec := []string{"schema", "openAPIV3Schema", "properties", "spec", "properties", "roles"}
+			roles, found, err := unstructured.NestedMap(versions[0].(map[string]any), spec...)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(found).To(BeTrue())
+			if limited {
+				roles["x-kubernetes-validations"] = rules
+			} else {
+				rules = roles["x-kubernetes-validations"]
+				Expect(rules).NotTo(BeNil())
+				delete(roles, "x-kubernetes-validations")
+			}
+			Expect(unstructured.SetNestedMap(versions[0].(map[string]any), roles, spec...)).To(Succeed())
+			Expect(unstructured.SetNestedSlice(crd.Object, versions, "spec", "versions")).To(Succeed())
+			Expect(admin.Update(ctx, crd)).To(Succeed())
+			another := build.ApiKey(fat.Namespace, "another", build.Roles(fat.Spec.Roles...))
+			Eventually(func() bool { return dryRun(another.DeepCopy()) != nil }).Should(Equal(limited))
+		}
+		limit(false)
+		DeferCleanup(func() {
+			if dryRun(build.ApiKey(fat.Namespace, "another", build.Roles(fat.Spec.Roles...))) == nil {
+				limit(true)
+			}
+		})
+		create(fat)
+		limit(true)
+
+		settle(controllers(options()), fat)
+		expectIssued(fat)
+		fat.Labels = map[string]string{"team": "shop"}
+		Expect(admin.Update(ctx, fat)).To(Succeed())
+		fat.Spec.Roles = fat.Spec.Roles[:100]
+		Expect(admin.Update(ctx, fat)).To(MatchError(ContainSubstring("can not be edited (changed: spec.roles)")))
+		Expect(admin.Delete(ctx, fat)).To(Succeed())
+		Expect(exists(fat)).To(BeFalse())
 	})
 
 	It("agrees with the operator's own parser on every duration", func() {

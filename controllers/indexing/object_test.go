@@ -1,0 +1,171 @@
+package indexing
+
+import (
+	"encoding/json"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apiruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/utils/ptr"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/index"
+)
+
+// whole is an ApiKey with something in every field that the index looks at, and in those that can be large.
+func whole() *v1alpha1.ApiKey {
+	at := metav1.NewTime(time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC).Local())
+	return &v1alpha1.ApiKey{
+		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ApiKey"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: "orders", UID: "6d2c1b2e", ResourceVersion: "42", Generation: 1,
+			CreationTimestamp: at, DeletionTimestamp: &at,
+			Labels:          map[string]string{"app": "shop"},
+			Annotations:     map[string]string{"note": "long"},
+			OwnerReferences: []metav1.OwnerReference{{Kind: "Shop", Name: "shop"}},
+			Finalizers:      []string{"example.com/held"},
+			ManagedFields:   []metav1.ManagedFieldsEntry{{Manager: "kubectl", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{}}`)}}},
+		},
+		Spec: v1alpha1.ApiKeySpec{
+			DisplayName: "Orders", Roles: []string{"write", "read"}, CIDRs: []string{"10.0.0.0/8"},
+			Expiry: v1alpha1.ApiKeyExpiry{After: "90d", At: "2027-01-31T00:00:00Z", Never: ptr.To(true)},
+			Secret: &v1alpha1.ApiKeySecret{Name: "token"}, TTLAfterExpired: "1h",
+		},
+		Status: v1alpha1.ApiKeyStatus{
+			Hash: "sha256:" + strings.Repeat("0123abcd", 8), IssuedAt: &at, ExpiresAt: &at, Expires: "2027", SecretName: "token",
+			Conditions: []metav1.Condition{{Type: "Ready", Status: "False", Reason: "Expired", LastTransitionTime: at}},
+		},
+	}
+}
+
+func decode(t *testing.T, what any) apiruntime.Object {
+	t.Helper()
+	text, err := json.Marshal(what)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoded, _, err := serializer.NewCodecFactory(newScheme()).UniversalDeserializer().Decode(text, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decoded
+}
+
+// What is decoded here is what decoding the whole type would have said.
+func TestAnObjectIsAnApiKey(t *testing.T) {
+	full := whole()
+	got, ok := decode(t, full).(*object)
+	if !ok {
+		t.Fatalf("decoded as %T", decode(t, full))
+	}
+	want := &v1alpha1.ApiKey{Spec: full.Spec, Status: full.Status, ObjectMeta: metav1.ObjectMeta{
+		Namespace: full.Namespace, Name: full.Name, UID: full.UID,
+		CreationTimestamp: full.CreationTimestamp, DeletionTimestamp: full.DeletionTimestamp,
+	}}
+	if key := got.key(); !reflect.DeepEqual(key, want) {
+		t.Errorf("got  %+v\nwant %+v", key, want)
+	}
+	want.ResourceVersion = full.ResourceVersion
+	if meta := got.GetObjectMeta(); !reflect.DeepEqual(meta, &want.ObjectMeta) {
+		t.Errorf("got  %+v\nwant %+v", meta, want.ObjectMeta)
+	}
+}
+
+func TestAListIsAListOfApiKeys(t *testing.T) {
+	list := &v1alpha1.ApiKeyList{
+		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ApiKeyList"},
+		ListMeta: metav1.ListMeta{ResourceVersion: "43", Continue: "more", RemainingItemCount: ptr.To[int64](1)},
+		Items:    []v1alpha1.ApiKey{*whole(), *whole()},
+	}
+	list.Items[1].Name, list.Items[1].DeletionTimestamp = "other", nil
+	s := &store{source: index.New(index.Options{}).Source()}
+	condensed, err := s.condense(decode(t, list))
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts, ok := condensed.(*factList)
+	if !ok || !reflect.DeepEqual(facts.ListMeta, list.ListMeta) || len(facts.Items) != 2 {
+		t.Fatalf("condensed to %+v", condensed)
+	}
+	for i, item := range list.Items {
+		if got, want := &facts.Items[i], s.understand(&item); !reflect.DeepEqual(got, want) || got.entry.Name != item.Name {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
+	}
+	if facts.Items[0].counts || !facts.Items[1].counts {
+		t.Error("a key that is being deleted counts, or another does not")
+	}
+}
+
+// A reflector waits for this bookmark, and would wait for ever.
+func TestTheBookmarkThatEndsALoadIsKnown(t *testing.T) {
+	bookmark := &v1alpha1.ApiKey{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ApiKey"},
+		ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"}},
+	}
+	got, ok := decode(t, bookmark).(*object)
+	if !ok || got.GetObjectMeta().GetAnnotations()[metav1.InitialEventsAnnotationKey] != "true" {
+		t.Errorf("decoded as %+v", got)
+	}
+}
+
+// While all objects are gathered, and after, nothing of them is held but what the index needs.
+func TestAFactHoldsNothingOfItsObject(t *testing.T) {
+	const mebibyte = 1 << 20
+	s := &store{source: index.New(index.Options{}).Source()}
+	heap := func() uint64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.GC() // what was swept late by the first
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	fat := whole()
+	fat.Annotations["kubectl.kubernetes.io/last-applied-configuration"] = strings.Repeat("x", 16*mebibyte)
+	fat.DeletionTimestamp = nil
+	text, err := json.Marshal(fat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := heap()
+	decoded, _, err := serializer.NewCodecFactory(newScheme()).UniversalDeserializer().Decode(text, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := s.factOf(decoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The text was live before and is not any more, since nothing below asks for it.
+	if now := heap(); now+15*mebibyte > before {
+		t.Errorf("%d bytes were live, and %d are still", before, now)
+	}
+	if !f.counts || len(f.entry.Roles) != 2 {
+		t.Errorf("understood as %+v", f)
+	}
+}
+
+// The operator counts keys in the status of each role. The index would look up anew what every set of roles includes.
+func TestACountInARolesStatusIsNoNews(t *testing.T) {
+	r := &roles{includes: map[string][]string{}}
+	role := &v1alpha1.ApiRole{ObjectMeta: metav1.ObjectMeta{Name: "write"}, Spec: v1alpha1.ApiRoleSpec{Includes: []string{"create"}}}
+	news := func(want bool) {
+		t.Helper()
+		if got, err := r.take(role.DeepCopy()); err != nil || got != want {
+			t.Errorf("news: %t, %v", got, err)
+		}
+	}
+	news(true)
+	role.Status.Keys = ptr.To[int32](1)
+	news(false)
+	role.Spec.Includes = nil
+	news(true)
+	news(false)
+	role.Name = "create"
+	news(true)
+}

@@ -1,0 +1,38 @@
+package controlplane
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Memory is the process's resident memory in bytes: now, and the most that it ever was.
+func (p *Process) Memory() (now, peak int64, err error) {
+	file, err := os.Open(fmt.Sprintf("/proc/%d/status", p.Pid()))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer file.Close() //nolint:errcheck // only read
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) != 3 || fields[0] != "VmRSS:" && fields[0] != "VmHWM:" {
+			continue
+		}
+		kib, err := strconv.ParseInt(fields[1], 10, 64)
+		if err != nil {
+			return 0, 0, err
+		}
+		if fields[0] == "VmRSS:" {
+			now = kib << 10
+		} else {
+			peak = kib << 10
+		}
+	}
+	if now == 0 || peak == 0 {
+		return 0, 0, fmt.Errorf("the kernel does not tell the memory of %s: %w", p.name, lines.Err())
+	}
+	return now, peak, nil
+}

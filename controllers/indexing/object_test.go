@@ -21,7 +21,7 @@ import (
 func whole() *v1alpha1.ApiKey {
 	at := metav1.NewTime(time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC).Local())
 	return &v1alpha1.ApiKey{
-		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ApiKey"},
+		TypeMeta: kind("ApiKey"),
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: "shop", Name: "orders", UID: "6d2c1b2e", ResourceVersion: "42", Generation: 1,
 			CreationTimestamp: at, DeletionTimestamp: &at,
@@ -78,7 +78,7 @@ func TestAnObjectIsAnApiKey(t *testing.T) {
 
 func TestAListIsAListOfApiKeys(t *testing.T) {
 	list := &v1alpha1.ApiKeyList{
-		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ApiKeyList"},
+		TypeMeta: kind("ApiKeyList"),
 		ListMeta: metav1.ListMeta{ResourceVersion: "43", Continue: "more", RemainingItemCount: ptr.To[int64](1)},
 		Items:    []v1alpha1.ApiKey{*whole(), *whole()},
 	}
@@ -105,7 +105,7 @@ func TestAListIsAListOfApiKeys(t *testing.T) {
 // A reflector waits for this bookmark, and would wait for ever.
 func TestTheBookmarkThatEndsALoadIsKnown(t *testing.T) {
 	bookmark := &v1alpha1.ApiKey{
-		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ApiKey"},
+		TypeMeta:   kind("ApiKey"),
 		ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"}},
 	}
 	got, ok := decode(t, bookmark).(*object)

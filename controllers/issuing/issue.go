@@ -57,19 +57,16 @@ func (r *Reconciler) resume(ctx context.Context, s *scope, minted token.Token) e
 		return r.confirm(ctx, s)
 	case planted:
 		// Ours by its owner, yet not what was committed: planted, or delivered by an operator that has been overtaken. The
-		// commit is the fence: it succeeds only if this view of the key is the current one.
+		// commit comes first, so that a crash in between leaves nothing that could be confirmed.
 		if minted, err = r.commit(ctx, s); err != nil {
 			return err
 		}
-		if err := r.deleteSecret(ctx, secret); err != nil {
+		if err := r.deleteSecret(ctx, s, secret); err != nil {
 			return err
 		}
 	case predecessors:
-		// Only a live read tells whether we or the Secret's owner is the past.
-		if err := r.assertCurrent(ctx, s.key); err != nil {
-			return err
-		}
-		if err := r.deleteSecret(ctx, secret); err != nil {
+		// Whether we or the Secret's owner is the past, the live read of each deletion tells.
+		if err := r.deleteSecret(ctx, s, secret); err != nil {
 			return err
 		}
 	case foreign:
@@ -152,7 +149,7 @@ func (r *Reconciler) undelivered(ctx context.Context, s *scope, minted token.Tok
 	return failed
 }
 
-// assertCurrent returns errStale unless the key that we hold is the live one and stays.
+// assertCurrent returns errStale unless the key that we hold is the live one, to the very resourceVersion, and stays.
 func (r *Reconciler) assertCurrent(ctx context.Context, key *v1alpha1.ApiKey) error {
 	live := &v1alpha1.ApiKey{}
 	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(key), live); err != nil {
@@ -161,7 +158,7 @@ func (r *Reconciler) assertCurrent(ctx context.Context, key *v1alpha1.ApiKey) er
 		}
 		return fmt.Errorf("read ApiKey live: %w", err)
 	}
-	if live.UID != key.UID || !live.DeletionTimestamp.IsZero() {
+	if live.UID != key.UID || live.ResourceVersion != key.ResourceVersion || !live.DeletionTimestamp.IsZero() {
 		return errStale
 	}
 	return nil

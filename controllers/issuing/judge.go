@@ -63,7 +63,7 @@ func (r *Reconciler) refuse(ctx context.Context, s *scope) error {
 		return err
 	}
 	if found == delivered || found == planted {
-		if err := r.deleteSecret(ctx, secret); err != nil {
+		if err := r.deleteSecret(ctx, s, secret); err != nil {
 			return err
 		}
 	}

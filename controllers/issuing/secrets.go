@@ -68,8 +68,14 @@ func (r *Reconciler) readSecret(ctx context.Context, key *v1alpha1.ApiKey) (*cor
 	return secret, nil
 }
 
-// deleteSecret deletes the very Secret that was read. Another one of its name makes it errStale.
-func (r *Reconciler) deleteSecret(ctx context.Context, secret *corev1.Secret) error {
+// deleteSecret deletes the very Secret that was read. It is the one place that deletes any, and its rule is: first the Secret was read,
+// then the key's live view is the one that the pass decided on, and only then is the Secret deleted, by its UID. A digest counts only if it
+// was committed before its Secret existed; so a Secret that was there before the live view can become no other pass's live one after it.
+// Anything else, such as another Secret of its name, makes it errStale.
+func (r *Reconciler) deleteSecret(ctx context.Context, s *scope, secret *corev1.Secret) error {
+	if err := r.assertCurrent(ctx, s.key); err != nil {
+		return err
+	}
 	err := r.Client.Delete(quiet(ctx), secret, client.Preconditions{UID: &secret.UID})
 	switch {
 	case apierrors.IsConflict(err):
@@ -95,7 +101,7 @@ func (r *Reconciler) deleteOwnSecret(ctx context.Context, s *scope) (bool, error
 	}
 	switch whose(secret, s.key) {
 	case delivered, planted:
-		return true, r.deleteSecret(ctx, secret)
+		return true, r.deleteSecret(ctx, s, secret)
 	case nobodys, predecessors, foreign:
 	}
 	return false, nil

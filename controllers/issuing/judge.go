@@ -2,6 +2,7 @@ package issuing
 
 import (
 	"context"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 
@@ -39,10 +40,14 @@ func (r *Reconciler) unread(ctx context.Context, s *scope) error {
 	if told := readyReason(s.key); told != "" && told != v1alpha1.ReasonIssuing || s.key.Status.Hash != "" {
 		return nil
 	}
+	unread := r.Rules.Unread()
+	if len(unread) == 0 {
+		return errStale // they came meanwhile
+	}
 	return r.write(ctx, s, finding{
 		reason: v1alpha1.ReasonIssuing,
-		message: "the operator has not been able to read the cluster's ApiRoles, ApiKeyPolicies and namespaces, and issues nothing before: " +
-			"its log says why; has config/rbac been applied?",
+		message: "the operator has not been able to read the cluster's " + strings.Join(unread, ", ") +
+			", and issues nothing before: its log says why; have config/crd and config/rbac been applied?",
 	})
 }
 

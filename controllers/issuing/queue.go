@@ -167,7 +167,8 @@ func (w *sweeper) awaitRules(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-patience.C:
-			log.FromContext(ctx).Info("the cluster's ApiRoles, ApiKeyPolicies and namespaces have not been read: keys expire, but none is issued")
+			log.FromContext(ctx).Info("not all of the cluster's ApiRoles, ApiKeyPolicies and namespaces have been read: keys expire, but none is issued",
+				"unread", w.reconciler.Rules.Unread())
 			return
 		case <-look.C:
 		}

@@ -113,10 +113,19 @@ func (r *Reconciler) needsPass(ctx context.Context, key *v1alpha1.ApiKey) bool {
 	}
 }
 
-// refused tells, in memory, whether a key is waiting to be issued and may not be.
+// waitsForSomebody tells whether a key has been told that it can't be issued unless somebody acts.
+func waitsForSomebody(key *v1alpha1.ApiKey) bool {
+	reason := readyReason(key)
+	return waits(reason) || reason == v1alpha1.ReasonDeliveryRefused || reason == v1alpha1.ReasonSecretConflict
+}
+
+// refused tells, in memory, whether a key is waiting to be issued and can't be, or whether its namespace is one that may refuse it.
 func (r *Reconciler) refused(ctx context.Context, key *v1alpha1.ApiKey) bool {
 	if key.Status.IssuedAt != nil || timeline.Expired(key) {
 		return false
+	}
+	if _, shut := r.gates.round(key.Namespace); shut || refusedDelivery(key) || readyReason(key) == v1alpha1.ReasonSecretConflict {
+		return true
 	}
 	verdict, err := r.Rules.Judge(ctx, key, r.Clock.Now())
 	return err == nil && verdict.Outcome != policy.Allowed

@@ -27,12 +27,16 @@ func quiet(ctx context.Context) context.Context {
 }
 
 func (r *Reconciler) createSecret(ctx context.Context, s *scope, minted token.Token) error {
-	return r.Client.Create(quiet(ctx), newSecret(s.key, minted))
+	err := r.Client.Create(quiet(ctx), newSecret(s.key, minted.Reveal()))
+	if err == nil {
+		r.gates.delivered(s.key.Namespace, s.round, r.Clock.Now())
+	}
+	return err
 }
 
 // newSecret is the token's Secret. The key's own labels and annotations are not copied: a GitOps tool would take the Secret for one
 // that it had applied, and prune it.
-func newSecret(key *v1alpha1.ApiKey, minted token.Token) *corev1.Secret {
+func newSecret(key *v1alpha1.ApiKey, content string) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: key.Namespace,
@@ -51,7 +55,7 @@ func newSecret(key *v1alpha1.ApiKey, minted token.Token) *corev1.Secret {
 		},
 		Type:      v1alpha1.SecretType,
 		Immutable: ptr.To(true),
-		Data:      map[string][]byte{key.SecretKey(): []byte(minted.Reveal())},
+		Data:      map[string][]byte{key.SecretKey(): []byte(content)},
 	}
 }
 

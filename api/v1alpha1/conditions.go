@@ -46,6 +46,10 @@ const (
 
 	// ReasonNotAllowed (False): no policy allows the key. It is issued as soon as one does.
 	ReasonNotAllowed Reason = "NotAllowed"
+
+	// ReasonDeliveryRefused (False): the API server refuses the key's Secret, for a quota or by an admission
+	// policy or a webhook. It is tried again until that has changed, ever less often, every ten minutes at last.
+	ReasonDeliveryRefused Reason = "DeliveryRefused"
 )
 
 // Reasons that no Ready condition has.

@@ -69,7 +69,7 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 	}
 	skew := clockskew.NewMeter(mgr.GetHTTPClient(), serverURL.JoinPath("version").String())
 	recorder := newLimitedRecorder(mgr.GetEventRecorder(component), metrics.Registry)
-	rules, err := rulebook.New(ctx, mgr, rulebook.Options{
+	rules, err := rulebook.New(mgr, rulebook.Options{
 		RequireCatalogue: o.requireCatalogue, RequirePolicy: o.requirePolicy, Namespaces: o.namespaces,
 	})
 	if err != nil {
@@ -189,12 +189,7 @@ func addProbes(mgr ctrl.Manager, rules *rulebook.Book, readyURL string) error {
 	}); err != nil {
 		return err
 	}
-	if err := mgr.AddReadyzCheck("rules", func(*http.Request) error {
-		if !rules.Synced() {
-			return rulebook.ErrUnread
-		}
-		return nil
-	}); err != nil {
+	if err := mgr.AddReadyzCheck("rules", func(*http.Request) error { return rules.Ready() }); err != nil {
 		return err
 	}
 	return mgr.AddReadyzCheck("apiserver", func(probe *http.Request) error {

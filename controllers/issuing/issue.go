@@ -20,6 +20,11 @@ import (
 func (r *Reconciler) issue(ctx context.Context, s *scope) error {
 	var minted token.Token
 	if s.key.Status.Hash == "" {
+		if s.ask {
+			if err := r.askFirst(ctx, s); err != nil {
+				return r.undelivered(ctx, s, minted, err)
+			}
+		}
 		var err error
 		if minted, err = r.commit(ctx, s); err != nil {
 			return err
@@ -57,19 +62,16 @@ func (r *Reconciler) resume(ctx context.Context, s *scope, minted token.Token) e
 		return r.confirm(ctx, s)
 	case planted:
 		// Ours by its owner, yet not what was committed: planted, or delivered by an operator that has been overtaken. The
-		// commit is the fence: it succeeds only if this view of the key is the current one.
+		// commit comes first, so that a crash in between leaves nothing that could be confirmed.
 		if minted, err = r.commit(ctx, s); err != nil {
 			return err
 		}
-		if err := r.deleteSecret(ctx, secret); err != nil {
+		if err := r.deleteSecret(ctx, s, secret); err != nil {
 			return err
 		}
 	case predecessors:
-		// Only a live read tells whether we or the Secret's owner is the past.
-		if err := r.assertCurrent(ctx, s.key); err != nil {
-			return err
-		}
-		if err := r.deleteSecret(ctx, secret); err != nil {
+		// Whether we or the Secret's owner is the past, the live read of each deletion tells.
+		if err := r.deleteSecret(ctx, s, secret); err != nil {
 			return err
 		}
 	case foreign:
@@ -82,9 +84,13 @@ func (r *Reconciler) resume(ctx context.Context, s *scope, minted token.Token) e
 	return r.redeliver(ctx, s, minted)
 }
 
-// redeliver delivers where nothing is in the way any more.
+// redeliver delivers where nothing is in the way any more. A token is minted again only after the API server was asked: else each retry
+// of what it can't or won't do would cost a write, and every verifier would be told of it.
 func (r *Reconciler) redeliver(ctx context.Context, s *scope, minted token.Token) error {
 	if minted.IsZero() {
+		if err := r.askFirst(ctx, s); err != nil {
+			return r.undelivered(ctx, s, minted, err)
+		}
 		var err error
 		if minted, err = r.commit(ctx, s); err != nil {
 			return err
@@ -129,8 +135,8 @@ func (r *Reconciler) confirm(ctx context.Context, s *scope) error {
 	})
 }
 
-// undelivered handles a Secret that could not be created. What the API server refuses (a quota, another's admission policy) its
-// user must see; in a namespace that is going away there is nobody to tell.
+// undelivered handles a Secret that could not be created, or would not be: minted is zero where that was only asked. What the API server
+// refuses (a quota, another's admission policy) its user must see; in a namespace that is going away there is nobody to tell.
 func (r *Reconciler) undelivered(ctx context.Context, s *scope, minted token.Token, failure error) error {
 	if apierrors.HasStatusCause(failure, corev1.NamespaceTerminatingCause) {
 		return nil
@@ -140,19 +146,13 @@ func (r *Reconciler) undelivered(ctx context.Context, s *scope, minted token.Tok
 	}
 	// An admission plugin may quote the object that it refuses.
 	failed := fmt.Errorf("create Secret %q: %s", s.key.SecretName(), minted.Redact(failure.Error()))
-	if apierrors.IsForbidden(failure) || apierrors.IsInvalid(failure) {
-		err := r.write(ctx, s, finding{
-			reason:  v1alpha1.ReasonIssuing,
-			message: "the API server refuses to " + failed.Error() + "; tried again until it agrees",
-		})
-		if err != nil {
-			return err
-		}
+	if refusal(failure) {
+		return r.refuseDelivery(ctx, s, failed.Error(), !minted.IsZero())
 	}
 	return failed
 }
 
-// assertCurrent returns errStale unless the key that we hold is the live one and stays.
+// assertCurrent returns errStale unless the key that we hold is the live one, to the very resourceVersion, and stays.
 func (r *Reconciler) assertCurrent(ctx context.Context, key *v1alpha1.ApiKey) error {
 	live := &v1alpha1.ApiKey{}
 	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(key), live); err != nil {
@@ -161,7 +161,7 @@ func (r *Reconciler) assertCurrent(ctx context.Context, key *v1alpha1.ApiKey) er
 		}
 		return fmt.Errorf("read ApiKey live: %w", err)
 	}
-	if live.UID != key.UID || !live.DeletionTimestamp.IsZero() {
+	if live.UID != key.UID || live.ResourceVersion != key.ResourceVersion || !live.DeletionTimestamp.IsZero() {
 		return errStale
 	}
 	return nil

@@ -2,6 +2,7 @@ package issuing
 
 import (
 	"context"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 
@@ -39,10 +40,14 @@ func (r *Reconciler) unread(ctx context.Context, s *scope) error {
 	if told := readyReason(s.key); told != "" && told != v1alpha1.ReasonIssuing || s.key.Status.Hash != "" {
 		return nil
 	}
+	unread := r.Rules.Unread()
+	if len(unread) == 0 {
+		return errStale // they came meanwhile
+	}
 	return r.write(ctx, s, finding{
 		reason: v1alpha1.ReasonIssuing,
-		message: "the operator has not been able to read the cluster's ApiRoles, ApiKeyPolicies and namespaces, and issues nothing before: " +
-			"its log says why; has config/rbac been applied?",
+		message: "the operator has not been able to read the cluster's " + strings.Join(unread, ", ") +
+			", and issues nothing before: its log says why; have config/crd and config/rbac been applied?",
 	})
 }
 
@@ -63,7 +68,7 @@ func (r *Reconciler) refuse(ctx context.Context, s *scope) error {
 		return err
 	}
 	if found == delivered || found == planted {
-		if err := r.deleteSecret(ctx, secret); err != nil {
+		if err := r.deleteSecret(ctx, s, secret); err != nil {
 			return err
 		}
 	}
@@ -108,10 +113,19 @@ func (r *Reconciler) needsPass(ctx context.Context, key *v1alpha1.ApiKey) bool {
 	}
 }
 
-// refused tells, in memory, whether a key is waiting to be issued and may not be.
+// waitsForSomebody tells whether a key has been told that it can't be issued unless somebody acts.
+func waitsForSomebody(key *v1alpha1.ApiKey) bool {
+	reason := readyReason(key)
+	return waits(reason) || reason == v1alpha1.ReasonDeliveryRefused || reason == v1alpha1.ReasonSecretConflict
+}
+
+// refused tells, in memory, whether a key is waiting to be issued and can't be, or whether its namespace is one that may refuse it.
 func (r *Reconciler) refused(ctx context.Context, key *v1alpha1.ApiKey) bool {
 	if key.Status.IssuedAt != nil || timeline.Expired(key) {
 		return false
+	}
+	if _, shut := r.gates.round(key.Namespace); shut || refusedDelivery(key) || readyReason(key) == v1alpha1.ReasonSecretConflict {
+		return true
 	}
 	verdict, err := r.Rules.Judge(ctx, key, r.Clock.Now())
 	return err == nil && verdict.Outcome != policy.Allowed

@@ -32,7 +32,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		conflicts: counter("secret_conflicts_total", "Times that a key came upon a Secret that is not its own."),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: metricsNamespace, Name: "refused_total",
-			Help: "Times that a key began to wait for a role or a policy, by the reason of its condition Ready.",
+			Help: "Times that a key began to wait for a role, a policy or a Secret that the API server refuses, by the reason of its condition Ready.",
 		}, []string{"reason"}),
 		issueSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: metricsNamespace, Name: "issue_duration_seconds",
@@ -47,7 +47,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		}),
 	}
 	registry.MustRegister(m.issued, m.expired, m.withdrawn, m.conflicts, m.refused, m.issueSeconds, m.expiryLateness)
-	for _, reason := range refusals {
+	for _, reason := range []v1alpha1.Reason{v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed, v1alpha1.ReasonDeliveryRefused} {
 		m.refused.WithLabelValues(string(reason)) // so that an alert sees a zero and not an absence
 	}
 	return m
@@ -163,7 +163,7 @@ func newCensus() *census {
 	c := &census{states: map[string]int{}, longestWait: map[string]time.Duration{}, expiring: map[string]int{}}
 	for _, state := range []string{
 		unseen, string(v1alpha1.ReasonIssuing), string(v1alpha1.ReasonSecretConflict), string(v1alpha1.ReasonUnknownRole),
-		string(v1alpha1.ReasonNotAllowed),
+		string(v1alpha1.ReasonNotAllowed), string(v1alpha1.ReasonDeliveryRefused),
 	} {
 		c.states[state], c.longestWait[state] = 0, 0
 	}

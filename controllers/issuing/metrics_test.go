@@ -39,7 +39,8 @@ func TestLongestWait(t *testing.T) {
 	} {
 		census.count(key, noon)
 	}
-	want := map[string]time.Duration{"Unseen": time.Minute, "Issuing": 3 * time.Hour, "SecretConflict": 0, "UnknownRole": 0, "NotAllowed": 0}
+	want := map[string]time.Duration{"Unseen": time.Minute, "Issuing": 3 * time.Hour, "SecretConflict": 0, "UnknownRole": 0, "NotAllowed": 0,
+		"DeliveryRefused": 0}
 	if len(census.longestWait) != len(want) {
 		t.Errorf("states that wait: %v", census.longestWait)
 	}

@@ -15,12 +15,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/controllers/timeline"
 )
 
 const (
-	// Keys that may not be issued are told so after all others have been served, or one tenant's flood of them would hold up
-	// everybody. It is below what controller-runtime gives to the keys that it finds at its start.
-	refusedPriority = handler.LowPriority - 1
+	// Keys that can't be issued unless somebody acts are looked at after all others have been served, or one tenant's flood of them
+	// would hold up everybody. It is below what controller-runtime gives to the keys that it finds at its start.
+	waitingPriority = handler.LowPriority - 1
+
+	// Keys that are out come as early as new ones, whatever they were found by.
+	duePriority = 0
 
 	// Changes of roles and policies are gathered for this long, as those of one kubectl apply come one after the other.
 	sweepInterval = 200 * time.Millisecond
@@ -56,14 +60,36 @@ func (r *Reconciler) keyEvents(read <-chan struct{}) handler.EventHandler {
 }
 
 func (r *Reconciler) enqueue(ctx context.Context, object client.Object, q queue) {
-	if key, ok := object.(*v1alpha1.ApiKey); ok && r.refused(ctx, key) {
-		r.add(ctx, q, refusedPriority, key)
-	} else {
+	key, ok := object.(*v1alpha1.ApiKey)
+	switch {
+	case ok && r.refused(ctx, key):
+		r.add(ctx, q, waitingPriority, key)
+	case ok && r.overdue(key):
+		r.add(ctx, q, duePriority, key)
+	default:
 		q.Add(requestFor(object)) // at the priority that controller-runtime gives to it
 	}
 }
 
-// add enqueues a key at a priority, or at that of a refused one. The queue keeps the highest that it was ever given.
+// overdue tells whether a key must be expired, or its Secret withdrawn.
+func (r *Reconciler) overdue(key *v1alpha1.ApiKey) bool {
+	due, err := r.due(&scope{key: key, now: r.Clock.Now()})
+	return err == nil && (due.expiry || due.withdrawal)
+}
+
+// priority is that at which a key is looked at again; nil leaves it as it was.
+func priority(key *v1alpha1.ApiKey) *int {
+	switch {
+	case waitsForSomebody(key):
+		return ptr.To(waitingPriority)
+	case key.Status.IssuedAt != nil || timeline.Expired(key):
+		return ptr.To(duePriority)
+	default:
+		return nil
+	}
+}
+
+// add enqueues a key at a priority, or at that of one that waits. The queue keeps the highest that it was ever given.
 func (r *Reconciler) add(ctx context.Context, q queue, priority int, key *v1alpha1.ApiKey) {
 	prioritised, ok := q.(priorityqueue.PriorityQueue[reconcile.Request])
 	if !ok {
@@ -71,7 +97,7 @@ func (r *Reconciler) add(ctx context.Context, q queue, priority int, key *v1alph
 		return
 	}
 	if r.refused(ctx, key) {
-		priority = refusedPriority
+		priority = waitingPriority
 	}
 	prioritised.AddWithOpts(priorityqueue.AddOpts{Priority: ptr.To(priority)}, requestFor(key))
 }
@@ -167,7 +193,8 @@ func (w *sweeper) awaitRules(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-patience.C:
-			log.FromContext(ctx).Info("the cluster's ApiRoles, ApiKeyPolicies and namespaces have not been read: keys expire, but none is issued")
+			log.FromContext(ctx).Info("not all of the cluster's ApiRoles, ApiKeyPolicies and namespaces have been read: keys expire, but none is issued",
+				"unread", w.reconciler.Rules.Unread())
 			return
 		case <-look.C:
 		}

@@ -73,6 +73,8 @@ type Reconciler struct {
 	TokenPrefix string
 	// TTLAfterExpired is how long an expired ApiKey stays where its spec does not say.
 	TTLAfterExpired time.Duration
+
+	gates gates
 }
 
 // SetupWithManager registers the reconciler with a manager, at the given number of workers.
@@ -82,6 +84,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, workers int) error {
 		Named("issuing").
 		Watches(&v1alpha1.ApiKey{}, r.keyEvents(sweeper.read)).
 		WatchesRawSource(sweeper).
+		WatchesRawSource(newWaker(r)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
@@ -98,6 +101,10 @@ type scope struct {
 	verdict policy.Verdict
 	// unread says that the key waits for the rules to be read.
 	unread bool
+	// ask says that the API server must be asked whether it takes the Secret, before a token is minted; turn, that the key does so for
+	// all that wait in its namespace; round is that of the namespace's gate.
+	ask, turn bool
+	round     uint64
 }
 
 // errStale says that what the pass was decided on is no longer so. It is not a failure: the pass ends, and the key is
@@ -127,9 +134,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		// Deleted under our hands, or asked of an API server that does not serve the kind yet. The cache will tell.
 		return ctrl.Result{RequeueAfter: time.Second}, nil
 	case err != nil:
-		return ctrl.Result{}, err
+		return ctrl.Result{Priority: priority(s.key)}, err
 	}
-	return r.next(s)
+	result, err := r.next(s)
+	result.Priority = priority(s.key)
+	return result, err
 }
 
 // step does the one thing that is due.
@@ -149,9 +158,11 @@ func (r *Reconciler) step(ctx context.Context, s *scope) error {
 		}
 	}
 	waiting := s.key.Status.IssuedAt == nil && s.verdict.Outcome != policy.Allowed
+	// Without a turn, a key whose Secret was refused costs nothing.
+	held := s.key.Status.IssuedAt == nil && !timeline.Expired(s.key) && !due.expiry && !waiting && !r.admit(s)
 	// issuedAt and a deadline are written once and for ever, and a token that was taken back does not come again. But that a key
 	// must wait can be told by any clock.
-	writesTime := s.key.Status.IssuedAt == nil && !timeline.Expired(s.key) && (!waiting || s.key.Status.Hash != "")
+	writesTime := s.key.Status.IssuedAt == nil && !timeline.Expired(s.key) && !held && (!waiting || s.key.Status.Hash != "")
 	if due.needsClock || writesTime {
 		skew, err := r.Skew(ctx)
 		if err != nil {
@@ -171,6 +182,8 @@ func (r *Reconciler) step(ctx context.Context, s *scope) error {
 		return r.expire(ctx, s)
 	case waiting:
 		return r.refuse(ctx, s)
+	case held:
+		return r.write(ctx, s, finding{})
 	case s.key.Status.IssuedAt == nil:
 		return r.issue(ctx, s)
 	case due.withdrawal:
@@ -228,7 +241,12 @@ func (r *Reconciler) next(s *scope) (ctrl.Result, error) {
 			wake = moment
 		}
 	}
-	if wake.IsZero() {
+	switch {
+	case !wake.IsZero():
+	case refusedDelivery(s.key):
+		// It is woken for its turn; a look in memory now and then makes sure that it is never forgotten.
+		return ctrl.Result{RequeueAfter: maxWait}, nil
+	default:
 		return ctrl.Result{}, nil
 	}
 	// Counted from the clock itself and not from the pass's truncated moment, or the next pass would be late by
@@ -247,7 +265,7 @@ func (r *Reconciler) moments(s *scope) ([]time.Time, error) {
 	if timeline.Expired(s.key) {
 		return moments, nil
 	}
-	if waits(readyReason(s.key)) {
+	if waits(readyReason(s.key)) || refusedDelivery(s.key) {
 		return waitingMoments(s)
 	}
 	if withdrawAt, ok, err := timeline.WithdrawAt(s.key); err != nil {
@@ -268,7 +286,7 @@ func (r *Reconciler) moments(s *scope) ([]time.Time, error) {
 	return moments, nil
 }
 
-// waitingMoments are those of a key that waits for a role or a policy: a deadline that is fixed already, and the moment from which
+// waitingMoments are those of a key that waits for a role, a policy or the delivery of its Secret: a deadline that is fixed already, and the moment from which
 // its life is short enough. All else is told by an event.
 func waitingMoments(s *scope) ([]time.Time, error) {
 	var moments []time.Time

@@ -27,12 +27,16 @@ func quiet(ctx context.Context) context.Context {
 }
 
 func (r *Reconciler) createSecret(ctx context.Context, s *scope, minted token.Token) error {
-	return r.Client.Create(quiet(ctx), newSecret(s.key, minted))
+	err := r.Client.Create(quiet(ctx), newSecret(s.key, minted.Reveal()))
+	if err == nil {
+		r.gates.delivered(s.key.Namespace, s.round, r.Clock.Now())
+	}
+	return err
 }
 
 // newSecret is the token's Secret. The key's own labels and annotations are not copied: a GitOps tool would take the Secret for one
 // that it had applied, and prune it.
-func newSecret(key *v1alpha1.ApiKey, minted token.Token) *corev1.Secret {
+func newSecret(key *v1alpha1.ApiKey, content string) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: key.Namespace,
@@ -51,7 +55,7 @@ func newSecret(key *v1alpha1.ApiKey, minted token.Token) *corev1.Secret {
 		},
 		Type:      v1alpha1.SecretType,
 		Immutable: ptr.To(true),
-		Data:      map[string][]byte{key.SecretKey(): []byte(minted.Reveal())},
+		Data:      map[string][]byte{key.SecretKey(): []byte(content)},
 	}
 }
 
@@ -68,8 +72,14 @@ func (r *Reconciler) readSecret(ctx context.Context, key *v1alpha1.ApiKey) (*cor
 	return secret, nil
 }
 
-// deleteSecret deletes the very Secret that was read. Another one of its name makes it errStale.
-func (r *Reconciler) deleteSecret(ctx context.Context, secret *corev1.Secret) error {
+// deleteSecret deletes the very Secret that was read. It is the one place that deletes any, and its rule is: first the Secret was read,
+// then the key's live view is the one that the pass decided on, and only then is the Secret deleted, by its UID. A digest counts only if it
+// was committed before its Secret existed; so a Secret that was there before the live view can become no other pass's live one after it.
+// Anything else, such as another Secret of its name, makes it errStale.
+func (r *Reconciler) deleteSecret(ctx context.Context, s *scope, secret *corev1.Secret) error {
+	if err := r.assertCurrent(ctx, s.key); err != nil {
+		return err
+	}
 	err := r.Client.Delete(quiet(ctx), secret, client.Preconditions{UID: &secret.UID})
 	switch {
 	case apierrors.IsConflict(err):
@@ -95,7 +105,7 @@ func (r *Reconciler) deleteOwnSecret(ctx context.Context, s *scope) (bool, error
 	}
 	switch whose(secret, s.key) {
 	case delivered, planted:
-		return true, r.deleteSecret(ctx, secret)
+		return true, r.deleteSecret(ctx, s, secret)
 	case nobodys, predecessors, foreign:
 	}
 	return false, nil

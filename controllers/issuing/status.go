@@ -28,7 +28,7 @@ type finding struct {
 	hash, hint string
 	// secretGone says that the Secret need not be withdrawn any more; secretWithdrawn, that it was done just now.
 	secretGone, secretWithdrawn bool
-	// takenBack says that nothing is left of a token that was committed before the key had to wait.
+	// takenBack says that nothing is left of a token that was committed before the key had to wait, or was not delivered.
 	takenBack bool
 	// skew is beyond tolerance where it is not zero.
 	skew time.Duration
@@ -75,7 +75,7 @@ func settle(s *scope, deadline expiry.Deadline, f finding) {
 	if f.hash != "" {
 		status.Hash, status.TokenHint = f.hash, f.hint
 	}
-	if waits(f.reason) {
+	if waits(f.reason) || f.reason == v1alpha1.ReasonDeliveryRefused {
 		status.Hash, status.TokenHint = "", ""
 		if f.takenBack {
 			status.SecretName = ""
@@ -158,7 +158,7 @@ func (r *Reconciler) tell(s *scope, before *v1alpha1.ApiKey, f finding) {
 		case v1alpha1.ReasonSecretConflict:
 			r.Metrics.conflicts.Inc()
 			r.event(s, corev1.EventTypeWarning, f.reason, "Issue", f.message)
-		case v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed:
+		case v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed, v1alpha1.ReasonDeliveryRefused:
 			r.Metrics.refused.WithLabelValues(string(f.reason)).Inc()
 			r.event(s, corev1.EventTypeWarning, f.reason, "Issue", f.message)
 		case v1alpha1.ReasonExpired:
@@ -186,10 +186,15 @@ func (r *Reconciler) tell(s *scope, before *v1alpha1.ApiKey, f finding) {
 const maxNote = 1000
 
 func (r *Reconciler) event(s *scope, eventType string, reason v1alpha1.Reason, action, note string) {
-	if len(note) > maxNote {
-		note = strings.ToValidUTF8(note[:maxNote], "") + "..."
+	r.Recorder.Eventf(s.key, nil, eventType, string(reason), action, "%s", clip(note))
+}
+
+// clip bounds a text that others may have written.
+func clip(text string) string {
+	if len(text) > maxNote {
+		return strings.ToValidUTF8(text[:maxNote], "") + "..."
 	}
-	r.Recorder.Eventf(s.key, nil, eventType, string(reason), action, "%s", note)
+	return text
 }
 
 // issuedAt is when the key was confirmed, or the pass's moment where it has not been.

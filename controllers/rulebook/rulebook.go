@@ -17,6 +17,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/controllers/timeline"
@@ -26,6 +27,9 @@ import (
 // ErrUnread says that the roles, policies and namespaces have not all been read yet, or may not be. What has not been read is
 // not empty: nothing can be judged.
 var ErrUnread = errors.New("the cluster's ApiRoles, ApiKeyPolicies and namespaces have not been read")
+
+// A kind that can't be watched is tried again this often. A try costs a request or two.
+const kindInterval = 2 * time.Second
 
 // Options of a Book. The zero value answers for every namespace, and lets an empty catalogue and a cluster without a policy allow all.
 type Options struct {
@@ -41,7 +45,8 @@ type Book struct {
 	Reader client.Reader
 
 	options Options
-	synced  []func() bool
+	// awaited are the kinds that a manager keeps; none where the book reads anew whenever it is asked.
+	awaited []*kind
 	// told are told of changes: of the labels of a namespace, or of everything, which is "".
 	told []func(namespace string)
 
@@ -54,9 +59,21 @@ func NewLive(reader client.Reader, options Options) *Book {
 	return &Book{Reader: reader, options: options}
 }
 
+// kind is one of the three that a book is made of.
+type kind struct {
+	plural string
+	object client.Object
+
+	mu     sync.Mutex
+	synced func() bool // nil until it is watched
+	// problem is why it is not watched.
+	problem error
+}
+
 // New returns a book that a manager keeps up to date, on a replica that waits for its turn too. Its cache is one of its own: where a
-// kind may not be read, or is not served, nothing is issued, but keys still expire.
-func New(ctx context.Context, mgr ctrl.Manager, options Options) (*Book, error) {
+// kind may not be read, or is not served, nothing is issued, but keys still expire. A kind that comes later, or that is allowed later, is
+// read then.
+func New(mgr ctrl.Manager, options Options) (*Book, error) {
 	shared, err := cache.New(mgr.GetConfig(), cache.Options{
 		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
 		DefaultTransform: trim,
@@ -67,27 +84,99 @@ func New(ctx context.Context, mgr ctrl.Manager, options Options) (*Book, error) 
 	if err := mgr.Add(shared); err != nil {
 		return nil, err
 	}
-	b := &Book{Reader: shared, options: options}
-	for _, kind := range []client.Object{&v1alpha1.ApiRole{}, &v1alpha1.ApiKeyPolicy{}, namespaceMeta()} {
-		informer, err := shared.GetInformer(ctx, kind, cache.BlockUntilSynced(false))
-		if err != nil {
-			return nil, fmt.Errorf("watch %T: %w", kind, err)
-		}
-		registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-			AddFunc:    func(object any) { b.changed(object) },
-			DeleteFunc: func(object any) { b.changed(object) },
-			UpdateFunc: func(before, after any) {
-				if matters(before, after) {
-					b.changed(after)
-				}
-			},
-		})
-		if err != nil {
+	b := &Book{Reader: shared, options: options, awaited: []*kind{
+		{plural: "ApiRoles", object: &v1alpha1.ApiRole{}},
+		{plural: "ApiKeyPolicies", object: &v1alpha1.ApiKeyPolicy{}},
+		{plural: "namespaces", object: namespaceMeta()},
+	}}
+	for _, k := range b.awaited {
+		if err := mgr.Add(&watching{b, shared, k}); err != nil {
 			return nil, err
 		}
-		b.synced = append(b.synced, registration.HasSynced)
 	}
 	return b, nil
+}
+
+// watching has one kind watched as soon as the API server serves it.
+type watching struct {
+	book   *Book
+	shared cache.Cache
+	kind   *kind
+}
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable: a replica that waits for its turn reads the rules as well.
+func (w *watching) NeedLeaderElection() bool { return false }
+
+// Start implements manager.Runnable. It returns once the kind is watched; its objects come later. That it is not served, or that the API
+// server does not answer, is no reason to end: keys that are out must expire meanwhile.
+func (w *watching) Start(ctx context.Context) error {
+	logger := log.FromContext(ctx).WithValues("kind", w.kind.plural)
+	for {
+		err := w.watch(ctx)
+		if err == nil {
+			if w.kind.failed(nil) {
+				logger.Info("the kind is there now, and is being read")
+			}
+			return nil
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !w.kind.failed(err) {
+			logger.Error(err, "a kind that says which keys may be issued can't be watched: keys expire, but none is issued until it is there; "+
+				"has config/crd been applied?")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(kindInterval):
+		}
+	}
+}
+
+func (w *watching) watch(ctx context.Context) error {
+	informer, err := w.shared.GetInformer(ctx, w.kind.object, cache.BlockUntilSynced(false))
+	if err != nil {
+		return err
+	}
+	registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    func(object any) { w.book.changed(object) },
+		DeleteFunc: func(object any) { w.book.changed(object) },
+		UpdateFunc: func(before, after any) {
+			if matters(before, after) {
+				w.book.changed(after)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	w.kind.mu.Lock()
+	defer w.kind.mu.Unlock()
+	w.kind.synced = registration.HasSynced
+	return nil
+}
+
+// failed notes why the kind is not watched, or that it is, and tells whether it had failed before.
+func (k *kind) failed(problem error) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	before := k.problem != nil
+	k.problem = problem
+	return before
+}
+
+// unread is why the kind has not been read; nil if it has.
+func (k *kind) unread() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.problem != nil:
+		return fmt.Errorf("%s: %w", k.plural, k.problem)
+	case k.synced == nil || !k.synced():
+		return fmt.Errorf("%s: not loaded, or not allowed to be", k.plural)
+	}
+	return nil
 }
 
 // Subscribe has a function called after each change, with the namespace whose labels changed, or "" for a role or a policy. The
@@ -95,13 +184,31 @@ func New(ctx context.Context, mgr ctrl.Manager, options Options) (*Book, error) 
 func (b *Book) Subscribe(f func(namespace string)) { b.told = append(b.told, f) }
 
 // Synced tells whether everything has been read once.
-func (b *Book) Synced() bool {
-	for _, synced := range b.synced {
-		if !synced() {
-			return false
+func (b *Book) Synced() bool { return len(b.Unread()) == 0 }
+
+// Unread names the kinds that have not been read, as people write them.
+func (b *Book) Unread() []string {
+	var plurals []string
+	for _, k := range b.awaited {
+		if k.unread() != nil {
+			plurals = append(plurals, k.plural)
 		}
 	}
-	return true
+	return plurals
+}
+
+// Ready is nil once everything has been read, or says what has not, and why. The error is ErrUnread.
+func (b *Book) Ready() error {
+	var problems []error
+	for _, k := range b.awaited {
+		if err := k.unread(); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrUnread, errors.Join(problems...))
 }
 
 // matters tells whether an update changes what the rules say: a count in a role's status does not.
@@ -155,7 +262,7 @@ func (b *Book) Rules(ctx context.Context) (*policy.Rules, error) {
 		return nil, errors.Join(ErrUnread, err)
 	}
 	rules := compile(roles.Items, policies.Items, b.options)
-	if len(b.synced) > 0 { // else nobody tells when it is out of date
+	if len(b.awaited) > 0 { // else nobody tells when it is out of date
 		b.rules = rules
 	}
 	return rules, nil

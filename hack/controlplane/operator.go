@@ -97,6 +97,19 @@ func (c *ControlPlane) StartOperator(ctx context.Context, out io.Writer, args ..
 
 // StartOperatorAs is StartOperator as a service account of another installation.
 func (c *ControlPlane) StartOperatorAs(ctx context.Context, namespace, account string, out io.Writer, args ...string) (*Operator, error) {
+	o, err := c.launchOperator(ctx, namespace, account, out, args)
+	if err != nil {
+		return nil, err
+	}
+	return o, o.WaitHTTP(ctx, o.Probes+"/readyz")
+}
+
+// LaunchOperator is StartOperator for one that can't become ready yet: it returns at once.
+func (c *ControlPlane) LaunchOperator(ctx context.Context, out io.Writer, args ...string) (*Operator, error) {
+	return c.launchOperator(ctx, Namespace, ServiceAccount, out, args)
+}
+
+func (c *ControlPlane) launchOperator(ctx context.Context, namespace, account string, out io.Writer, args []string) (*Operator, error) {
 	addresses, err := freeAddresses(2)
 	if err != nil {
 		return nil, err
@@ -107,10 +120,7 @@ func (c *ControlPlane) StartOperatorAs(ctx context.Context, namespace, account s
 		"--health-probe-bind-address=" + addresses[0],
 		"--metrics-bind-address=" + addresses[1],
 	}, args...))
-	if err != nil {
-		return nil, err
-	}
-	return o, o.WaitHTTP(ctx, o.Probes+"/readyz")
+	return o, err
 }
 
 // Verifier is a running process of bin/apikey-verifier.

@@ -153,7 +153,7 @@ func StartManager(o Options, workers int, lease string) (*Manager, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	rules, err := rulebook.New(ctx, mgr, o.Rules)
+	rules, err := rulebook.New(mgr, o.Rules)
 	if err != nil {
 		stop()
 		return nil, err

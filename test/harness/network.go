@@ -27,11 +27,13 @@ type Request struct {
 	Resource string
 	// Name is that of the object; "" for a list, watch or create.
 	Name string
+	// DryRun says that the server is only asked, and changes nothing.
+	DryRun bool
 }
 
 // Writes tells whether the request changes ApiKeys or Secrets.
 func (r Request) Writes() bool {
-	return r.Method != http.MethodGet && (r.Resource == "apikeys/status" || r.Resource == "apikeys" || r.Resource == "secrets")
+	return r.Method != http.MethodGet && !r.DryRun && (r.Resource == "apikeys/status" || r.Resource == "apikeys" || r.Resource == "secrets")
 }
 
 // Fault is what becomes of a request.
@@ -48,6 +50,8 @@ const (
 	TooManyRequests
 	// Conflict is the server's answer to one who was overtaken.
 	Conflict
+	// BadRequest is the server's answer to a dry run that a webhook with side effects would see.
+	BadRequest
 )
 
 var errNetwork = errors.New("network fault made by the test")
@@ -78,6 +82,8 @@ func (n *Network) wrap(next http.RoundTripper) http.RoundTripper {
 			return answer(r, http.StatusTooManyRequests, "TooManyRequests"), nil
 		case Conflict:
 			return answer(r, http.StatusConflict, "Conflict"), nil
+		case BadRequest:
+			return answer(r, http.StatusBadRequest, "BadRequest"), nil
 		default:
 		}
 		response, err := next.RoundTrip(r)
@@ -109,7 +115,7 @@ func (readCloser) Close() error { return nil }
 // parse reads a path such as /apis/<group>/<version>/namespaces/<namespace>/<resource>/<name>/<subresource>; the core group has
 // /api/<version> in front, and discovery nothing behind it.
 func parse(r *http.Request) Request {
-	request := Request{Method: r.Method}
+	request := Request{Method: r.Method, DryRun: r.URL.Query().Has("dryRun")}
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	prefix := map[string]int{"api": 2, "apis": 3}[parts[0]]
 	if prefix == 0 || len(parts) <= prefix {

@@ -138,7 +138,7 @@ func violations(key *v1alpha1.ApiKey) []string {
 	}
 	known := []v1alpha1.Reason{
 		v1alpha1.ReasonIssued, v1alpha1.ReasonIssuing, v1alpha1.ReasonExpired, v1alpha1.ReasonSecretConflict,
-		v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed,
+		v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed, v1alpha1.ReasonDeliveryRefused,
 	}
 	if !slices.Contains(known, v1alpha1.Reason(ready.Reason)) {
 		wrong("unknown reason %q", ready.Reason)
@@ -161,6 +161,9 @@ func violations(key *v1alpha1.ApiKey) []string {
 // waiting checks what holds of keys that wait for a role or a policy, and of those that would.
 func waiting(key *v1alpha1.ApiKey, ready *metav1.Condition, wrong func(format string, args ...any)) {
 	status := key.Status
+	if ready.Reason == string(v1alpha1.ReasonDeliveryRefused) && (status.Hash != "" || status.TokenHint != "" || status.IssuedAt != nil) {
+		wrong("waits for its delivery, yet has a digest")
+	}
 	if reason := v1alpha1.Reason(ready.Reason); reason == v1alpha1.ReasonUnknownRole || reason == v1alpha1.ReasonNotAllowed {
 		if status.Hash != "" || status.TokenHint != "" || status.IssuedAt != nil {
 			wrong("waits with reason %s, yet has a digest", reason)

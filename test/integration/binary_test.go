@@ -11,6 +11,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/gbytes"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -140,6 +141,81 @@ var _ = Describe("The operator's binary", func() {
 			Expect(admin.Update(ctx, key)).To(Succeed())
 		}
 	})
+
+	DescribeTable("expires, withdraws and collects, and issues nothing, until a kind comes that says what may be issued",
+		func(plural, named string) {
+			ns := namespace()
+			passing := build.ApiKey(ns, "passing", build.After("1s"))
+			collected := build.ApiKey(ns, "collected", build.After("1s"), build.TTL("0s"))
+			shown := build.ApiKey(ns, "shown", build.Secret(v1alpha1.ApiKeySecret{RevealFor: "1s"}))
+			clock := fakeClock() // never moves, so that all of it is left to the binary
+			o := options()
+			o.Clock = clock
+			for _, key := range []*v1alpha1.ApiKey{passing, collected, shown} {
+				create(key)
+				settle(controllers(o), key)
+				expectIssued(key)
+			}
+
+			crd := filepath.Join(plane.Root, "config", "crd", "bases", "apikey-operator.io_"+plural+".yaml")
+			kubectl := func(args ...string) {
+				GinkgoHelper()
+				out, err := plane.RunKubectl(ctx, "", args...)
+				Expect(err).NotTo(HaveOccurred(), out)
+			}
+			install := func() {
+				GinkgoHelper()
+				kubectl("apply", "-f", crd)
+				kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", crd)
+			}
+			kubectl("delete", "-f", crd)
+			DeferCleanup(install)
+
+			output := gbytes.NewBuffer()
+			operator, err := plane.LaunchOperator(ctx, io.MultiWriter(witness, output))
+			Expect(err).NotTo(HaveOccurred())
+			DeferCleanup(func() { Expect(operator.Stop()).To(Succeed(), "it ran all the time") })
+			waiting := build.ApiKey(ns, "waiting")
+			create(waiting)
+
+			Eventually(func() v1alpha1.Reason { return reason(reread(passing)) }).Should(Equal(v1alpha1.ReasonExpired))
+			Expect(exists(secretOf(passing))).To(BeFalse())
+			Eventually(func() bool { return exists(collected) }).Should(BeFalse())
+			Eventually(func() bool { return exists(secretOf(shown)) }).Should(BeFalse())
+			Expect(reason(reread(shown))).To(Equal(v1alpha1.ReasonIssued))
+			Eventually(func() v1alpha1.Reason { return reason(reread(waiting)) }).Should(Equal(v1alpha1.ReasonIssuing))
+			Expect(condition(waiting, v1alpha1.ConditionReady).Message).To(And(
+				ContainSubstring("has not been able to read the cluster's "+named+","), ContainSubstring("config/crd")))
+			Expect(waiting.Status.Hash).To(BeEmpty())
+			Expect(exists(secretOf(waiting))).To(BeFalse())
+			Expect(string(output.Contents())).To(And(ContainSubstring(named), ContainSubstring("no matches for kind")))
+			probe := func(path string) (int, string) {
+				GinkgoHelper()
+				request, err := http.NewRequestWithContext(ctx, http.MethodGet, operator.Probes+path, nil)
+				Expect(err).NotTo(HaveOccurred())
+				response, err := http.DefaultClient.Do(request)
+				Expect(err).NotTo(HaveOccurred())
+				body, err := io.ReadAll(response.Body)
+				Expect(err).NotTo(HaveOccurred())
+				Expect(response.Body.Close()).To(Succeed())
+				return response.StatusCode, string(body)
+			}
+			code, body := probe("/readyz")
+			Expect(code).To(Equal(http.StatusInternalServerError))
+			Expect(body).To(ContainSubstring("[-]rules failed"))
+			_, body = probe("/readyz/rules")
+			Expect(body).To(And(ContainSubstring(named), ContainSubstring("no matches for kind")))
+			code, _ = probe("/healthz")
+			Expect(code).To(Equal(http.StatusOK))
+
+			install()
+			Eventually(func() v1alpha1.Reason { return reason(reread(waiting)) }).Should(Equal(v1alpha1.ReasonIssued))
+			expectIssued(waiting)
+			Eventually(func() int { code, _ := probe("/readyz"); return code }).Should(Equal(http.StatusOK))
+		},
+		Entry("ApiRole", "apiroles", "ApiRoles"),
+		Entry("ApiKeyPolicy", "apikeypolicies", "ApiKeyPolicies"),
+	)
 
 	It("finishes the keys in hand on SIGTERM, and leaves none half issued", func() {
 		operator := start()

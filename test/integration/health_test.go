@@ -144,8 +144,8 @@ var _ = Describe("The health of a key", func() {
 		create(quota)
 		Eventually(func() int { return len(reread(quota).Status.Hard) }).Should(Equal(1))
 		_, err := controllers(o).Pass(ctx, key)
-		Expect(err).To(MatchError(ContainSubstring("exceeded quota")))
-		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonIssuing))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonDeliveryRefused))
 		expect(live(key), "Progressing", status.InProgressStatus, message(key, v1alpha1.ConditionReady))
 	})
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -39,7 +40,8 @@ func governed() string {
 	GinkgoHelper()
 	ns := namespace()
 	DeferCleanup(func() {
-		Expect(admin.DeleteAllOf(ctx, &v1alpha1.ApiKey{}, client.InNamespace(ns))).To(Succeed())
+		// The API server ends a request after a minute, however many keys are left.
+		Eventually(func() error { return admin.DeleteAllOf(ctx, &v1alpha1.ApiKey{}, client.InNamespace(ns)) }, 10*time.Minute).Should(Succeed())
 	})
 	return ns
 }

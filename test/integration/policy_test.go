@@ -265,6 +265,65 @@ var _ = Describe("Policy", func() {
 		Expect(exists(foreign)).To(BeTrue())
 	})
 
+	// Two passes over one key: the one sees that a token is to be taken back, since an earlier deletion of its Secret failed; the other
+	// issues the key meanwhile. Its status is then as the first one would write it, so that no write of the first one tells it that it is late.
+	for when, late := range map[string]func(r harness.Request) bool{
+		"it has an old view":         nil,
+		"it reads the Secret":        func(r harness.Request) bool { return r.Method == http.MethodGet && r.Resource == "secrets" },
+		"it has read the Secret":     func(r harness.Request) bool { return r.Method == http.MethodGet && r.Resource == "apikeys" },
+		"it is about to delete that": func(r harness.Request) bool { return r.Method == http.MethodDelete && r.Resource == "secrets" },
+	} {
+		It("deletes no Secret of a key that another pass issued when "+when, func() {
+			policy := build.Policy("taking-back", []string{"nothing"})
+			DeferCleanup(func() { Expect(client.IgnoreNotFound(admin.Delete(ctx, policy))).To(Succeed()) })
+			o := options()
+			o.Network = tightened(2, policy)
+			key := build.ApiKey(governed(), "overtaken")
+			create(key)
+			_, err := controllers(o).Pass(ctx, key)
+			Expect(err).NotTo(HaveOccurred())
+			o.Network = &harness.Network{Fault: func(r harness.Request) harness.Fault {
+				if r.Method == http.MethodDelete {
+					return harness.LostRequest
+				}
+				return harness.None
+			}}
+			_, err = controllers(o).Pass(ctx, key)
+			Expect(err).To(MatchError(ContainSubstring("delete Secret")))
+			view := reread(key).DeepCopy()
+			Expect(reason(view)).To(Equal(v1alpha1.ReasonNotAllowed))
+			Expect(view.Status.Hash).To(BeEmpty())
+			Expect(exists(secretOf(key))).To(BeTrue(), "what is to be taken back is still there")
+
+			overtake := func() {
+				Expect(admin.Delete(ctx, policy)).To(Succeed())
+				settle(controllers(options()), key)
+				expectIssued(key)
+				policy = build.Policy("taking-back", []string{"nothing"})
+				Expect(admin.Create(ctx, policy)).To(Succeed())
+			}
+			o = options()
+			overtaken := false
+			o.Network = &harness.Network{Fault: func(r harness.Request) harness.Fault {
+				if late != nil && late(r) && !overtaken {
+					overtaken = true
+					overtake()
+				}
+				return harness.None
+			}}
+			stale := controllers(o)
+			stale.Issuing.Client = frozen{Client: stale.Issuing.Client, view: view}
+			if late == nil {
+				overtaken = true
+				overtake()
+			}
+			_, err = stale.Pass(ctx, key)
+			Expect(err).NotTo(HaveOccurred(), "being overtaken is no failure")
+			Expect(overtaken).To(BeTrue())
+			expectIssued(key)
+		})
+	}
+
 	It("costs, when it changes, passes only for the keys for which it changes anything", func() {
 		const n = 1000
 		network := &harness.Network{}

@@ -2,7 +2,12 @@
 #
 #   docker build --build-arg BINARY=apikey-verifier --build-arg VERSION=v1.0.0 --build-arg REVISION=$(git rev-parse HEAD) -t apikey-verifier:v1.0.0 .
 ARG GO_VERSION=1.26.8
-FROM --platform=$BUILDPLATFORM docker.io/library/golang:${GO_VERSION} AS build
+# Docker takes what the digest says, whatever becomes of the tag. A newer Go needs the digest of its own index, as this tells it:
+#
+#   docker buildx imagetools inspect docker.io/library/golang:1.26.8
+FROM --platform=$BUILDPLATFORM docker.io/library/golang:${GO_VERSION}@sha256:6c2a5538f964f1c82f97ad14988bf05de100d922d159d0e398b54c7b0ca0c6c9 AS build
+ARG GO_VERSION
+RUN [ "$(go env GOVERSION)" = "go$GO_VERSION" ]
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download

@@ -18,8 +18,9 @@ import (
 // held keeps a pod that is being deleted until its process has ended, as a kubelet would.
 const held = "apikey-operator.io/docs-test"
 
-// node does for the pods of some Deployments what a kubelet does, with one process for all pods of a Deployment: it runs as long as there is one.
+// node does for the pods of some Deployments of a namespace what a kubelet does, with one process for all pods of a Deployment: it runs as long as there is one.
 type node struct {
+	namespace string
 	clients   *kubernetes.Clientset
 	start     map[string]func(context.Context) (*controlplane.Process, error)
 	processes map[string]*controlplane.Process
@@ -27,13 +28,16 @@ type node struct {
 
 // startNode returns once a process of each Deployment runs. They are told apart by the label app.kubernetes.io/name. A process that can't be
 // started ends the test.
-func startNode(ctx context.Context, t *testing.T, plane *controlplane.ControlPlane, start map[string]func(context.Context) (*controlplane.Process, error)) {
+func startNode(
+	ctx context.Context, t *testing.T, plane *controlplane.ControlPlane, namespace string,
+	start map[string]func(context.Context) (*controlplane.Process, error),
+) {
 	t.Helper()
 	clients, err := kubernetes.NewForConfig(plane.Admin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{clients: clients, start: start, processes: map[string]*controlplane.Process{}}
+	n := &node{namespace: namespace, clients: clients, start: start, processes: map[string]*controlplane.Process{}}
 	ctx, cancel := context.WithCancel(ctx)
 	done, ready, failed := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	t.Cleanup(func() {
@@ -70,12 +74,12 @@ func startNode(ctx context.Context, t *testing.T, plane *controlplane.ControlPla
 	case <-failed:
 		t.FailNow()
 	case <-ctx.Done():
-		t.Fatal("the Deployments of config/default have no pods")
+		t.Fatalf("the Deployments of %s have no pods", namespace)
 	}
 }
 
 func (n *node) sync(ctx context.Context, name string) error {
-	pods, err := n.clients.CoreV1().Pods(controlplane.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + name})
+	pods, err := n.clients.CoreV1().Pods(n.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + name})
 	if err != nil {
 		return err
 	}

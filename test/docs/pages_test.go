@@ -253,7 +253,7 @@ func environment(ctx context.Context, t *testing.T, path string) []string {
 	if strings.HasPrefix(path, "docs/gateways/") {
 		client = "--trusted-proxies=127.0.0.1/32"
 	}
-	startNode(ctx, t, plane, map[string]func(context.Context) (*controlplane.Process, error){
+	startNode(ctx, t, plane, controlplane.Namespace, map[string]func(context.Context) (*controlplane.Process, error){
 		controlplane.ServiceAccount: func(ctx context.Context) (*controlplane.Process, error) {
 			operator, err := plane.StartOperator(ctx, logOf(t, "apikey-operator"))
 			if err != nil {

@@ -18,7 +18,10 @@ func TestSpecsNamedInSecurityExist(t *testing.T) {
 		t.Fatal("docs/security.md has no table of attacks")
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
-	specs := append(specTexts(t, "integration"), specTexts(t, "gateways")...)
+	var specs []*regexp.Regexp
+	for _, folder := range []string{"integration", "gateways", "install", "docs", "image"} {
+		specs = append(specs, specTexts(t, folder)...)
+	}
 	var names, tables int
 	for line := range strings.Lines(section) {
 		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
@@ -52,7 +55,8 @@ func matchesAny(specs []*regexp.Regexp, name string) bool {
 	return false
 }
 
-// specTexts are the full texts of the Ginkgo specs in a folder of test/, as patterns: a part that is computed may be anything.
+// specTexts are the full texts of the Ginkgo specs in a folder of test/, as patterns: a part that is computed may be anything. Plain tests are
+// among them, by their names.
 func specTexts(t *testing.T, folder string) []*regexp.Regexp {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("..", folder, "*_test.go"))
@@ -64,6 +68,11 @@ func specTexts(t *testing.T, folder string) []*regexp.Regexp {
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
+		}
+		for _, declaration := range parsed.Decls {
+			if function, ok := declaration.(*ast.FuncDecl); ok && function.Recv == nil && strings.HasPrefix(function.Name.Name, "Test") {
+				specs = append(specs, regexp.MustCompile("^"+function.Name.Name+"$"))
+			}
 		}
 		collect(parsed, "", func(pattern string) { specs = append(specs, regexp.MustCompile("^"+pattern+"$")) })
 	}

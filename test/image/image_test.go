@@ -114,10 +114,32 @@ func TestDockerfile(t *testing.T) {
 	for _, want := range []string{
 		"ARG GO_VERSION=" + toolchain[1] + "\n", "USER 65532:65532\n", "-trimpath -buildvcs=false", "FROM scratch\n",
 		"internal/version.version=$VERSION", "internal/version.revision=$REVISION",
+		`RUN [ "$(go env GOVERSION)" = "go$GO_VERSION" ]` + "\n",
 	} {
 		if !strings.Contains(dockerfile, want) {
 			t.Errorf("Dockerfile lacks %q", want)
 		}
+	}
+}
+
+// Who can move a tag must not decide what is built with. Each image that is taken from elsewhere is named by digest.
+func TestDockerfilePinsItsBasesByDigest(t *testing.T) {
+	dockerfile := read(t, filepath.Join(root(t), "Dockerfile"))
+	stages := []string{"scratch"}
+	images := regexp.MustCompile(`(?m)^(?:FROM(?:\s+--platform=\S+)?|COPY\s+--from=)\s*(\S+)(?:\s+AS\s+(\S+))?`).FindAllStringSubmatch(dockerfile, -1)
+	byDigest := 0
+	for _, image := range images {
+		switch {
+		case slices.Contains(stages, image[1]):
+		case regexp.MustCompile(`@sha256:[0-9a-f]{64}$`).MatchString(image[1]):
+			byDigest++
+		default:
+			t.Errorf("Dockerfile: %s has no digest", image[1])
+		}
+		stages = append(stages, image[2])
+	}
+	if byDigest == 0 {
+		t.Error("Dockerfile: no image is named by digest")
 	}
 }
 

@@ -8,12 +8,14 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"helm.sh/helm/v4/pkg/chart"
 	"helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/chart/common/util"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
@@ -23,6 +25,8 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
+
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
 )
 
 const (
@@ -41,6 +45,11 @@ func render(name, namespace, values string) (objects, error) {
 	if err != nil {
 		return nil, err
 	}
+	return renderChart(chart, name, namespace, values)
+}
+
+// renderChart renders a chart, and those that are parts of it.
+func renderChart(chart chart.Charter, name, namespace, values string) (objects, error) {
 	given := map[string]any{}
 	if err := yaml.UnmarshalStrict([]byte(values), &given); err != nil {
 		return nil, err
@@ -66,6 +75,27 @@ func render(name, namespace, values string) (objects, error) {
 	}
 	slices.SortFunc(found, func(a, b *unstructured.Unstructured) int { return cmp.Compare(describe(a), describe(b)) })
 	return found, nil
+}
+
+// The kustomizations that the chart's values files have their like in.
+const (
+	defaults   = "resources: [../../config/default]"
+	production = defaults + "\ncomponents: [../../config/components/production]"
+)
+
+// kustomized builds a kustomization that stands two folders below the repository's root.
+func kustomized(text string) objects {
+	GinkgoHelper()
+	folder := filepath.Join(root, "bin", "kustomized")
+	Expect(os.MkdirAll(folder, 0o755)).To(Succeed())
+	defer func() { Expect(os.RemoveAll(folder)).To(Succeed()) }()
+	Expect(os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte(text), 0o600)).To(Succeed())
+	kubectl := (&controlplane.ControlPlane{Root: root}).Kubectl()
+	out, err := exec.CommandContext(ctx, kubectl, "kustomize", folder).Output()
+	Expect(err).NotTo(HaveOccurred())
+	found, err := parse(string(out))
+	Expect(err).NotTo(HaveOccurred())
+	return found
 }
 
 // mustRender is render for values that are good.

@@ -32,7 +32,8 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		conflicts: counter("secret_conflicts_total", "Times that a key came upon a Secret that is not its own."),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: metricsNamespace, Name: "refused_total",
-			Help: "Times that a key began to wait for a role, a policy or a Secret that the API server refuses, by the reason of its condition Ready.",
+			Help: "Times that a key began to wait for a role, a policy, or an API server that refuses its Secret, by the reason of its " +
+				"condition Ready.",
 		}, []string{"reason"}),
 		issueSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: metricsNamespace, Name: "issue_duration_seconds",

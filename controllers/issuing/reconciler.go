@@ -101,6 +101,9 @@ type scope struct {
 	verdict policy.Verdict
 	// unread says that the key waits for the rules to be read.
 	unread bool
+	// waiting says that roles and policies do not allow the key, or were not asked; held, that it waits for its turn
+	// to be delivered, and costs nothing.
+	waiting, held bool
 	// ask says that the API server must be asked whether it takes the Secret, before a token is minted; turn, that the key does so for
 	// all that wait in its namespace; round is that of the namespace's gate.
 	ask, turn bool
@@ -157,32 +160,48 @@ func (r *Reconciler) step(ctx context.Context, s *scope) error {
 			return err
 		}
 	}
-	waiting := s.key.Status.IssuedAt == nil && s.verdict.Outcome != policy.Allowed
-	// Without a turn, a key whose Secret was refused costs nothing.
-	held := s.key.Status.IssuedAt == nil && !timeline.Expired(s.key) && !due.expiry && !waiting && !r.admit(s)
+	unissued := s.key.Status.IssuedAt == nil && !timeline.Expired(s.key)
+	s.waiting = unissued && s.verdict.Outcome != policy.Allowed
+	s.held = unissued && !s.waiting && !r.admit(s)
 	// issuedAt and a deadline are written once and for ever, and a token that was taken back does not come again. But that a key
 	// must wait can be told by any clock.
-	writesTime := s.key.Status.IssuedAt == nil && !timeline.Expired(s.key) && !held && (!waiting || s.key.Status.Hash != "")
+	writesTime := unissued && !s.held && (!s.waiting || s.key.Status.Hash != "")
 	if due.needsClock || writesTime {
-		skew, err := r.Skew(ctx)
+		skew, err := r.checkClock(ctx, s)
 		if err != nil {
 			return err
 		}
-		if skew.Abs() > clockskew.Tolerance {
+		if skew != 0 {
 			return r.write(ctx, s, finding{skew: skew})
 		}
-		if r.Clock.Now().Sub(s.now).Abs() > maxJump {
-			return errStale
-		}
 	}
+	return r.do(ctx, s, due)
+}
+
+// checkClock returns a skew that is beyond tolerance, or 0.
+func (r *Reconciler) checkClock(ctx context.Context, s *scope) (time.Duration, error) {
+	skew, err := r.Skew(ctx)
+	switch {
+	case err != nil:
+		return 0, err
+	case skew.Abs() > clockskew.Tolerance:
+		return skew, nil
+	case r.Clock.Now().Sub(s.now).Abs() > maxJump:
+		return 0, errStale
+	}
+	return 0, nil
+}
+
+// do is the choice of the one thing.
+func (r *Reconciler) do(ctx context.Context, s *scope, due due) error {
 	switch {
 	case timeline.Expired(s.key):
 		return r.write(ctx, s, finding{})
 	case due.expiry:
 		return r.expire(ctx, s)
-	case waiting:
+	case s.waiting:
 		return r.refuse(ctx, s)
-	case held:
+	case s.held:
 		return r.write(ctx, s, finding{})
 	case s.key.Status.IssuedAt == nil:
 		return r.issue(ctx, s)
@@ -286,8 +305,8 @@ func (r *Reconciler) moments(s *scope) ([]time.Time, error) {
 	return moments, nil
 }
 
-// waitingMoments are those of a key that waits for a role, a policy or the delivery of its Secret: a deadline that is fixed already, and the moment from which
-// its life is short enough. All else is told by an event.
+// waitingMoments are those of a key that waits for a role, a policy or the delivery of its Secret: a deadline that is fixed already, and
+// the moment from which its life is short enough. All else is told by an event, or is a turn.
 func waitingMoments(s *scope) ([]time.Time, error) {
 	var moments []time.Time
 	if s.verdict.Wait > 0 {

@@ -104,6 +104,8 @@ func (a *rawAPI) taken() []string {
 	return targets
 }
 
+var longPath = "/orders" + strings.Repeat("/a", 3000)
+
 // twoReadings are paths that an API might read as another one than the gateway, with what Traefik makes of one by removing dot segments and
 // double slashes: "" if it stays ambiguous even so.
 var twoReadings = map[string]string{
@@ -132,6 +134,7 @@ var twoReadings = map[string]string{
 	"http://shop.example//orders/x":      "/orders/x",
 	"/orders/admin/..\"x/../y":           "/orders/admin/y",
 	"/orders/admin/\"/%2e%2e/%2e%2e/x":   "/orders/x",
+	longPath + "/..":                     longPath[:len(longPath)-2],
 	"/orders/report%2Epdf":               "/orders/report.pdf",
 	"/orders/admin/../../elsewhere":      "/elsewhere",
 	"/orders/admin/%2e%2e/%2e%2e/orders": "/orders",
@@ -202,6 +205,7 @@ var oneReading = []string{
 	"/orders/a:b@c,d=e!f$g&h'i(j)*k+l~m-n_o",
 	"/orders/user%40example.com",
 	"/orders/\"{}|^`<>\"",
+	"/orders/" + strings.Repeat("a/b.", 1500), // an expression must not give up on a long one
 }
 
 // paths are the specs of what a gateway makes of the paths of requests. It judges by one reading of a path, and the API behind must not be able

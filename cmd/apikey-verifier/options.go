@@ -75,7 +75,7 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 		"over forward-auth, take the caller for the client unless it is a trusted proxy: only where clients call the verifier themselves")
 
 	flags.StringSliceVar(&o.defaultRoles, "default-roles", nil,
-		"roles needed where a gateway's route names none, over forward-auth and ext_authz")
+		"roles that every request needs over forward-auth and ext_authz, beside those that its route names")
 	flags.StringSliceVar(&o.grpcDefaultRoles, "grpc-default-roles", nil, "in place of --default-roles over ext_authz")
 	flags.BoolVar(&o.requireScope, "require-scope", false,
 		"refuse, as BadRoute, what a route asks for that names neither a role nor a namespace; without it any live key opens such a route")

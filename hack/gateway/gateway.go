@@ -32,6 +32,8 @@ type Backends struct {
 	// Verifiers are all used where the gateway can; at least one.
 	Verifiers []string
 	API       string
+	// Edit changes the documented file as one who copies it might, before its addresses are replaced; nil leaves it as it is.
+	Edit func(site string) string
 }
 
 // Gateway is a running gateway.
@@ -61,7 +63,7 @@ func Nginx(ctx context.Context, root, dir string, behind Backends, out io.Writer
 	for i, verifier := range behind.Verifiers {
 		servers[i] = "server " + verifier + ";"
 	}
-	site, err := documented(root, "nginx.conf", map[string]string{
+	site, err := documented(root, "nginx.conf", behind.Edit, map[string]string{
 		"server " + documentedVerifier + ";": strings.Join(servers, " "),
 		documentedAPI:                        behind.API,
 		"listen 8080;":                       "listen " + address + ";",
@@ -101,7 +103,7 @@ func Caddy(ctx context.Context, root, dir string, behind Backends, out io.Writer
 	if err != nil {
 		return nil, err
 	}
-	site, err := documented(root, "Caddyfile", map[string]string{
+	site, err := documented(root, "Caddyfile", behind.Edit, map[string]string{
 		documentedVerifier: strings.Join(behind.Verifiers, " "),
 		documentedAPI:      behind.API,
 		"\n:8080 {":        "\n" + strings.TrimPrefix(address, loopback) + " {\n\tbind " + loopback,
@@ -123,14 +125,14 @@ func Caddy(ctx context.Context, root, dir string, behind Backends, out io.Writer
 	return start(ctx, command, address, out)
 }
 
-// Traefik runs Traefik with what the objects of docs/gateways/traefik.yaml say, until it is stopped. dir is an empty folder for its files; it
-// must last as long. Traefik's file provider takes the same middlewares and rules as its kinds, so that no cluster is asked.
+// Traefik runs Traefik with what traefik-static.yaml and the objects of traefik.yaml in docs/gateways say, until it is stopped. dir is an
+// empty folder for its files; it must last as long. Traefik's file provider takes the same middlewares and rules as its kinds, so that no cluster is asked.
 func Traefik(ctx context.Context, root, dir string, behind Backends, out io.Writer) (*Gateway, error) {
 	address, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
-	site, err := documented(root, "traefik.yaml", map[string]string{documentedVerifier: behind.Verifiers[0]})
+	site, err := documented(root, "traefik.yaml", behind.Edit, map[string]string{documentedVerifier: behind.Verifiers[0]})
 	if err != nil {
 		return nil, err
 	}
@@ -138,17 +140,26 @@ func Traefik(ctx context.Context, root, dir string, behind Backends, out io.Writ
 	if err != nil {
 		return nil, fmt.Errorf("docs/gateways/traefik.yaml: %w", err)
 	}
-	file := filepath.Join(dir, "dynamic.yaml")
-	if err := os.WriteFile(file, dynamic, 0o600); err != nil {
+	dynamicFile, staticFile := filepath.Join(dir, "dynamic.yaml"), filepath.Join(dir, "static.yaml")
+	static, err := documented(root, "traefik-static.yaml", nil, map[string]string{"address: :8080": "address: " + address})
+	if err != nil {
 		return nil, err
+	}
+	static += fmt.Sprintf(`
+providers: {file: {filename: %q}}
+ping: {manualRouting: true}
+global: {checkNewVersion: false, sendAnonymousUsage: false}
+`, dynamicFile)
+	for name, text := range map[string]string{dynamicFile: string(dynamic), staticFile: static} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			return nil, err
+		}
 	}
 	path, ok := Find(root, "traefik")
 	if !ok {
 		return nil, errors.New("traefik is not there: make traefik")
 	}
-	command := exec.Command(path, //nolint:noctx // stopped by Stop
-		"--entryPoints.web.address="+address, "--providers.file.filename="+file, "--ping.manualRouting=true",
-		"--global.checkNewVersion=false", "--global.sendAnonymousUsage=false")
+	command := exec.Command(path, "--configFile="+staticFile) //nolint:noctx // stopped by Stop
 	g, err := start(ctx, command, address, out)
 	if err != nil {
 		return nil, err
@@ -215,13 +226,16 @@ func start(ctx context.Context, command *exec.Cmd, address string, out io.Writer
 	return g, process.WaitListening(ctx, "tcp", address)
 }
 
-// documented is a file of docs/gateways with other addresses. Each of them must be there.
-func documented(root, name string, replacements map[string]string) (string, error) {
+// documented is a file of docs/gateways, edited, with other addresses. Each of them must be there.
+func documented(root, name string, edit func(string) string, replacements map[string]string) (string, error) {
 	content, err := os.ReadFile(filepath.Join(root, "docs", "gateways", name))
 	if err != nil {
 		return "", err
 	}
 	text := string(content)
+	if edit != nil {
+		text = edit(text)
+	}
 	for old, replacement := range replacements {
 		if !strings.Contains(text, old) {
 			return "", fmt.Errorf("docs/gateways/%s does not hold %q", name, old)

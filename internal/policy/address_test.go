@@ -20,7 +20,7 @@ func TestParseNetworks(t *testing.T) {
 		"one address":   {cidrs: []string{"10.1.2.3/32", "::1/128"}, in: []string{"10.1.2.3", "::1"}, out: []string{"10.1.2.4", "::2"}, asForProxies: true},
 		"all of IPv4":   {cidrs: []string{"0.0.0.0/0"}, in: []string{"0.0.0.0", "255.255.255.255", "::ffff:1.2.3.4"}, out: []string{"::1"}},
 		"all of IPv6":   {cidrs: []string{"::/0"}, in: []string{"::", "2001:db8::1"}, out: []string{"10.0.0.1", "::ffff:10.0.0.1"}},
-		"mapped":        {cidrs: []string{"::ffff:10.0.0.0/104"}, in: []string{"10.1.2.3", "::ffff:10.1.2.3"}, out: []string{"11.0.0.0"}, asForProxies: true},
+		"mapped":        {cidrs: []string{"::ffff:10.0.0.0/104"}, in: []string{"10.1.2.3", "::ffff:10.1.2.3"}, out: []string{"11.0.0.0"}},
 		"host bits":     {cidrs: []string{"10.1.2.3/8"}, in: []string{"10.0.0.0"}, out: []string{"11.0.0.0"}},
 		"none":          {out: []string{"10.0.0.1", "::1"}, asForProxies: true},
 		"no length":     {cidrs: []string{"10.0.0.1"}, unparsable: true},
@@ -56,6 +56,47 @@ func TestParseNetworks(t *testing.T) {
 	}
 	if !policy.AnyNetwork().Contains(netip.Addr{}) {
 		t.Error("any network does not contain the unknown address")
+	}
+}
+
+// Whoever is trusted can claim any address, so a network that is wider than its author meant is refused, and the error says what to write.
+func TestProxiesAreNotTrustedByASlip(t *testing.T) {
+	for cidr, problem := range map[string]string{
+		"0.0.0.0/0":                      "contains everybody",
+		"::/0":                           "contains everybody",
+		"::ffff:0:0/96":                  "contains everybody",
+		"::ffff:10.0.0.1/96":             "contains everybody",
+		"::ffff:0.0.0.0/96":              "contains everybody",
+		"::ffff:0:0/95":                  "write an IPv4 network and an IPv6 network",
+		"::ffff:0:0/0":                   "write an IPv4 network and an IPv6 network",
+		"::ffff:0:0/97":                  "the network is 0.0.0.0/1",
+		"::ffff:10.0.0.0/104":            "the network is 10.0.0.0/8",
+		"::ffff:10.0.0.1/104":            "the network is 10.0.0.0/8",
+		"::ffff:a00:1/128":               "the network is 10.0.0.1/32",
+		"10.0.0.1/8":                     "host bits; the network is 10.0.0.0/8, the single address 10.0.0.1/32",
+		"2001:db8::1/32":                 "host bits; the network is 2001:db8::/32, the single address 2001:db8::1/128",
+		"0.0.0.0/1":                      "",
+		"::/1":                           "",
+		"10.0.0.1/32":                    "",
+		"2001:db8::1/128":                "",
+		"::fffe:0:0/95":                  "", // the mapped addresses are in it, but an IPv6 network contains no IPv4 address
+		"::ffff:0:0:0/96":                "", // an older form of translation (RFC 2765): nobody takes it for IPv4
+		"64:ff9b::/96":                   "", // so with NAT64
+		"0000:0000::ffff:10.0.0.0/0x68":  "is no network",
+		"::ffff:10.0.0.0/129":            "is no network",
+		"10.0.0.0/8,::ffff:10.0.0.0/104": "is no network",
+	} {
+		networks, err := policy.ParseProxies([]string{"192.0.2.0/24", cidr})
+		switch {
+		case problem == "" && err != nil:
+			t.Errorf("%s: %v", cidr, err)
+		case problem != "" && (err == nil || !strings.Contains(err.Error(), problem)):
+			t.Errorf("%s: %v, want %q", cidr, err, problem)
+		case problem != "" && networks.Contains(netip.MustParseAddr("192.0.2.1")):
+			t.Errorf("%s: refused, and yet somebody is trusted", cidr)
+		case problem == "" && strings.Contains(cidr, ":") && networks.Contains(netip.MustParseAddr("10.0.0.1")):
+			t.Errorf("%s contains an IPv4 address", cidr)
+		}
 	}
 }
 

@@ -34,19 +34,23 @@ func ParseNetworks(cidrs []string) (Networks, error) {
 	return Networks{prefixes: prefixes}, nil
 }
 
-// ParseProxies reads the networks of trusted proxies, as people write them in flags: host bits, and networks that contain everybody, are
-// mistakes there.
+// ParseProxies reads the networks of trusted proxies, as people write them in flags: networks that contain everybody, host bits, and IPv4
+// written as IPv6, are mistakes there.
 func ParseProxies(cidrs []string) (Networks, error) {
 	networks, err := ParseNetworks(cidrs)
 	if err != nil {
 		return Networks{}, err
 	}
 	for _, cidr := range cidrs {
-		prefix := netip.MustParsePrefix(cidr) // parsed above
-		if prefix.Bits() == 0 {
+		written := netip.MustParsePrefix(cidr) // parsed above
+		prefix, _ := unmapPrefix(written)      // done above
+		masked := prefix.Masked()
+		switch {
+		case prefix.Bits() == 0:
 			return Networks{}, fmt.Errorf("%q contains everybody: whoever is trusted can claim any address; name the proxies alone", cidr)
-		}
-		if masked := prefix.Masked(); masked != prefix {
+		case written != prefix:
+			return Networks{}, fmt.Errorf("%q is IPv4 mapped into IPv6; the network is %s", cidr, masked)
+		case masked != prefix:
 			return Networks{}, fmt.Errorf("%q has host bits; the network is %s, the single address %s/%d", cidr, masked, prefix.Addr(), prefix.Addr().BitLen())
 		}
 	}

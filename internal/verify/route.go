@@ -2,6 +2,7 @@ package verify
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/apikey-operator/apikey-operator/internal/policy"
 )
@@ -47,24 +48,38 @@ func NewRoute(roles, namespaces []string) Route {
 	return route
 }
 
-// Defaults are what holds for routes that don't say what they ask for.
+// Defaults are what holds for every route. A request can add to them and take nothing away: some gateways hand on what a client
+// wrote into the check's own query.
 type Defaults struct {
-	// Roles are asked for where a route asks for none.
+	// Roles are needed beside those that a route asks for.
 	Roles []string
-	// RequireScope makes a route that asks neither for a role nor for a namespace a bad one.
+	// RequireScope makes a route that asks neither for a role nor for a namespace, where there are no Roles either, a bad one.
 	RequireScope bool
 }
 
-// Apply is the route with the defaults.
+// Apply is the route with the defaults: its own roles first, then those of the defaults that it lacks.
 func (d Defaults) Apply(route Route) Route {
 	if route.Problem != "" {
 		return route
 	}
-	if len(route.Roles) == 0 {
-		route.Roles = d.Roles
-	}
+	route.Roles = union(route.Roles, d.Roles)
 	if d.RequireScope && len(route.Roles) == 0 && route.Namespace == "" {
 		return Bad("it asks for no role and pins no namespace, and --require-scope is set: add a role")
 	}
 	return route
+}
+
+// union is first and what of second is not in it. It is one of the two wherever that will do, and else a copy: second belongs to all
+// requests.
+func union(first, second []string) []string {
+	if len(first) == 0 {
+		return second
+	}
+	all := slices.Clip(first)
+	for _, role := range second {
+		if !slices.Contains(all, role) {
+			all = append(all, role)
+		}
+	}
+	return all
 }

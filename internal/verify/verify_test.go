@@ -2,6 +2,7 @@ package verify_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,6 +65,48 @@ func TestRouteBounds(t *testing.T) {
 	}
 	if route := verify.NewRoute([]string{strings.Repeat("a", 10_000)}, nil); len(route.Problem) == 0 || len(route.Problem) > 1000 {
 		t.Errorf("a problem of %d bytes", len(route.Problem))
+	}
+}
+
+func TestDefaultsAddToWhatARouteAsksFor(t *testing.T) {
+	for _, c := range []struct{ defaults, route, want []string }{
+		{nil, nil, nil},
+		{nil, []string{"b", "a"}, []string{"b", "a"}},
+		{[]string{"b", "a"}, nil, []string{"b", "a"}},
+		{[]string{"a"}, []string{"b"}, []string{"b", "a"}},
+		{[]string{"a", "b"}, []string{"b", "c"}, []string{"b", "c", "a"}},
+		{[]string{"c", "d", "c"}, []string{"a"}, []string{"a", "c", "d"}},
+		{[]string{"a", "b"}, []string{"b", "a"}, []string{"b", "a"}},
+	} {
+		defaults := verify.Defaults{Roles: slices.Clone(c.defaults)}
+		room := append(make([]string, 0, 8), c.route...) // a place that somebody else may write to
+		if got := defaults.Apply(verify.NewRoute(room, nil)); !slices.Equal(got.Roles, c.want) || got.Problem != "" {
+			t.Errorf("%q with the defaults %q: %q", c.route, c.defaults, got)
+		}
+		if !slices.Equal(defaults.Roles, c.defaults) || len(c.route) > 0 && room[:len(c.route)+1][len(c.route)] != "" {
+			t.Errorf("%q with the defaults %q: one of them was changed", c.route, c.defaults)
+		}
+	}
+	bad := verify.Bad("unreadable")
+	if got := (verify.Defaults{Roles: []string{"a"}, RequireScope: true}).Apply(bad); got.Problem != bad.Problem {
+		t.Errorf("a bad route became %q", got)
+	}
+}
+
+// Requests are many, and most verifiers have no defaults.
+func TestDefaultsCostNothingWhereTheyAddNothing(t *testing.T) {
+	route, nothing := verify.NewRoute([]string{"a", "b"}, nil), verify.NewRoute(nil, nil)
+	for name, c := range map[string]struct {
+		defaults verify.Defaults
+		route    verify.Route
+	}{
+		"no defaults":         {verify.Defaults{}, route},
+		"no roles":            {verify.Defaults{Roles: []string{"a"}}, nothing},
+		"roles that it names": {verify.Defaults{Roles: []string{"b", "a"}}, route},
+	} {
+		if allocations := testing.AllocsPerRun(100, func() { c.defaults.Apply(c.route) }); allocations != 0 {
+			t.Errorf("%s: %v allocations", name, allocations)
+		}
 	}
 }
 

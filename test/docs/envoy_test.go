@@ -2,8 +2,10 @@
 package docs
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -12,7 +14,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	managerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -56,7 +58,7 @@ func TestEnvoyConfigurationAsksTheVerifierForEachRoute(t *testing.T) {
 	for _, cluster := range bootstrap.GetStaticResources().GetClusters() {
 		clusters[cluster.GetName()] = true
 	}
-	var filters, routes, settings int
+	var filters, routes, settings, open int
 	everyMessage(t, bootstrap, func(where string, message proto.Message) {
 		switch m := message.(type) {
 		case *extauthzv3.ExtAuthz:
@@ -68,11 +70,18 @@ func TestEnvoyConfigurationAsksTheVerifierForEachRoute(t *testing.T) {
 				t.Errorf("%s: no cluster %q", where, name)
 			}
 		case *routev3.Route:
+			if m.GetDirectResponse() != nil { // see TestEnvoyConfigurationRefusesAmbiguousPaths
+				return
+			}
 			routes++
 			if name := m.GetRoute().GetCluster(); !clusters[name] {
 				t.Errorf("%s: no cluster %q", where, name)
 			}
 		case *extauthzv3.ExtAuthzPerRoute:
+			if m.GetDisabled() {
+				open++
+				return
+			}
 			settings++
 			roles := strings.Split(m.GetCheckSettings().GetContextExtensions()["roles"], ",")
 			if problem := verify.NewRoute(roles, nil).Problem; problem != "" {
@@ -80,8 +89,54 @@ func TestEnvoyConfigurationAsksTheVerifierForEachRoute(t *testing.T) {
 			}
 		}
 	})
-	if filters != 1 || routes == 0 || settings != routes {
-		t.Errorf("%d filters, %d routes, %d of them with roles", filters, routes, settings)
+	if filters != 1 || routes == 0 || settings != routes || open != 1 {
+		t.Errorf("%d filters, %d routes, %d of them with roles, %d answered without a check", filters, routes, settings, open)
+	}
+}
+
+// Envoy hands the path on that it chose the route by, and answers what an API could still read as another by itself.
+func TestEnvoyConfigurationRefusesAmbiguousPaths(t *testing.T) {
+	var managers int
+	var routes []*routev3.Route
+	everyMessage(t, envoyBootstrap(t), func(where string, message proto.Message) {
+		switch m := message.(type) {
+		case *managerv3.HttpConnectionManager:
+			managers++
+			if !m.GetNormalizePath().GetValue() || !m.GetMergeSlashes() ||
+				m.GetPathWithEscapedSlashesAction() != managerv3.HttpConnectionManager_REJECT_REQUEST {
+				t.Errorf("%s: the API may get another path than the one that is judged", where)
+			}
+		case *routev3.VirtualHost:
+			routes = m.GetRoutes()
+		}
+	})
+	if managers != 1 || len(routes) < 2 || routes[0].GetDirectResponse().GetStatus() != http.StatusBadRequest {
+		t.Fatalf("%d connection managers; want a first route of several that answers 400, got %v", managers, routes)
+	}
+	refused := regexp.MustCompile("^(?:" + routes[0].GetMatch().GetSafeRegex().GetRegex() + ")$") // of the whole path, without its query
+	for path, want := range map[string]bool{
+		"/orders;x/admin": true, "/orders/..;/admin": true, "/orders%3bx": true, "/orders%3Bx": true, "/orders/%252e": true, "/orders%23": true,
+		"/orders%3f": true, "/orders\\x": true, "/orders%5cx": true, "/orders%2fx": true, "/orders/%2E": true, "/orders%00": true, "/orders%0a": true,
+		"/orders%7F": true, "/orders/%c0%ae": true, "/orders%e0%80%af": true, "/orders%F0%80%80%AF": true, "/orders#x": true, "/orders/\x7f": true,
+		"/orders": false, "/orders/42/a.b..c": false, "/orders/%C3%BCber%20alles": false, "/orders/%E3%81%82/%F0%9F%98%80": false, "/orders/a:b@c,d=e!f~g": false,
+	} {
+		if refused.MatchString(path) != want {
+			t.Errorf("%q is refused: %t", path, !want)
+		}
+	}
+}
+
+// One expression says what could be read as another path, on all gateways of nginx's kind; test/gateways holds it against nginx and Caddy.
+func TestPagesAgreeOnAmbiguousPaths(t *testing.T) {
+	expression := regexp.MustCompile(`\^\[\^\?\]\*\(.*f0%8\)\)`)
+	want := expression.FindString(page(t, "docs", "gateways", "nginx.conf"))
+	if want == "" {
+		t.Fatal("nginx.conf refuses no path")
+	}
+	for _, name := range []string{"Caddyfile", "ingress-nginx.md"} {
+		if got := expression.FindString(page(t, "docs", "gateways", name)); got != want {
+			t.Errorf("%s: %q, want that of nginx.conf, %q", name, got, want)
+		}
 	}
 }
 

@@ -73,6 +73,7 @@ func crdFiles(t *testing.T) []string {
 var checkedElsewhere = map[string]string{
 	"docs/gateways/nginx.conf":                  "test/gateways",
 	"docs/gateways/Caddyfile":                   "test/gateways",
+	"docs/gateways/traefik-static.yaml":         "test/gateways",
 	"docs/gateways/kube-apiserver-webhook.yaml": "test/gateways",
 	"docs/gateways/envoy.yaml":                  "TestEnvoyConfigurationIsValid",
 	"docs/gateways/istio-meshconfig.yaml":       "TestIstioMeshConfigurationIsValid",

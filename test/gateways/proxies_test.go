@@ -10,11 +10,32 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/apikey-operator/apikey-operator/hack/controlplane"
 	"github.com/apikey-operator/apikey-operator/hack/gateway"
 	"github.com/apikey-operator/apikey-operator/test/build"
 )
 
 type starter func(ctx context.Context, root, dir string, behind gateway.Backends, out io.Writer) (*gateway.Gateway, error)
+
+// startGateway runs a gateway in front of an API, with its documented configuration, edited, until the end of the spec or of its container,
+// and returns its URL.
+func startGateway(program string, start starter, asked *controlplane.Verifier, api string, edit func(string) string) string {
+	GinkgoHelper()
+	if _, ok := gateway.Find(plane.Root, program); !ok {
+		Skip("LEFT OUT: " + program + " is not here (apt-get install nginx-light caddy; make traefik); nothing is proved about it")
+	}
+	dir, err := os.MkdirTemp("", "gateway-")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(os.RemoveAll, dir)
+	// nginx's workers are another user.
+	Expect(os.Chmod(dir, 0o755)).To(Succeed())
+	g, err := start(ctx, plane.Root, dir, gateway.Backends{
+		Verifiers: []string{strings.TrimPrefix(asked.HTTP, "http://")}, API: api, Edit: edit,
+	}, GinkgoWriter)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(g.Stop)
+	return g.URL
+}
 
 // proxied are the specs of a gateway that asks over forward-auth.
 func proxied(program string, start starter) {
@@ -26,21 +47,8 @@ func proxied(program string, start starter) {
 			near   *http.Client
 		)
 		BeforeAll(func() {
-			if _, ok := gateway.Find(plane.Root, program); !ok {
-				Skip("LEFT OUT: " + program + " is not here (apt-get install nginx-light caddy; make traefik); nothing is proved about it")
-			}
 			behind, ns, near = startAPI(), namespace(), httpClient(inside)
-			dir, err := os.MkdirTemp("", "gateway-")
-			Expect(err).NotTo(HaveOccurred())
-			DeferCleanup(os.RemoveAll, dir)
-			// nginx's workers are another user.
-			Expect(os.Chmod(dir, 0o755)).To(Succeed())
-			g, err := start(ctx, plane.Root, dir, gateway.Backends{
-				Verifiers: []string{strings.TrimPrefix(verifier.HTTP, "http://")}, API: behind.address(),
-			}, GinkgoWriter)
-			Expect(err).NotTo(HaveOccurred())
-			DeferCleanup(g.Stop)
-			url = g.URL
+			url = startGateway(program, start, verifier, behind.address(), nil)
 		})
 
 		// refused asks, and expects a status and that the API hears nothing of it.
@@ -185,8 +193,13 @@ func proxied(program string, start starter) {
 var _ = proxiedBy()
 
 func proxiedBy() bool {
-	proxied("nginx", gateway.Nginx)
-	proxied("caddy", gateway.Caddy)
-	proxied("traefik", gateway.Traefik)
+	for _, g := range []struct {
+		program string
+		start   starter
+	}{{"nginx", gateway.Nginx}, {"caddy", gateway.Caddy}, {"traefik", gateway.Traefik}} {
+		proxied(g.program, g.start)
+		paths(g.program, g.start)
+		queries(g.program, g.start)
+	}
 	return true
 }

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -126,6 +127,47 @@ var _ = Describe("apikey-verifier", func() {
 		// A label that goes takes the key along.
 		Expect(admin.Patch(ctx, picked, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"tier":null}}}`)))).To(Succeed())
 		Eventually(func() int { return auth(c, v, pickedToken) }).Should(Equal(http.StatusUnauthorized))
+	})
+
+	It("needs the default roles of every request, beside those that it asks for", func() {
+		ns := namespace()
+		_, reader := issue(ns, "reader", build.Roles(roleRead))
+		_, other := issue(ns, "other", build.Roles(roleOther))
+		_, both := issue(ns, "both", build.Roles(roleRead, roleOther))
+		v := startVerifier(addresses(), "--default-roles="+roleRead, "--grpc-default-roles="+roleOther, "--require-scope")
+		c := httpClient(outside)
+		envoy := authv3.NewAuthorizationClient(dial(v.GRPC))
+		byEnvoy := func(roles, token string) bool {
+			GinkgoHelper()
+			response, err := envoy.Check(ctx, envoyRequest(outside, roles, map[string]string{"x-api-key": token}))
+			Expect(err).NotTo(HaveOccurred())
+			return response.GetOkResponse() != nil
+		}
+		Eventually(func() int { return auth(c, v, both) }).Should(Equal(http.StatusOK))
+		Eventually(func() int { return auth(c, v, reader) }).Should(Equal(http.StatusOK))
+		Eventually(func() bool { return byEnvoy("", other) }).Should(BeTrue())
+		for _, query := range []string{"", "?role=" + roleOther, "?namespace=" + ns} {
+			Expect(statusOf(c, v.HTTP+"/auth"+query, "X-Api-Key", other)).To(Equal(http.StatusForbidden), "%s", query)
+			Expect(statusOf(c, v.HTTP+"/auth"+query, "X-Api-Key", both)).To(Equal(http.StatusOK), "%s", query)
+		}
+		for _, roles := range []string{"", roleRead} {
+			Expect(byEnvoy(roles, reader)).To(BeFalse(), roles)
+			Expect(byEnvoy(roles, both)).To(BeTrue(), roles)
+		}
+	})
+
+	It("does not start where --trusted-proxies would trust more than was written", func() {
+		for network, problem := range map[string]string{
+			"::ffff:0:0/96":       `"::ffff:0:0/96" contains everybody`,
+			"0.0.0.0/0":           `"0.0.0.0/0" contains everybody`,
+			"::/0":                `"::/0" contains everybody`,
+			"::ffff:10.0.0.0/104": `"::ffff:10.0.0.0/104" is IPv4 mapped into IPv6; the network is 10.0.0.0/8`,
+		} {
+			path := filepath.Join(plane.Root, "bin", "apikey-verifier")
+			said, err := exec.CommandContext(ctx, path, "--trusted-proxies="+network, "--kubeconfig=/does/not/exist").CombinedOutput()
+			Expect(err).To(HaveOccurred())
+			Expect(string(said)).To(ContainSubstring(problem))
+		}
 	})
 
 	It("accepts neither of two keys with one digest, and counts them", func() {

@@ -51,7 +51,7 @@ type Server struct {
 	// Proxies say whose word on the client's address is taken. The peer of Envoy's connection counts as the client unless it is
 	// a trusted proxy.
 	Proxies policy.Proxies
-	// Defaults hold for routes that don't say what they ask for.
+	// Defaults hold for every route, whatever it asks for.
 	Defaults verify.Defaults
 	// AllRoles hands on all roles of a key, and not only those that were asked for.
 	AllRoles bool

@@ -29,7 +29,7 @@ type Handler struct {
 	Reader  verify.Reader
 	// Proxies say whose word on the client's address is taken.
 	Proxies policy.Proxies
-	// Defaults hold for routes that don't say what they ask for.
+	// Defaults hold for every route, whatever it asks for.
 	Defaults verify.Defaults
 	// AllRoles hands on all roles of a key, and not only those that were asked for.
 	AllRoles bool

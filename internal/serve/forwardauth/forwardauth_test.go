@@ -101,22 +101,25 @@ func TestRolesHandedOn(t *testing.T) {
 	key := world.Put("a", []string{"b", "a", "c"})
 	h := handler(world)
 	for _, c := range []struct {
-		all   bool
-		query string
-		want  string
+		all      bool
+		defaults []string
+		query    string
+		want     string
 	}{
-		{false, "", "-"},
-		{false, "?role=c&role=a", "c,a"},
-		{true, "", "a,b,c"},
-		{true, "?role=c", "a,b,c"},
+		{false, nil, "", "-"},
+		{false, nil, "?role=c&role=a", "c,a"},
+		{false, []string{"a"}, "", "a"},
+		{false, []string{"a", "c"}, "?role=c&role=b", "c,b,a"},
+		{true, nil, "", "a,b,c"},
+		{true, []string{"a"}, "?role=c", "a,b,c"},
 	} {
-		h.AllRoles = c.all
+		h.AllRoles, h.Defaults.Roles = c.all, c.defaults
 		r := httptest.NewRequestWithContext(context.Background(), http.MethodGet, forwardauth.Path+c.query, nil)
 		r.Header.Set(verify.HeaderAPIKey, key)
 		recorder := httptest.NewRecorder()
 		h.ServeHTTP(recorder, r)
 		if got := recorder.Header().Get("X-Apikey-Roles"); got != c.want {
-			t.Errorf("%q, all %t: roles %q, want %q", c.query, c.all, got, c.want)
+			t.Errorf("%q, defaults %q, all %t: roles %q, want %q", c.query, c.defaults, c.all, got, c.want)
 		}
 	}
 }

@@ -36,12 +36,12 @@ const DefaultMaxStaleness = 10 * time.Minute
 
 // Options of a Guard. The zero value accepts the keys of the whole cluster, from clients that connect by themselves.
 type Options struct {
-	// Namespaces are those whose keys are accepted; none means all.
+	// Namespaces are those whose keys are accepted; none means all. One that may not be read stops the keys of no other.
 	Namespaces []string
 	// Selector picks the keys that are accepted by their labels; nil means all.
 	Selector labels.Selector
-	// MaxStaleness is how long keys are accepted without a word from the API server, which speaks about once a minute. Zero means
-	// DefaultMaxStaleness; less than zero means for ever.
+	// MaxStaleness is how long keys are accepted without a word from the API server, which speaks about once a minute, for each of
+	// Namespaces by itself. Zero means DefaultMaxStaleness; less than zero means for ever.
 	MaxStaleness time.Duration
 	// TokenPrefixes are those of the tokens that are accepted; none means the operator's default, ak.
 	TokenPrefixes []string
@@ -129,7 +129,8 @@ func newGuard(loader *indexing.Loader, checker *serve.Checker, prefixes []string
 // Run loads the keys, and follows them until the context ends.
 func (g *Guard) Run(ctx context.Context) { g.loader.Run(ctx) }
 
-// Ready tells whether the keys are known; before, every request is refused with 503. It is meant for a readiness probe.
+// Ready tells whether the keys are known, of one of Namespaces at least; else every request is refused with 503. It is meant for a
+// readiness probe.
 func (g *Guard) Ready() bool { return g.checker.Ready() }
 
 type contextKey struct{}

@@ -64,7 +64,7 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&o.namespaces, "namespaces", nil, "namespaces whose keys are accepted; absent means all")
 	flags.StringVar(&o.selector, "selector", "", "labels of the keys that are accepted, such as tier=public; absent means all")
 	flags.DurationVar(&o.maxStaleness, "max-staleness", 10*time.Minute,
-		"how long keys are accepted without a word from the API server, which speaks about once a minute; then all is refused as NotReady; 0 means for ever")
+		"how long keys are accepted without a word from the API server, which speaks about once a minute; then they are refused as NotReady, with --namespaces those of each that is silent; 0 means for ever")
 
 	flags.StringSliceVar(&o.tokenPrefixes, "token-prefixes", []string{token.DefaultPrefix},
 		"prefixes of the tokens that are accepted; more than one while the operator's --token-prefix changes")

@@ -134,7 +134,7 @@ func httpHandler(config *rest.Config, o *options, s settings, checker *serve.Che
 		return &tokenreview.Handler{Checker: p, Reader: reader, Audiences: o.audiences}
 	})
 	// Whoever may ask learns what a token is good for: that is for those who may POST this path.
-	guard, err := callers.New(config, logger)
+	guard, err := callers.New(config, callers.Options{Logger: logger, Metrics: metrics.Registry})
 	if err != nil {
 		return nil, fmt.Errorf("set up the reviews of callers: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -57,6 +58,22 @@ type reflected struct {
 	// condense, if set, makes less of each page of a list, before they are all gathered.
 	condense func(list runtime.Object) (runtime.Object, error)
 	store    cache.ReflectorStore
+	fed      fed
+	// refused is called whenever the API server says that this may not be read.
+	refused func()
+}
+
+// fed is what a watch feeds.
+type fed interface {
+	Age(now time.Time) time.Duration
+}
+
+// name tells watches apart in metrics: apikeys, or apikeys/NAMESPACE, and apiroles.
+func (r *reflected) name() string {
+	if r.namespace == "" {
+		return r.resource
+	}
+	return r.resource + "/" + r.namespace
 }
 
 // NewLoader returns a loader that feeds an index as the user of a configuration: it needs to get, list and watch ApiKeys and ApiRoles.
@@ -83,17 +100,25 @@ func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, e
 		selector = options.Selector.String()
 	}
 	for _, namespace := range namespaces {
-		keys := &store{source: x.Source(), logger: options.Logger, replaced: l.noteLoaded}
+		source := x.Source()
+		keys := &store{source: source, logger: options.Logger, replaced: l.noteLoaded}
 		l.reflected = append(l.reflected, &reflected{
 			resource: "apikeys", namespace: namespace, selector: selector,
 			example: &object{}, newList: func() runtime.Object { return &objectList{} },
-			condense: keys.condense, store: keys,
+			condense: keys.condense, store: keys, fed: source,
+			refused: func() {
+				source.Refused()
+				l.noteLoaded()
+			},
 		})
 	}
+	catalogue := x.Catalogue()
 	l.reflected = append(l.reflected, &reflected{
 		resource: "apiroles",
 		example:  &v1alpha1.ApiRole{}, newList: func() runtime.Object { return &v1alpha1.ApiRoleList{} },
-		store: &roles{catalogue: x.Catalogue(), includes: map[string][]string{}, replaced: l.noteLoaded},
+		store:   &roles{catalogue: catalogue, includes: map[string][]string{}, replaced: l.noteLoaded},
+		fed:     catalogue,
+		refused: func() {}, // no key can be judged without the catalogue: it is waited for
 	})
 	return l, nil
 }
@@ -149,6 +174,11 @@ func (l *Loader) reflector(r *reflected) *cache.Reflector {
 			o.ResourceVersion = ""
 			list := r.newList()
 			err := l.client.Get().Namespace(r.namespace).Resource(r.resource).VersionedParams(&o, l.params).Do(ctx).Into(list)
+			// A namespace that is gone, or has no Role, is answered by this. Whatever else goes wrong tells nothing of the namespace: the
+			// API server is not there, or is not well, and is waited for.
+			if apierrors.IsForbidden(err) {
+				r.refused()
+			}
 			if err != nil || r.condense == nil {
 				return list, err
 			}
@@ -162,7 +192,7 @@ func (l *Loader) reflector(r *reflected) *cache.Reflector {
 	}
 	logger := klog.Background()
 	reflector := cache.NewReflectorWithOptions(lw, r.example, r.store, cache.ReflectorOptions{
-		Name: r.resource, Logger: &logger, Backoff: backoff(),
+		Name: r.name(), Logger: &logger, Backoff: backoff(),
 	})
 	reflector.WatchListPageSize = pageSize
 	return reflector

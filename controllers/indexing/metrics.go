@@ -16,16 +16,17 @@ type Collector struct {
 
 // NewCollector returns the metrics of what a loader feeds.
 func NewCollector(l *Loader) *Collector {
-	desc := func(name, help string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, nil, nil)
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil)
 	}
 	return &Collector{
 		loader:   l,
 		keys:     desc("index_keys", "Digests that can be found."),
-		loaded:   desc("index_loaded", "1 once all ApiKeys have been loaded, before that 0 and everything is refused as NotReady."),
+		loaded:   desc("index_loaded", "1 once all has been loaded that may be read, before that 0 and everything is refused as NotReady."),
 		loadTime: desc("index_load_seconds", "How long the first load took; absent until it is over."),
-		watchAge: desc("watch_age_seconds", "Time since the API server was last heard of: an event, or a bookmark about once a minute."),
-		doubled:  desc("duplicate_digests", "Digests that more than one ApiKey has, or had; none of these keys is accepted. Should be 0."),
+		watchAge: desc("watch_age_seconds", "Time since a watch was last heard of, by an event or a bookmark about once a minute, or since the start "+
+			"if it never was. The source is apiroles, apikeys, or apikeys/NAMESPACE for each of --namespaces.", "source"),
+		doubled: desc("duplicate_digests", "Digests that more than one ApiKey has, or had; none of these keys is accepted. Should be 0."),
 	}
 }
 
@@ -34,8 +35,8 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeBy
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(desc *prometheus.Desc, value float64) {
-		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value)
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
 	x := c.loader.index
 	gauge(c.keys, float64(x.Size()))
@@ -44,7 +45,10 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		loaded = 1
 	}
 	gauge(c.loaded, loaded)
-	gauge(c.watchAge, x.Age(time.Now()).Seconds())
+	now := time.Now()
+	for _, r := range c.loader.reflected {
+		gauge(c.watchAge, r.fed.Age(now).Seconds(), r.name())
+	}
 	gauge(c.doubled, float64(x.Duplicates()))
 	if took, ok := c.loader.LoadTime(); ok {
 		gauge(c.loadTime, took.Seconds())

@@ -29,7 +29,7 @@ func whole() *v1alpha1.ApiKey {
 			Annotations:     map[string]string{"note": "long"},
 			OwnerReferences: []metav1.OwnerReference{{Kind: "Shop", Name: "shop"}},
 			Finalizers:      []string{"example.com/held"},
-			ManagedFields:   []metav1.ManagedFieldsEntry{{Manager: "kubectl", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{}}`)}}},
+			ManagedFields:   []metav1.ManagedFieldsEntry{{Manager: "kubectl", FieldsV1: metav1.NewFieldsV1(`{"f:spec":{}}`)}},
 		},
 		Spec: v1alpha1.ApiKeySpec{
 			DisplayName: "Orders", Roles: []string{"write", "read"}, CIDRs: []string{"10.0.0.0/8"},

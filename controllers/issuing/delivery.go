@@ -205,7 +205,7 @@ func (r *Reconciler) admit(s *scope) bool {
 }
 
 // notAToken is what the Secret of a dry run holds.
-const notAToken = "no token: this Secret is created by a dry run, to ask whether it may be"
+const notAToken = "no token: this Secret is created by a dry run, to ask whether it may be" //nolint:gosec // as it says
 
 // askFirst asks the API server by a dry run whether it would take the key's Secret. nil means that it would, as far as can be known: a
 // name that is taken is looked into later, and a webhook with side effects, such as old clusters have, can't be asked, which the API server

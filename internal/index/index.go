@@ -2,6 +2,7 @@
 package index
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,7 +34,7 @@ type Entry struct {
 
 // Options of an Index. The zero value is good.
 type Options struct {
-	// MaxStaleness is the greatest age of a view that is still answered from; zero means any.
+	// MaxStaleness is how old what a source has told may be and still be answered from; zero means any age.
 	MaxStaleness time.Duration
 }
 
@@ -41,16 +42,20 @@ type Options struct {
 type Index struct {
 	shards [shardCount]shard
 
-	mu      sync.Mutex // of all that follows, and of writes to the shards
-	roles   roleSets
-	claims  map[token.Digest]*claim // of digests that more than one object has, or had
-	sources []*Source
-	feeds   []*feed
+	mu     sync.Mutex // of the roles and claims, and of writes to the shards
+	roles  roleSets
+	claims map[token.Digest]*claim // of digests that more than one object has, or had
 
-	unloaded     atomic.Int64 // sources that have not been loaded once
+	// All feeds are added before anybody reads.
+	sources   []*Source
+	catalogue *Catalogue // nil if there is none
+
+	unsettled    atomic.Int64 // feeds that have neither been loaded nor refused
 	size         atomic.Int64
 	duplicates   atomic.Int64
 	maxStaleness time.Duration
+	// born is what moments are counted from, with its monotonic reading: a clock that is set must make no view older or younger.
+	born time.Time
 }
 
 // Digests are uniform, so their first byte picks a shard.
@@ -58,47 +63,56 @@ const shardCount = 256
 
 type shard struct {
 	mu   sync.RWMutex
-	keys map[token.Digest]*verify.Key
+	keys map[token.Digest]*entry
 }
 
-// New returns an empty index. It is ready once it has a source, and all of its sources have been loaded.
+// New returns an empty index.
 func New(options Options) *Index {
-	x := &Index{roles: newRoleSets(), claims: map[token.Digest]*claim{}, maxStaleness: options.MaxStaleness}
+	x := &Index{roles: newRoleSets(), claims: map[token.Digest]*claim{}, maxStaleness: options.MaxStaleness, born: time.Now()}
 	for i := range x.shards {
-		x.shards[i].keys = map[token.Digest]*verify.Key{}
+		x.shards[i].keys = map[token.Digest]*entry{}
 	}
 	return x
 }
 
-// Find implements verify.Keys.
-func (x *Index) Find(digest token.Digest) *verify.Key {
+// Find implements verify.Keys. A key is fresh as long as its own source is, whatever becomes of the others.
+func (x *Index) Find(digest token.Digest, now time.Time) (key *verify.Key, fresh bool) {
+	e := x.find(digest)
+	if e == nil {
+		return nil, false
+	}
+	return &e.key, e.source.fresh(now)
+}
+
+func (x *Index) find(digest token.Digest) *entry {
 	s := &x.shards[digest[0]]
 	s.mu.RLock()
-	key := s.keys[digest]
+	e := s.keys[digest]
 	s.mu.RUnlock()
-	return key
+	return e
 }
 
-// Ready implements verify.Keys.
+// Ready implements verify.Keys. It wants every source to have been loaded or refused once, and one of them to be fresh: where all are
+// silent, an unknown token may well be that of a key that nobody has told of yet. What roles include is about every key, so that the
+// catalogue must be fresh, too.
 func (x *Index) Ready(now time.Time) bool {
-	if !x.Loaded() {
+	if x.unsettled.Load() != 0 || x.catalogue != nil && !x.catalogue.fresh(now) {
 		return false
 	}
-	return x.maxStaleness == 0 || x.Age(now) <= x.maxStaleness
-}
-
-// Loaded tells whether every source has been loaded once.
-func (x *Index) Loaded() bool { return x.unloaded.Load() == 0 && len(x.feeds) > 0 }
-
-// Age is how long ago the source that has been silent longest was heard of; zero if it has never been.
-func (x *Index) Age(now time.Time) time.Duration {
-	var age time.Duration
-	for _, f := range x.feeds {
-		if heard := f.heard.Load(); heard != nil {
-			age = max(age, now.Sub(*heard))
+	for _, s := range x.sources {
+		if s.fresh(now) {
+			return true
 		}
 	}
-	return age
+	return false
+}
+
+// Loaded tells whether the index has been ready once: every source was loaded or refused, one of them and the catalogue were loaded.
+func (x *Index) Loaded() bool {
+	if x.unsettled.Load() != 0 || x.catalogue != nil && !x.catalogue.loaded.Load() {
+		return false
+	}
+	return slices.ContainsFunc(x.sources, func(s *Source) bool { return s.loaded.Load() })
 }
 
 // Size is how many keys can be found.
@@ -109,27 +123,43 @@ func (x *Index) Duplicates() int { return int(x.duplicates.Load()) }
 
 // feed is what an index is told by, of keys or of roles.
 type feed struct {
-	index  *Index
-	loaded bool
-	heard  atomic.Pointer[time.Time] // with its monotonic reading: a clock that is set must not make the view older or younger
+	index   *Index
+	settled bool // loaded or refused
+	loaded  atomic.Bool
+	heard   atomic.Int64 // when, in nanoseconds since the index was made
 }
 
-// add adds a feed. All are added before anybody reads.
+// add adds a feed.
 func (x *Index) add(f *feed) {
 	f.index = x
-	x.feeds = append(x.feeds, f)
-	x.unloaded.Add(1)
+	x.unsettled.Add(1)
 }
 
 // Heard notes that the feed's view is that of a moment.
-func (f *feed) Heard(now time.Time) { f.heard.Store(&now) }
+func (f *feed) Heard(now time.Time) { f.heard.Store(int64(now.Sub(f.index.born))) }
+
+// Age is how long ago the feed was heard of. One that never was is as old as the index.
+func (f *feed) Age(now time.Time) time.Duration {
+	return now.Sub(f.index.born) - time.Duration(f.heard.Load())
+}
+
+// fresh tells whether what the feed has told is recent enough to be answered from.
+func (f *feed) fresh(now time.Time) bool {
+	return f.loaded.Load() && (f.index.maxStaleness == 0 || f.Age(now) <= f.index.maxStaleness)
+}
+
+// settle is called once it is known whether the feed can be read.
+func (f *feed) settle() {
+	if !f.settled {
+		f.settled = true
+		f.index.unsettled.Add(-1)
+	}
+}
 
 // markLoaded is called once all that there is has been told.
 func (f *feed) markLoaded() {
-	if !f.loaded {
-		f.loaded = true
-		f.index.unloaded.Add(-1)
-	}
+	f.loaded.Store(true)
+	f.settle()
 }
 
 // Catalogue is what the index is told by of what roles include. Its methods must not be called by two at once.
@@ -139,9 +169,9 @@ type Catalogue struct {
 
 // Catalogue adds the one source of roles. It is added before anybody reads; without it, no role includes another.
 func (x *Index) Catalogue() *Catalogue {
-	c := &Catalogue{}
-	x.add(&c.feed)
-	return c
+	x.catalogue = &Catalogue{}
+	x.add(&x.catalogue.feed)
+	return x.catalogue
 }
 
 // Replace takes the catalogue as it is now. From then on it counts as loaded.
@@ -167,14 +197,15 @@ type Source struct {
 // so it is in as few pieces as can be: this one and a text, and the sets of roles that keys share.
 type entry struct {
 	key     verify.Key
+	source  *Source
 	digest  token.Digest
 	created int64 // Unix seconds, as fine as Kubernetes tells it
 }
 
-func newEntry(e *Entry, roles *policy.Roles) *entry {
+func newEntry(e *Entry, source *Source, roles *policy.Roles) *entry {
 	text := e.Namespace + e.Name + e.UID
 	inName, inUID := len(e.Namespace), len(e.Namespace)+len(e.Name)
-	return &entry{digest: e.Digest, created: e.Created.Unix(), key: verify.Key{
+	return &entry{source: source, digest: e.Digest, created: e.Created.Unix(), key: verify.Key{
 		Namespace: text[:inName], Name: text[inName:inUID], UID: text[inUID:],
 		Deadline: e.Deadline, Networks: e.Networks, Roles: roles,
 	}}
@@ -189,6 +220,10 @@ func (x *Index) Source() *Source {
 	x.sources = append(x.sources, s)
 	return s
 }
+
+// Refused notes that the API server lets nobody read what the source is of. The index then waits for it no longer: what else it knows is
+// answered from, and what this source would tell is unknown until it is loaded.
+func (s *Source) Refused() { s.settle() }
 
 // Put takes an object as it is now.
 func (s *Source) Put(e Entry) {
@@ -227,7 +262,7 @@ func (s *Source) Replace(all []Entry) {
 func (s *Source) put(e Entry) {
 	x := s.index
 	old := s.entries[e.ID]
-	added := newEntry(&e, x.roles.acquire(e.Roles))
+	added := newEntry(&e, s, x.roles.acquire(e.Roles))
 	delete(s.entries, e.ID) // and with it the text of the old name
 	s.entries[added.id()] = added
 	if old != nil && old.digest == e.Digest && old.key.UID == e.UID {
@@ -237,7 +272,7 @@ func (s *Source) put(e Entry) {
 			x.settle(e.Digest, c)
 			return
 		}
-		x.set(e.Digest, &added.key)
+		x.set(e.Digest, added)
 		return
 	}
 	if old != nil {
@@ -259,12 +294,12 @@ func (x *Index) release(e *entry) { x.roles.release(e.key.Roles) }
 func (x *Index) own(e *entry) {
 	c := x.claims[e.digest]
 	if c == nil {
-		first := x.Find(e.digest)
+		first := x.find(e.digest)
 		if first == nil {
-			x.set(e.digest, &e.key)
+			x.set(e.digest, e)
 			return
 		}
-		c = newClaim(x.entryOf(first))
+		c = newClaim(first)
 		x.claims[e.digest] = c
 		x.duplicates.Store(int64(len(x.claims)))
 	}
@@ -291,33 +326,18 @@ func (x *Index) settle(digest token.Digest, c *claim) {
 		delete(x.claims, digest)
 		x.duplicates.Store(int64(len(x.claims)))
 	}
-	if winner == nil {
-		x.set(digest, nil)
-		return
-	}
-	x.set(digest, &winner.key)
+	x.set(digest, winner)
 }
 
-func (x *Index) set(digest token.Digest, key *verify.Key) {
+func (x *Index) set(digest token.Digest, e *entry) {
 	s := &x.shards[digest[0]]
 	s.mu.Lock()
 	before := len(s.keys)
-	if key == nil {
+	if e == nil {
 		delete(s.keys, digest)
 	} else {
-		s.keys[digest] = key
+		s.keys[digest] = e
 	}
 	x.size.Add(int64(len(s.keys) - before))
 	s.mu.Unlock()
-}
-
-// entryOf is the entry that a key belongs to.
-func (x *Index) entryOf(key *verify.Key) *entry {
-	id := ID{Namespace: key.Namespace, Name: key.Name}
-	for _, s := range x.sources {
-		if e := s.entries[id]; e != nil && &e.key == key {
-			return e
-		}
-	}
-	return nil
 }

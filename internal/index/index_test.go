@@ -47,9 +47,14 @@ func loaded() (*index.Index, *index.Source) {
 	return x, s
 }
 
+func find(x *index.Index, d token.Digest) *verify.Key {
+	key, _ := x.Find(d, born)
+	return key
+}
+
 func expect(t *testing.T, x *index.Index, d token.Digest, name string) {
 	t.Helper()
-	if got := nameOf(x.Find(d)); got != name {
+	if got := nameOf(find(x, d)); got != name {
 		t.Errorf("found %q, want %q", got, name)
 	}
 }
@@ -67,7 +72,7 @@ func TestLifeOfAnObject(t *testing.T) {
 	again.UID = "another"
 	s.Put(again)
 	expect(t, x, other, "")
-	if got := x.Find(d); got == nil || got.UID != "another" {
+	if got := find(x, d); got == nil || got.UID != "another" {
 		t.Errorf("found %+v", got)
 	}
 	s.Remove(again.ID)
@@ -140,7 +145,7 @@ func TestDuplicates(t *testing.T) {
 	} {
 		x, s := loaded()
 		c.steps(s)
-		if got := nameOf(x.Find(d)); got != c.found || x.Duplicates() != c.count {
+		if got := nameOf(find(x, d)); got != c.found || x.Duplicates() != c.count {
 			t.Errorf("%s: found %q with %d duplicates, want %q with %d", name, got, x.Duplicates(), c.found, c.count)
 		}
 	}
@@ -151,12 +156,10 @@ func TestReady(t *testing.T) {
 	if x.Ready(born) {
 		t.Error("ready without any source")
 	}
-	first, second, catalogue := x.Source(), x.Source(), x.Catalogue()
-	first.Heard(born)
-	first.Replace(nil)
-	second.Heard(born)
-	second.Replace(nil)
-	if x.Ready(born) {
+	source, catalogue := x.Source(), x.Catalogue()
+	source.Heard(born)
+	source.Replace(nil)
+	if x.Ready(born) || x.Loaded() {
 		t.Error("ready without the catalogue")
 	}
 	catalogue.Heard(born)
@@ -166,19 +169,94 @@ func TestReady(t *testing.T) {
 			t.Errorf("ready after %s: %t", at, !want)
 		}
 	}
-	first.Heard(born.Add(time.Hour))
-	if x.Ready(born.Add(time.Hour)) {
-		t.Error("ready though two of three are silent")
+	later := born.Add(time.Hour)
+	source.Heard(later)
+	if x.Ready(later) {
+		t.Error("ready though the catalogue is silent")
 	}
-	second.Heard(born.Add(time.Hour))
-	catalogue.Heard(born.Add(time.Hour))
-	if !x.Ready(born.Add(time.Hour)) || x.Age(born.Add(time.Hour+time.Second)) != time.Second {
+	catalogue.Heard(later)
+	if !x.Ready(later) || !x.Loaded() || source.Age(later.Add(time.Second)) != time.Second {
 		t.Error("not ready, or of another age")
 	}
 	forever := index.New(index.Options{})
 	forever.Source().Replace(nil)
 	if !forever.Ready(born.Add(1e6 * time.Hour)) {
 		t.Error("not ready though any age will do")
+	}
+}
+
+// Each source is as fresh as it is itself, and an index that has one fresh source is ready.
+func TestASilentSourceStopsNoOther(t *testing.T) {
+	x := index.New(index.Options{MaxStaleness: time.Minute})
+	first, second, catalogue := x.Source(), x.Source(), x.Catalogue()
+	catalogue.Heard(born.Add(time.Hour))
+	catalogue.Replace(policy.NewCatalogue(nil))
+	other := entry("b", 0, digest(2))
+	other.Namespace = "other"
+	first.Heard(born)
+	first.Replace([]index.Entry{entry("a", 0, digest(1))})
+	if x.Ready(born) {
+		t.Error("ready before the second source has said anything")
+	}
+	second.Heard(born)
+	second.Replace([]index.Entry{other})
+	expect := func(at time.Duration, ready, firstFresh, secondFresh bool) {
+		t.Helper()
+		now := born.Add(at)
+		if x.Ready(now) != ready {
+			t.Errorf("after %s: ready %t", at, !ready)
+		}
+		for n, want := range map[int]bool{1: firstFresh, 2: secondFresh} {
+			if key, fresh := x.Find(digest(n), now); key == nil || fresh != want {
+				t.Errorf("after %s: %+v is fresh: %t", at, key, fresh)
+			}
+		}
+		if key, fresh := x.Find(digest(3), now); key != nil || fresh {
+			t.Errorf("after %s: found %+v, %t", at, key, fresh)
+		}
+	}
+	expect(time.Minute, true, true, true)
+	first.Heard(born.Add(30 * time.Minute))
+	expect(31*time.Minute, true, true, false)
+	expect(31*time.Minute+1, false, false, false) // nobody knows what keys there are
+	second.Heard(born.Add(50 * time.Minute))
+	expect(51*time.Minute, true, false, true)
+	first.Heard(born.Add(51 * time.Minute))
+	expect(51*time.Minute, true, true, true)
+}
+
+// A source that may not be read is waited for no longer, and counts once it may be.
+func TestARefusedSource(t *testing.T) {
+	x := index.New(index.Options{MaxStaleness: time.Minute})
+	refused, loaded, catalogue := x.Source(), x.Source(), x.Catalogue()
+	catalogue.Heard(born)
+	catalogue.Replace(policy.NewCatalogue(nil))
+	refused.Refused()
+	refused.Refused() // as at each of its attempts
+	refused.Heard(born)
+	if x.Ready(born) || x.Loaded() {
+		t.Error("ready though one has not been heard of, and the other may not be read")
+	}
+	loaded.Heard(born)
+	loaded.Replace([]index.Entry{entry("a", 0, digest(1))})
+	if _, fresh := x.Find(digest(1), born); !fresh || !x.Ready(born) || !x.Loaded() {
+		t.Error("not ready though the one that may be read has been")
+	}
+	if x.Ready(born.Add(time.Minute + 1)) {
+		t.Error("ready by a source that was never loaded")
+	}
+	other := entry("b", 0, digest(2))
+	other.Namespace = "other"
+	refused.Heard(born.Add(time.Hour))
+	refused.Replace([]index.Entry{other})
+	catalogue.Heard(born.Add(time.Hour))
+	if _, fresh := x.Find(digest(2), born.Add(time.Hour)); !fresh || !x.Ready(born.Add(time.Hour)) {
+		t.Error("not ready though the other may be read now")
+	}
+	alone := index.New(index.Options{})
+	alone.Source().Refused()
+	if alone.Ready(born) || alone.Loaded() {
+		t.Error("ready though nothing may be read")
 	}
 }
 
@@ -191,7 +269,7 @@ func TestRolesInclude(t *testing.T) {
 	carried := func(want ...string) {
 		t.Helper()
 		for _, d := range []token.Digest{d, digest(2)} {
-			if got := x.Find(d).Roles.Names(); !slices.Equal(got, want) {
+			if got := find(x, d).Roles.Names(); !slices.Equal(got, want) {
 				t.Errorf("carries %v, want %v", got, want)
 			}
 		}
@@ -200,7 +278,7 @@ func TestRolesInclude(t *testing.T) {
 	catalogue.Replace(policy.NewCatalogue([]policy.Role{{Name: "write", Includes: []string{"create"}}, {Name: "create", Includes: []string{"write", "read", "gone"}}}))
 	carried("create", "gone", "other", "read", "write")
 	s.Put(entry("c", 0, digest(3), "create"))
-	if got := x.Find(digest(3)).Roles.Names(); !slices.Equal(got, []string{"create", "gone", "read", "write"}) {
+	if got := find(x, digest(3)).Roles.Names(); !slices.Equal(got, []string{"create", "gone", "read", "write"}) {
 		t.Errorf("a new key carries %v", got)
 	}
 	catalogue.Replace(policy.NewCatalogue(nil))
@@ -261,7 +339,7 @@ func TestReadersAndAWriter(_ *testing.T) {
 					return
 				default:
 				}
-				if key := x.Find(digest(i % n)); key != nil {
+				if key := find(x, digest(i%n)); key != nil {
 					key.Roles.Missing([]string{"a"})
 				}
 				x.Ready(born)

@@ -133,7 +133,7 @@ func (p *Protocol) Recovering(handler http.Handler) http.Handler {
 	})
 }
 
-// Ready tells whether a request can be answered with anything but NotReady.
+// Ready tells whether some request can be answered with anything but NotReady.
 func (c *Checker) Ready() bool { return c.keys.Ready(c.now()) }
 
 func (p *Protocol) log(message string, request *verify.Request, decision verify.Decision, traceparent string) {

@@ -5,7 +5,7 @@ type Result uint8
 
 // The results. What the client learns of them is Class's matter.
 const (
-	// NotReady: the keys have not been loaded once, or too long ago.
+	// NotReady: the keys have not been loaded once, or too long ago; or the one at hand comes from a place that has been silent for too long.
 	NotReady Result = iota
 	// NoCredential: the request carries no API key.
 	NoCredential

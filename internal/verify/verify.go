@@ -25,9 +25,11 @@ type Key struct {
 
 // Keys are the keys that exist at this moment.
 type Keys interface {
-	// Find returns the one key with this digest; nil if there is none.
-	Find(digest token.Digest) *Key
-	// Ready tells whether the keys are known at all, and lately enough. It says no before they have been loaded once.
+	// Find returns the one key with this digest; nil if there is none. fresh tells whether what is known of it is recent enough to let
+	// anybody in by it.
+	Find(digest token.Digest, now time.Time) (key *Key, fresh bool)
+	// Ready tells whether enough is known, and recent enough, to say of a token that it is none. It says no before keys have been loaded
+	// once.
 	Ready(now time.Time) bool
 }
 
@@ -50,8 +52,9 @@ type Decision struct {
 // Allowed tells whether the answer is yes.
 func (d Decision) Allowed() bool { return d.Result == Allowed }
 
-// Decide answers a request at a moment. The first refusal wins, in this order: NotReady, NoCredential, Malformed, Unknown,
-// Expired, AddressDenied, BadRoute, RoleMissing.
+// Decide answers a request at a moment. The first refusal wins, in this order: NotReady (nothing can be answered), NoCredential,
+// Malformed, Unknown, Expired, NotReady (this key's place has been silent for too long), AddressDenied, BadRoute, RoleMissing. Expired goes
+// before what is known of the key lately: a deadline never moves, and nobody is to find out that an expired token was a key.
 func Decide(keys Keys, request *Request, now time.Time) Decision {
 	if !keys.Ready(now) {
 		return Decision{Result: NotReady}
@@ -63,17 +66,19 @@ func Decide(keys Keys, request *Request, now time.Time) Decision {
 		return Decision{Result: Malformed}
 	case proven:
 	}
-	key := keys.Find(request.Credential.digest)
+	key, fresh := keys.Find(request.Credential.digest, now)
 	if key == nil {
 		return Decision{Result: Unknown}
 	}
-	return Decision{Result: judge(key, request, now), Key: key}
+	return Decision{Result: judge(key, fresh, request, now), Key: key}
 }
 
-func judge(key *Key, request *Request, now time.Time) Result {
+func judge(key *Key, fresh bool, request *Request, now time.Time) Result {
 	switch {
 	case key.Deadline.Passed(now):
 		return Expired
+	case !fresh:
+		return NotReady
 	case !key.Networks.Contains(request.Address):
 		return AddressDenied
 	case request.Route.Problem != "":

@@ -18,8 +18,9 @@ func TestSpecsNamedInSecurityExist(t *testing.T) {
 		t.Fatal("docs/security.md has no table of attacks")
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
-	var specs []*regexp.Regexp
-	for _, folder := range []string{"integration", "gateways", "install", "docs", "image"} {
+	folders := []string{"integration", "gateways", "install", "docs", "image"}
+	specs := make([]*regexp.Regexp, 0, 100*len(folders))
+	for _, folder := range folders {
 		specs = append(specs, specTexts(t, folder)...)
 	}
 	var names, tables int

@@ -84,7 +84,12 @@ func (f *forwarder) cut() {
 // kubeconfig is one of the verifier's account, by way of the forwarder.
 func (f *forwarder) kubeconfig() string {
 	GinkgoHelper()
-	config, err := plane.As(ctx, controlplane.Namespace, controlplane.VerifierAccount)
+	return f.kubeconfigAs(controlplane.Namespace, controlplane.VerifierAccount)
+}
+
+func (f *forwarder) kubeconfigAs(namespace, account string) string {
+	GinkgoHelper()
+	config, err := plane.As(ctx, namespace, account)
 	Expect(err).NotTo(HaveOccurred())
 	through := rest.CopyConfig(config)
 	through.Host = "https://" + f.address

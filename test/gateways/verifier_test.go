@@ -19,7 +19,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +40,7 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+	minted "github.com/apikey-operator/apikey-operator/internal/token"
 	"github.com/apikey-operator/apikey-operator/test/build"
 	"github.com/apikey-operator/apikey-operator/test/harness"
 )
@@ -170,6 +173,105 @@ var _ = Describe("apikey-verifier", func() {
 		}
 	})
 
+	It("refuses the keys of a namespace that it may not read any more, and no others", func() {
+		const group = "apikey-operator.io"
+		mine, theirs, account := namespace(), namespace(), namespace()
+		see := []string{"get", "list", "watch"}
+		role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: account}, Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{group}, Resources: []string{"apiroles"}, Verbs: see},
+			{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"tokenreviews"}, Verbs: []string{"create"}},
+			{APIGroups: []string{"authorization.k8s.io"}, Resources: []string{"subjectaccessreviews"}, Verbs: []string{"create"}},
+		}}
+		reader := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: account, Name: "default"}}
+		Expect(admin.Create(ctx, role)).To(Succeed())
+		Expect(admin.Create(ctx, &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: account}, Subjects: reader,
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: account},
+		})).To(Succeed())
+		roleIn := func(namespace string) *rbacv1.Role {
+			return &rbacv1.Role{
+				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "verifier"},
+				Rules:      []rbacv1.PolicyRule{{APIGroups: []string{group}, Resources: []string{"apikeys"}, Verbs: see}},
+			}
+		}
+		for _, namespace := range []string{mine, theirs} {
+			Expect(admin.Create(ctx, roleIn(namespace))).To(Succeed())
+			Expect(admin.Create(ctx, &rbacv1.RoleBinding{
+				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "verifier"}, Subjects: reader,
+				RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "verifier"},
+			})).To(Succeed())
+		}
+		key, token := issue(mine, "mine")
+		lostKey, lost := issue(theirs, "theirs")
+		unknown := minted.Mint(minted.DefaultPrefix).Reveal()
+		output.remember(unknown)
+		spoken := build.ApiRole("org.spoken")
+		Expect(admin.Create(ctx, spoken)).To(Succeed())
+		DeferCleanup(func() error { return client.IgnoreNotFound(admin.Delete(ctx, spoken)) })
+		// An idle API server speaks once a minute, for which nobody wants to wait.
+		talking, stop := context.WithCancel(ctx)
+		talk := sync.WaitGroup{}
+		defer talk.Wait()
+		defer stop()
+		talk.Go(func() {
+			for n := 0; talking.Err() == nil; n++ {
+				for _, object := range []client.Object{key.DeepCopy(), lostKey.DeepCopy(), spoken.DeepCopy()} {
+					word := client.RawPatch("application/merge-patch+json", []byte(fmt.Sprintf(`{"metadata":{"annotations":{"word":"%d"}}}`, n)))
+					_ = admin.Patch(talking, object, word) // the next word will do
+				}
+				select {
+				case <-time.After(300 * time.Millisecond):
+				case <-talking.Done():
+				}
+			}
+		})
+
+		const staleness = 6 * time.Second
+		road := newForwarder()
+		start := func(namespaces ...string) *controlplane.Verifier {
+			GinkgoHelper()
+			return startVerifier(addresses(), "--kubeconfig="+road.kubeconfigAs(account, "default"), "--max-staleness="+staleness.String(),
+				"--namespaces="+strings.Join(namespaces, ","))
+		}
+		v := start(mine, theirs)
+		c := httpClient(outside)
+		asked := func(v *controlplane.Verifier, token string) func() int {
+			return func() int { return auth(c, v, token) }
+		}
+		Eventually(asked(v, token)).Should(Equal(http.StatusOK))
+		Eventually(asked(v, lost)).Should(Equal(http.StatusOK))
+
+		By("losing the Role")
+		Expect(admin.Delete(ctx, roleIn(theirs))).To(Succeed())
+		// A watch that is open is not asked for permission again for minutes.
+		road.cut()
+		road.open()
+		Eventually(asked(v, lost)).Should(Equal(http.StatusServiceUnavailable))
+		Eventually(asked(v, token)).Should(Equal(http.StatusOK))
+		Eventually(asked(v, unknown)).Should(Equal(http.StatusUnauthorized))
+		Expect(statusOf(c, v.Probes+"/readyz")).To(Equal(http.StatusOK))
+		age := func(source string) float64 {
+			GinkgoHelper()
+			value, err := strconv.ParseFloat(metric(v, `apikey_verifier_watch_age_seconds{source="`+source+`"}`), 64)
+			Expect(err).NotTo(HaveOccurred())
+			return value
+		}
+		Expect(age("apikeys/" + theirs)).To(BeNumerically(">", staleness.Seconds()))
+		Eventually(func() float64 { return max(age("apikeys/"+mine), age("apiroles")) }).Should(BeNumerically("<", staleness.Seconds()))
+
+		By("starting without it, and with a namespace that is not there")
+		late := start(mine, theirs, "no-such-namespace")
+		Eventually(asked(late, token)).Should(Equal(http.StatusOK))
+		Eventually(asked(late, lost)).Should(Equal(http.StatusUnauthorized), "nothing is known of its keys")
+
+		By("getting it back")
+		Expect(admin.Create(ctx, roleIn(theirs))).To(Succeed())
+		for _, v := range []*controlplane.Verifier{v, late} {
+			Eventually(asked(v, lost)).Should(Equal(http.StatusOK))
+			Eventually(asked(v, token)).Should(Equal(http.StatusOK))
+		}
+	})
+
 	It("accepts neither of two keys with one digest, and counts them", func() {
 		ns := namespace()
 		key, token := issue(ns, "original")
@@ -217,18 +319,9 @@ var _ = Describe("apikey-verifier", func() {
 		c := httpClient(outside)
 		ask := func(caller, form string) (int, map[string]any) {
 			GinkgoHelper()
-			request, err := http.NewRequestWithContext(ctx, http.MethodPost, verifier.HTTP+"/introspect", strings.NewReader(form))
+			status, document, err := introspect(c, verifier, caller, form)
 			Expect(err).NotTo(HaveOccurred())
-			request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-			if caller != "" {
-				request.Header.Set("Authorization", "Bearer "+caller)
-			}
-			response, err := c.Do(request)
-			Expect(err).NotTo(HaveOccurred())
-			defer func() { _ = response.Body.Close() }()
-			var document map[string]any
-			_ = json.NewDecoder(response.Body).Decode(&document)
-			return response.StatusCode, document
+			return status, document
 		}
 		form := url.Values{"token": {token}, "client_address": {inside}}.Encode()
 		status, _ := ask("", form)
@@ -244,22 +337,71 @@ var _ = Describe("apikey-verifier", func() {
 		status, _ = ask(stranger.BearerToken, form)
 		Expect(status).To(Equal(http.StatusForbidden))
 
-		other := namespace()
-		Expect(admin.Create(ctx, &rbacv1.ClusterRoleBinding{
-			ObjectMeta: metav1.ObjectMeta{Name: other},
-			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "apikey-introspector"},
-			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: other, Name: "default"}},
-		})).To(Succeed())
-		caller, err := plane.As(ctx, other, "default")
-		Expect(err).NotTo(HaveOccurred())
-		Eventually(func() int { status, _ := ask(caller.BearerToken, form); return status }).Should(Equal(http.StatusOK))
-		_, document := ask(caller.BearerToken, form)
+		caller := introspector()
+		Eventually(func() int { status, _ := ask(caller, form); return status }).Should(Equal(http.StatusOK))
+		_, document := ask(caller, form)
 		Expect(document).To(And(HaveKeyWithValue("active", true), HaveKeyWithValue("sub", "apikey:"+ns+":introspected"),
 			HaveKeyWithValue("scope", roleRead), HaveKey("exp")))
-		_, document = ask(caller.BearerToken, "token="+token)
+		_, document = ask(caller, "token="+token)
 		Expect(document).To(Equal(map[string]any{"active": false}), "without the client's address")
-		_, document = ask(caller.BearerToken, "token=garbage")
+		_, document = ask(caller, "token=garbage")
 		Expect(document).To(Equal(map[string]any{"active": false}))
+	})
+
+	It("has no honest caller of introspection refused for the sake of a flood of strangers", func() {
+		_, token := issue(namespace(), "asked-about")
+		form := url.Values{"token": {token}}.Encode()
+		v := startVerifier(addresses())
+		ask := func(c *http.Client, caller string) int {
+			GinkgoHelper()
+			status, document, err := introspect(c, v, caller, form)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(status).NotTo(Equal(http.StatusUnauthorized), "nobody has said no")
+			if status == http.StatusOK {
+				Expect(document).To(HaveKeyWithValue("active", true))
+			}
+			return status
+		}
+		known, renewed, newcomer := introspector(), introspector(), introspector()
+		home := httpClient(inside)
+		Eventually(func() int { return ask(home, known) }).Should(Equal(http.StatusOK))
+
+		// More at a time than the API server is asked about within a caller's patience.
+		const strangers = 800
+		crowd := httpClient(outside)
+		crowded, ok := crowd.Transport.(*http.Transport)
+		Expect(ok).To(BeTrue())
+		crowded.MaxIdleConnsPerHost = strangers
+		flood, stop := context.WithCancel(ctx)
+		statuses, flooding := [600]atomic.Int64{}, sync.WaitGroup{}
+		defer flooding.Wait()
+		defer stop()
+		for i := range strangers {
+			flooding.Go(func() {
+				for n := 0; flood.Err() == nil; n++ {
+					if status, _, err := introspect(crowd, v, fmt.Sprintf("garbage-%d-%d", i, n), form); err == nil {
+						statuses[status].Add(1)
+					}
+				}
+			})
+		}
+		Eventually(func() int64 { return statuses[http.StatusServiceUnavailable].Load() }).Should(BeNumerically(">", 2*strangers))
+		for range 20 {
+			Expect(ask(home, known)).To(Equal(http.StatusOK))
+		}
+		Expect(ask(home, renewed)).To(Equal(http.StatusOK), "another token from where a known caller calls")
+		Eventually(func() int { return ask(httpClient("127.0.0.4"), newcomer) }).Should(Equal(http.StatusOK), "from an address of its own")
+		Expect(metric(v, "apikey_verifier_callers_put_off_total")).NotTo(Equal("0"))
+		stop()
+		flooding.Wait()
+		told := map[int]int64{}
+		for status := range statuses {
+			if n := statuses[status].Load(); n > 0 {
+				told[status] = n
+			}
+		}
+		Expect(told).To(And(HaveLen(2), HaveKey(http.StatusUnauthorized), HaveKey(http.StatusServiceUnavailable)))
+		AddReportEntry("what strangers were told", told)
 	})
 
 	It("serves TLS, and takes up a new certificate", func() {
@@ -302,7 +444,8 @@ var _ = Describe("apikey-verifier", func() {
 		}).Should(BeTrue())
 		Expect(output.contains(`"missingRole":"` + roleOther + `","traceID":"0af7651916cd43dd8448eb211c80319c","spanID":"b7ad6b7169203331"`)).To(BeTrue())
 		for _, name := range []string{
-			"apikey_verifier_index_keys", "apikey_verifier_index_load_seconds", "apikey_verifier_watch_age_seconds", "apikey_verifier_duplicate_digests",
+			"apikey_verifier_index_keys", "apikey_verifier_index_load_seconds", `apikey_verifier_watch_age_seconds{source="apikeys"}`,
+			`apikey_verifier_watch_age_seconds{source="apiroles"}`, "apikey_verifier_duplicate_digests",
 			`apikey_verifier_decision_duration_seconds_count{protocol="forward-auth"}`,
 		} {
 			Expect(metric(verifier, name)).NotTo(BeEmpty(), name)
@@ -340,6 +483,41 @@ var _ = Describe("apikey-verifier", func() {
 		AddReportEntry("requests during two restarts", asked.Load())
 	})
 })
+
+// introspector is the token of a service account that may introspect.
+func introspector() string {
+	GinkgoHelper()
+	ns := namespace()
+	Expect(admin.Create(ctx, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: ns},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "apikey-introspector"},
+		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: ns, Name: "default"}},
+	})).To(Succeed())
+	caller, err := plane.As(ctx, ns, "default")
+	Expect(err).NotTo(HaveOccurred())
+	return caller.BearerToken
+}
+
+func introspect(c *http.Client, v *controlplane.Verifier, caller, form string) (int, map[string]any, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, v.HTTP+"/introspect", strings.NewReader(form))
+	if err != nil {
+		return 0, nil, err
+	}
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if caller != "" {
+		request.Header.Set("Authorization", "Bearer "+caller)
+	}
+	response, err := c.Do(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	var document map[string]any
+	if json.NewDecoder(response.Body).Decode(&document) != nil {
+		_, _ = io.Copy(io.Discard, response.Body) // a text, of which there is nothing to tell; read, so that the connection is kept
+	}
+	return response.StatusCode, document, nil
+}
 
 // httpLoad asks one ready verifier after another, each on a connection that it keeps.
 func httpLoad(ctx context.Context, verifiers []*atomic.Pointer[controlplane.Verifier], token string, asked *atomic.Int64, failed chan<- string) {

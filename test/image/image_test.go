@@ -125,8 +125,8 @@ func TestDockerfile(t *testing.T) {
 // Who can move a tag must not decide what is built with. Each image that is taken from elsewhere is named by digest.
 func TestDockerfilePinsItsBasesByDigest(t *testing.T) {
 	dockerfile := read(t, filepath.Join(root(t), "Dockerfile"))
-	stages := []string{"scratch"}
 	images := regexp.MustCompile(`(?m)^(?:FROM(?:\s+--platform=\S+)?|COPY\s+--from=)\s*(\S+)(?:\s+AS\s+(\S+))?`).FindAllStringSubmatch(dockerfile, -1)
+	stages := append(make([]string, 0, len(images)+1), "scratch")
 	byDigest := 0
 	for _, image := range images {
 		switch {

@@ -120,7 +120,7 @@ var _ = Describe("The operator's binary", func() {
 		declared.Annotations["argocd.argoproj.io/tracking-id"] = "shop:apikey-operator.io/ApiKey:" + ns + "/declared"
 		kept.Annotations["apikey-operator.io/keep"] = "true"
 		keys := []*v1alpha1.ApiKey{lasting, declared, kept}
-		var written []metav1.ObjectMeta
+		written := make([]metav1.ObjectMeta, 0, len(keys))
 		for _, key := range keys {
 			create(key)
 			written = append(written, *key.ObjectMeta.DeepCopy())

@@ -18,6 +18,7 @@ func NewWorld(protocol string) *World {
 	w := newWorld(protocol)
 	w.Now = start
 	w.source.Replace(nil)
+	w.silent.Replace(nil)
 	return w
 }
 

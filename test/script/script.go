@@ -4,6 +4,7 @@
 // A script has one statement a line; # starts a comment:
 //
 //	key NAME [namespace=N] [role=R]... [cidr=C]... [ttl=1h]     a key that lives from 0 on; without ttl for ever
+//	key NAME ... silent                                         a key of a namespace that nothing is heard of any more
 //	delete NAME                                                 forgets a key
 //	token NAME                                                  a token that was never a key's
 //	prefixes P,...      proxies CIDR...      defaults role=R...      require-scope      unloaded
@@ -39,6 +40,8 @@ var cases embed.FS
 // start is the moment 0 of every script.
 var start = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
 
+const maxStaleness = time.Hour
+
 // World is what a script's asks are answered in.
 type World struct {
 	Protocol *serve.Protocol
@@ -52,9 +55,11 @@ type World struct {
 	name     string
 	registry *prometheus.Registry
 	source   *index.Source
+	silent   *index.Source
 	loaded   bool
 	tokens   map[string]token.Token
 	entries  map[string]index.Entry
+	isSilent map[index.ID]bool
 }
 
 // Ask is one request.
@@ -125,12 +130,14 @@ func Run(t *testing.T, protocol string, adapter Adapter) {
 
 func newWorld(protocol string) *World {
 	w := &World{
-		Index: index.New(index.Options{}), Reader: verify.Reader{Prefixes: []string{token.DefaultPrefix}},
+		Index: index.New(index.Options{MaxStaleness: maxStaleness}), Reader: verify.Reader{Prefixes: []string{token.DefaultPrefix}},
 		Proxies: policy.Proxies{PeerIsClient: true},
 		name:    protocol, registry: prometheus.NewRegistry(), loaded: true,
-		tokens: map[string]token.Token{}, entries: map[string]index.Entry{},
+		tokens: map[string]token.Token{}, entries: map[string]index.Entry{}, isSilent: map[index.ID]bool{},
 	}
-	w.source = w.Index.Source()
+	w.source, w.silent = w.Index.Source(), w.Index.Source()
+	w.source.Heard(start.Add(1e6 * time.Hour)) // later than any ask
+	w.silent.Heard(start.Add(-2 * maxStaleness))
 	w.Protocol = serve.NewChecker(serve.Options{
 		Keys: w.Index, Metrics: w.registry, Now: func() time.Time { return w.Now },
 	}).Protocol(protocol)
@@ -159,7 +166,8 @@ func (r *runner) run(t *testing.T, line string) {
 	case "key":
 		r.key(t, args)
 	case "delete":
-		r.source.Remove(r.entries[args[0]].ID)
+		id := r.entries[args[0]].ID
+		r.sourceOf(id).Remove(id)
 	case "token":
 		r.tokens[args[0]] = token.Mint(r.Reader.Prefixes[0])
 	case "prefixes":
@@ -201,6 +209,8 @@ func (r *runner) key(t *testing.T, args []string) {
 			entry.Roles = append(entry.Roles, value)
 		case "cidr":
 			cidrs = append(cidrs, value)
+		case "silent":
+			r.isSilent[entry.ID] = true
 		case "ttl":
 			entry.Deadline = expiry.At(start.Add(duration(t, value)))
 		default:
@@ -212,7 +222,14 @@ func (r *runner) key(t *testing.T, args []string) {
 		entry.Networks, _ = policy.ParseNetworks(cidrs)
 	}
 	r.tokens[name], r.entries[name] = minted, entry
-	r.source.Put(entry)
+	r.sourceOf(entry.ID).Put(entry)
+}
+
+func (r *runner) sourceOf(id index.ID) *index.Source {
+	if r.isSilent[id] {
+		return r.silent
+	}
+	return r.source
 }
 
 func (r *runner) ask(t *testing.T, args []string) {
@@ -231,11 +248,16 @@ func (r *runner) ask(t *testing.T, args []string) {
 	ask.SameClass = resultOf(want).Class()
 	if r.loaded {
 		r.loaded = false // once
-		all := make([]index.Entry, 0, len(r.entries))
+		var heard, silent []index.Entry
 		for _, entry := range r.entries {
-			all = append(all, entry)
+			if r.isSilent[entry.ID] {
+				silent = append(silent, entry)
+			} else {
+				heard = append(heard, entry)
+			}
 		}
-		r.source.Replace(all)
+		r.source.Replace(heard)
+		r.silent.Replace(silent)
 	}
 	before := r.results(t)
 	answer, ok := r.adapter(t, r.World, ask)

@@ -111,7 +111,7 @@ func (h *Handler) answer(w http.ResponseWriter, asked review, traceparent string
 			Username: serve.Subject(decision.Key), UID: decision.Key.UID, Groups: groups(decision.Key.Roles.Names()),
 		}}
 	case decision.Result == verify.NotReady:
-		answer.Status.Error = "the verifier has not loaded the API keys"
+		answer.Status.Error = "the verifier has not loaded the API keys, or not lately enough"
 	}
 	serve.WriteJSON(w, answer)
 }

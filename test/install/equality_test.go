@@ -39,7 +39,7 @@ var _ = Describe("The chart is what kustomize builds", Ordered, ContinueOnFailur
 			}
 		},
 		Entry("as installed by default", defaults, ""),
-		Entry("in production", production, valuesFile("values-production.yaml")),
+		Entry("in production", production, productionValues()),
 	)
 
 	It("has labels of its own, by which its pods are found and no others", func() {

@@ -121,7 +121,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 			Expect(all.kinds()).To(ConsistOf("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment", "Role", "RoleBinding",
 				"Service", "ServiceAccount", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"))
 		}),
-		Entry("in production deny what is not allowed", valuesFile("values-production.yaml"), func(all objects) {
+		Entry("in production deny what is not allowed", productionValues(), func(all objects) {
 			Expect(args(all, "apikey-operator")).To(ConsistOf("--require-policy", "--require-catalogue"))
 			Expect(args(all, "apikey-verifier")).To(ConsistOf("--require-scope"))
 			Expect(named(all, "PodDisruptionBudget", "apikey-operator", &policyv1.PodDisruptionBudget{}).Spec.MaxUnavailable.IntValue()).To(Equal(1))
@@ -326,7 +326,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 	)
 
 	It("pass helm's own linter, alone, in production and all at once", func() {
-		for _, values := range []string{"", valuesFile("values-production.yaml"), everything} {
+		for _, values := range []string{"", productionValues(), everything} {
 			given := map[string]any{}
 			Expect(yaml.UnmarshalStrict([]byte(values), &given)).To(Succeed())
 			for _, message := range lint.RunAll(chartFolder, given, releaseNamespace).Messages {

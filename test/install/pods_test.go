@@ -66,7 +66,7 @@ var _ = Describe("The pods of an installation", func() {
 			}
 		},
 		Entry("by kustomize", func() objects { return kustomized(production) }, labelledPeers),
-		Entry("by the chart", func() objects { return mustRender(valuesFile("values-production.yaml")) }, labelledPeers),
+		Entry("by the chart", func() objects { return mustRender(productionValues()) }, labelledPeers),
 		Entry("by the chart with all options", func() objects { return mustRender(everything) }, map[string]networkingv1.NetworkPolicyPeer{
 			"gateways": {NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": "gateways"}}},
 			"scrapers": {NamespaceSelector: &metav1.LabelSelector{}},

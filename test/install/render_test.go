@@ -128,10 +128,10 @@ func parse(text string) (objects, error) {
 	}
 }
 
-// valuesFile is a file of values beside the chart.
-func valuesFile(name string) string {
+// productionValues are the values that the chart has for production.
+func productionValues() string {
 	GinkgoHelper()
-	text, err := os.ReadFile(filepath.Join(chartFolder, name))
+	text, err := os.ReadFile(filepath.Join(chartFolder, "values-production.yaml"))
 	Expect(err).NotTo(HaveOccurred())
 	return string(text)
 }

@@ -1,14 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"time"
 
@@ -34,7 +30,7 @@ const (
 // seeder puts issued keys into etcd, past the API server: issuing a hundred thousand would take longer than all the rest. Each is a copy of
 // one that the operator has issued.
 type seeder struct {
-	etcd     string
+	etcd     harness.Etcd
 	template []byte
 	pattern  *v1alpha1.ApiKey
 	count    int
@@ -70,36 +66,29 @@ func newSeeder(ctx context.Context, plane *controlplane.ControlPlane) (_ *seeder
 		}
 		<-time.After(50 * time.Millisecond)
 	}
-	s := &seeder{etcd: plane.Etcd(), pattern: key}
-	s.template, err = s.get(ctx, registryKey("template"))
+	s := &seeder{etcd: harness.Etcd(plane.Etcd()), pattern: key}
+	s.template, err = s.etcd.Get(ctx, harness.RegistryKey(seedNamespace, "template"))
 	return s, err
-}
-
-func registryKey(name string) string {
-	return "/registry/apikey-operator.io/apikeys/" + seedNamespace + "/" + name
 }
 
 // grow adds keys until there are n.
 func (s *seeder) grow(ctx context.Context, n int) error {
 	for s.count < n {
-		puts := make([]any, 0, seedBatch)
+		values := make(map[string]string, seedBatch)
 		for range min(seedBatch, n-s.count) {
 			minted := token.Mint(token.DefaultPrefix)
 			name := fmt.Sprintf("seed-%d", s.count)
-			document := strings.NewReplacer(
+			values[harness.RegistryKey(seedNamespace, name)] = strings.NewReplacer(
 				string(s.pattern.UID), string(newUID()),
 				s.pattern.Status.Hash, minted.Digest().String(),
 				`"template"`, `"`+name+`"`,
 			).Replace(string(s.template))
-			puts = append(puts, map[string]any{"requestPut": map[string]string{
-				"key": encode(registryKey(name)), "value": encode(document),
-			}})
 			if s.count%100 == 0 {
 				s.tokens = append(s.tokens, seeded{name, minted.Reveal()})
 			}
 			s.count++
 		}
-		if _, err := s.call(ctx, "/v3/kv/txn", map[string]any{"success": puts}); err != nil {
+		if err := s.etcd.Put(ctx, values); err != nil {
 			return err
 		}
 	}
@@ -107,43 +96,3 @@ func (s *seeder) grow(ctx context.Context, n int) error {
 }
 
 func newUID() types.UID { return uuid.NewUUID() }
-
-func encode(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
-
-func (s *seeder) get(ctx context.Context, key string) ([]byte, error) {
-	answer, err := s.call(ctx, "/v3/kv/range", map[string]string{"key": encode(key)})
-	if err != nil {
-		return nil, err
-	}
-	var found struct {
-		Kvs []struct {
-			Value []byte `json:"value"`
-		} `json:"kvs"`
-	}
-	if err := json.Unmarshal(answer, &found); err != nil || len(found.Kvs) != 1 {
-		return nil, fmt.Errorf("%d values of %s in etcd: %w", len(found.Kvs), key, err)
-	}
-	return found.Kvs[0].Value, nil
-}
-
-// call uses etcd's JSON gateway: https://etcd.io/docs/latest/dev-guide/api_grpc_gateway/
-func (s *seeder) call(ctx context.Context, path string, document any) ([]byte, error) {
-	body, err := json.Marshal(document)
-	if err != nil {
-		return nil, err
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.etcd+path, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close() //nolint:errcheck // only read
-	answer, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("etcd answers %s: %s", response.Status, answer)
-	}
-	return answer, err
-}

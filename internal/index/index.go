@@ -75,13 +75,14 @@ func New(options Options) *Index {
 	return x
 }
 
-// Find implements verify.Keys. A key is fresh as long as its own source is, whatever becomes of the others.
+// Find implements verify.Keys. A key is fresh as long as the catalogue and its own source are, whatever becomes of other sources.
 func (x *Index) Find(digest token.Digest, now time.Time) (key *verify.Key, fresh bool) {
 	e := x.find(digest)
 	if e == nil {
 		return nil, false
 	}
-	return &e.key, e.source.fresh(now)
+	at := x.at(now)
+	return &e.key, x.settled(at) && e.source.fresh(at)
 }
 
 func (x *Index) find(digest token.Digest) *entry {
@@ -96,15 +97,16 @@ func (x *Index) find(digest token.Digest) *entry {
 // silent, an unknown token may well be that of a key that nobody has told of yet. What roles include is about every key, so that the
 // catalogue must be fresh, too.
 func (x *Index) Ready(now time.Time) bool {
-	if x.unsettled.Load() != 0 || x.catalogue != nil && !x.catalogue.fresh(now) {
-		return false
-	}
-	for _, s := range x.sources {
-		if s.fresh(now) {
-			return true
-		}
-	}
-	return false
+	at := x.at(now)
+	return x.settled(at) && slices.ContainsFunc(x.sources, func(s *Source) bool { return s.fresh(at) })
+}
+
+// at is a moment as the feeds note it.
+func (x *Index) at(now time.Time) time.Duration { return now.Sub(x.born) }
+
+// settled tells whether all is known that every key depends on.
+func (x *Index) settled(at time.Duration) bool {
+	return x.unsettled.Load() == 0 && (x.catalogue == nil || x.catalogue.fresh(at))
 }
 
 // Loaded tells whether the index has been ready once: every source was loaded or refused, one of them and the catalogue were loaded.
@@ -126,7 +128,7 @@ type feed struct {
 	index   *Index
 	settled bool // loaded or refused
 	loaded  atomic.Bool
-	heard   atomic.Int64 // when, in nanoseconds since the index was made
+	heard   atomic.Int64 // when, as a time.Duration since the index was made
 }
 
 // add adds a feed.
@@ -136,16 +138,16 @@ func (x *Index) add(f *feed) {
 }
 
 // Heard notes that the feed's view is that of a moment.
-func (f *feed) Heard(now time.Time) { f.heard.Store(int64(now.Sub(f.index.born))) }
+func (f *feed) Heard(now time.Time) { f.heard.Store(int64(f.index.at(now))) }
 
 // Age is how long ago the feed was heard of. One that never was is as old as the index.
 func (f *feed) Age(now time.Time) time.Duration {
-	return now.Sub(f.index.born) - time.Duration(f.heard.Load())
+	return f.index.at(now) - time.Duration(f.heard.Load())
 }
 
 // fresh tells whether what the feed has told is recent enough to be answered from.
-func (f *feed) fresh(now time.Time) bool {
-	return f.loaded.Load() && (f.index.maxStaleness == 0 || f.Age(now) <= f.index.maxStaleness)
+func (f *feed) fresh(at time.Duration) bool {
+	return f.loaded.Load() && (f.index.maxStaleness == 0 || at-time.Duration(f.heard.Load()) <= f.index.maxStaleness)
 }
 
 // settle is called once it is known whether the feed can be read.

@@ -174,6 +174,10 @@ func TestReady(t *testing.T) {
 	if x.Ready(later) {
 		t.Error("ready though the catalogue is silent")
 	}
+	source.Put(entry("a", 0, digest(1)))
+	if _, fresh := x.Find(digest(1), later); fresh {
+		t.Error("a key is fresh though the catalogue is silent")
+	}
 	catalogue.Heard(later)
 	if !x.Ready(later) || !x.Loaded() || source.Age(later.Add(time.Second)) != time.Second {
 		t.Error("not ready, or of another age")
@@ -195,7 +199,7 @@ func TestASilentSourceStopsNoOther(t *testing.T) {
 	other.Namespace = "other"
 	first.Heard(born)
 	first.Replace([]index.Entry{entry("a", 0, digest(1))})
-	if x.Ready(born) {
+	if _, fresh := x.Find(digest(1), born); fresh || x.Ready(born) {
 		t.Error("ready before the second source has said anything")
 	}
 	second.Heard(born)

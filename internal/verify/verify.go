@@ -26,7 +26,7 @@ type Key struct {
 // Keys are the keys that exist at this moment.
 type Keys interface {
 	// Find returns the one key with this digest; nil if there is none. fresh tells whether what is known of it is recent enough to let
-	// anybody in by it.
+	// anybody in by it. No key is fresh while Ready says no.
 	Find(digest token.Digest, now time.Time) (key *Key, fresh bool)
 	// Ready tells whether enough is known, and recent enough, to say of a token that it is none. It says no before keys have been loaded
 	// once.
@@ -56,29 +56,33 @@ func (d Decision) Allowed() bool { return d.Result == Allowed }
 // Malformed, Unknown, Expired, NotReady (this key's place has been silent for too long), AddressDenied, BadRoute, RoleMissing. Expired goes
 // before what is known of the key lately: a deadline never moves, and nobody is to find out that an expired token was a key.
 func Decide(keys Keys, request *Request, now time.Time) Decision {
-	if !keys.Ready(now) {
+	var key *Key
+	var fresh bool
+	if request.Credential.form == proven {
+		key, fresh = keys.Find(request.Credential.digest, now)
+	}
+	switch {
+	case fresh:
+		return Decision{Result: judge(key, request, now), Key: key}
+	case !keys.Ready(now):
 		return Decision{Result: NotReady}
-	}
-	switch request.Credential.form {
-	case absent:
+	case request.Credential.form == absent:
 		return Decision{Result: NoCredential}
-	case malformed:
+	case request.Credential.form == malformed:
 		return Decision{Result: Malformed}
-	case proven:
-	}
-	key, fresh := keys.Find(request.Credential.digest, now)
-	if key == nil {
+	case key == nil:
 		return Decision{Result: Unknown}
+	case key.Deadline.Passed(now):
+		return Decision{Result: Expired, Key: key}
+	default:
+		return Decision{Result: NotReady, Key: key}
 	}
-	return Decision{Result: judge(key, fresh, request, now), Key: key}
 }
 
-func judge(key *Key, fresh bool, request *Request, now time.Time) Result {
+func judge(key *Key, request *Request, now time.Time) Result {
 	switch {
 	case key.Deadline.Passed(now):
 		return Expired
-	case !fresh:
-		return NotReady
 	case !key.Networks.Contains(request.Address):
 		return AddressDenied
 	case request.Route.Problem != "":

@@ -10,7 +10,7 @@ import (
 func trim(object any) (any, error) {
 	accessor, err := meta.Accessor(object)
 	if err != nil {
-		return object, nil //nolint:nilerr // a tombstone, which holds an object that was trimmed before
+		return object, nil // a tombstone, which holds an object that was trimmed before
 	}
 	accessor.SetAnnotations(nil)
 	accessor.SetManagedFields(nil)

@@ -58,8 +58,8 @@ push: ## Build both images and put them into a registry (REGISTRY=registry.examp
 .PHONY: test
 test: kube build bin/promtool ## Run all tests; those on a real control plane too.
 	go test $(GOTESTFLAGS) $(UNIT)
-	go test -timeout 20m $(GOTESTFLAGS) $(INTEGRATION)
-	cd test/install && go test -timeout 20m $(GOTESTFLAGS) ./...
+	go test -timeout 40m $(GOTESTFLAGS) $(INTEGRATION)
+	cd test/install && go test -timeout 40m $(GOTESTFLAGS) ./...
 	@for gateway in nginx caddy traefik; do PATH=$$PATH:/usr/sbin:bin command -v $$gateway >/dev/null || \
 		echo "LEFT OUT: $$gateway is not here, and nothing was proved about it (apt-get install nginx-light caddy; make traefik)"; done
 

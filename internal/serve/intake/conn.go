@@ -97,3 +97,12 @@ func (c *conn) Close() error {
 	c.close.Do(func() { c.listener.gate.leave(c) })
 	return c.Conn.Close()
 }
+
+// CloseWrite tells the peer that nothing more comes. net/http does so before it closes a connection whose request it has not read to its
+// end: what it has answered would be lost otherwise.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}

@@ -239,6 +239,26 @@ func TestConnectionsMakePlaceForNewOnes(t *testing.T) {
 	w.expectClosed(reasonConnections, 2)
 }
 
+// net/http ends its answer before it closes a connection whose request is too large. Without that a proxy that reads the answer to its end
+// finds the connection reset.
+func TestAConnectionCanBeHalfClosed(t *testing.T) {
+	w := newWorld(t, Limits{Bytes: 1 << 30, BytesPerAddress: 1 << 30, Message: time.Hour})
+	p := w.connect(w.listen(func(socket net.Listener) net.Listener { return w.gate.HTTP1(socket, wide) }), "127.0.0.1")
+	half, ok := p.server.(interface{ CloseWrite() error })
+	if !ok {
+		t.Fatal("net/http can't half close the connection")
+	}
+	if err := half.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(p.client); err != nil || len(answer) != 0 {
+		t.Errorf("%q, %v; want the end", answer, err)
+	}
+	if !w.send(p, []byte("more")) {
+		t.Error("the other half is closed, too")
+	}
+}
+
 // On HTTP/1.1 all is unfinished until its handler starts.
 func TestHTTP1(t *testing.T) {
 	w := newWorld(t, Limits{Bytes: 1 << 30, BytesPerAddress: 1 << 30, Message: time.Second})

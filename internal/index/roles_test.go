@@ -137,7 +137,7 @@ func load(roles func(key int) []string) *Index {
 	entries := make([]Entry, worstKeys)
 	for i := range entries {
 		entries[i] = Entry{ID: ID{Namespace: "team", Name: fmt.Sprintf("key-%d", i)}, Roles: source.Share(roles(i))}
-		entries[i].Digest[0], entries[i].Digest[1] = byte(i), byte(i>>8) //nolint:gosec // cut on purpose
+		entries[i].Digest[0], entries[i].Digest[1] = byte(i), byte(i>>8)
 	}
 	source.Replace(entries)
 	return x

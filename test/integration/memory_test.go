@@ -64,7 +64,7 @@ var _ = Describe("2,000 keys as large as the schema allows, no two alike", func(
 			text := role.ReplaceAllStringFunc(string(template), func(name string) string {
 				i, err := strconv.ParseUint(name[48:], 16, 64)
 				Expect(err).NotTo(HaveOccurred())
-				return fmt.Sprintf("%0*x", len(name), number*len(key.Spec.Roles)+int(i)) //nolint:gosec // small
+				return fmt.Sprintf("%0*x", len(name), number*len(key.Spec.Roles)+int(i))
 			})
 			values[harness.RegistryKey(ns, name)] = strings.NewReplacer(
 				string(key.UID), string(uuid.NewUUID()), key.Status.Hash, token.Mint("ak").Digest().String(), key.Name, name,

@@ -8,10 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -32,7 +29,7 @@ const (
 	announced      = 256<<10 - 1
 	sentOfEach     = 60 << 10
 	attackPatience = 30 * time.Second
-	most           = 256 << 10 // KiB that the verifier may ever have taken
+	most           = 256 << 20 // bytes that the verifier may ever have taken
 )
 
 // attack returns once all has been sent, or the server has hung up.
@@ -78,17 +75,6 @@ func attack(ctx context.Context, from, to string) error {
 	return err
 }
 
-// peakMemory is the most that a process has taken so far, in KiB.
-func peakMemory(pid int) int {
-	GinkgoHelper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	Expect(err).NotTo(HaveOccurred())
-	_, line, _ := strings.Cut(string(status), "VmHWM:")
-	kib, err := strconv.Atoi(strings.Fields(line)[0])
-	Expect(err).NotTo(HaveOccurred())
-	return kib
-}
-
 var _ = Describe("Requests that never arrive in full", func() {
 	DescribeTable("take no memory from a verifier, and no answer from a gateway beside them",
 		func(from func(attacker int) string) {
@@ -130,9 +116,10 @@ var _ = Describe("Requests that never arrive in full", func() {
 			}
 			Expect(statusOf(httpClient(trustedProxy), v.HTTP+"/auth", "X-Api-Key", good)).To(Equal(http.StatusOK))
 			slices.Sort(times)
-			peak := peakMemory(v.Pid())
+			_, peak, err := v.Memory()
+			Expect(err).NotTo(HaveOccurred())
 			AddReportEntry("answers beside the attack", fmt.Sprintf("%d, all right; p50 %s, p99 %s; peak memory %d MiB; %d of %d connections were hung up on",
-				2*len(times), times[len(times)/2], times[len(times)*99/100], peak>>10, count(hungUp), attackers))
+				2*len(times), times[len(times)/2], times[len(times)*99/100], peak>>20, count(hungUp), attackers))
 			Expect(peak).To(BeNumerically("<", most))
 		},
 		Entry("from one address", func(int) string { return "127.0.0.4" }),

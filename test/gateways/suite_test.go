@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -171,6 +172,13 @@ func issue(namespace, name string, options ...build.Option) (*v1alpha1.ApiKey, s
 func revoke(key *v1alpha1.ApiKey) {
 	GinkgoHelper()
 	Expect(admin.Delete(ctx, key)).To(Succeed())
+}
+
+// touch changes something that nobody looks at, so that whoever watches an object hears of it.
+func touch(object client.Object) {
+	GinkgoHelper()
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{"touched":%q}}}`, time.Now().Format(time.RFC3339Nano))
+	Expect(admin.Patch(ctx, object, client.RawPatch(types.MergePatchType, []byte(patch)))).To(Succeed())
 }
 
 // soon is a deadline that is far enough for a key to be issued first.

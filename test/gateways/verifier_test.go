@@ -111,8 +111,16 @@ var _ = Describe("apikey-verifier", func() {
 		Eventually(func() int { return auth(c, v, token) }).Should(Equal(http.StatusServiceUnavailable))
 		Expect(statusOf(c, v.Probes+"/readyz")).To(Equal(http.StatusServiceUnavailable))
 		road.open()
-		_, fresh := issue(ns, "fresh") // an event, not to wait for a bookmark
-		Eventually(func() int { return auth(c, v, fresh) }).Should(Equal(http.StatusOK))
+		key, fresh := issue(ns, "fresh")
+		role := build.ApiRole("stale")
+		Expect(admin.Create(ctx, role)).To(Succeed())
+		DeferCleanup(func() { Expect(admin.Delete(ctx, role)).To(Succeed()) })
+		Eventually(func() int {
+			// The view is fresh while both watches are, of keys and of roles. An event for each, so as not to wait for bookmarks.
+			touch(key)
+			touch(role)
+			return auth(c, v, fresh)
+		}).Should(Equal(http.StatusOK))
 		Expect(output.contains("--max-staleness is shorter")).To(BeTrue())
 	})
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,8 +97,16 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 	if err := os.Mkdir(server.CertDir, 0o700); err != nil {
 		return nil, err
 	}
+	// envtest would choose ports that any connection may take before they are listened on.
+	etcd, err := FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	c.plane.Etcd.URL = &url.URL{Scheme: "http", Host: etcd}
+	if server.Address, server.Port, err = apiServerAddress(options); err != nil {
+		return nil, err
+	}
 	if options.Address != "" {
-		server.Address, server.Port = options.Address, "6443"
 		if server.CA, err = writeCertificates(server.CertDir, options.Address); err != nil {
 			return nil, err
 		}
@@ -125,6 +134,17 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+func apiServerAddress(options Options) (host, port string, err error) {
+	if options.Address != "" {
+		return options.Address, "6443", nil
+	}
+	address, err := FreeAddress()
+	if err != nil {
+		return "", "", err
+	}
+	return net.SplitHostPort(address)
 }
 
 // Stop ends what was started, newest first, and removes its files.
@@ -376,18 +396,6 @@ func writeCertificates(folder, address string) ([]byte, error) {
 		return nil, err
 	}
 	return certutil.EncodeCertificates(chain[len(chain)-1])
-}
-
-func freePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
-	if err != nil {
-		return 0, err
-	}
-	address, ok := listener.Addr().(*net.TCPAddr)
-	if !ok {
-		return 0, fmt.Errorf("no TCP address: %v", listener.Addr())
-	}
-	return address.Port, listener.Close()
 }
 
 // repositoryRoot is the nearest folder upwards that holds the product's PROJECT file.

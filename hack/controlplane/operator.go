@@ -6,7 +6,6 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -184,11 +183,10 @@ func (c *ControlPlane) start(ctx context.Context, binary, namespace, account str
 func freeAddresses(n int) ([]string, error) {
 	addresses := make([]string, n)
 	for i := range addresses {
-		port, err := freePort()
-		if err != nil {
+		var err error
+		if addresses[i], err = FreeAddress(); err != nil {
 			return nil, err
 		}
-		addresses[i] = "127.0.0.1:" + strconv.Itoa(port)
 	}
 	return addresses, nil
 }

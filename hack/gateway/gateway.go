@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,7 +54,7 @@ func Find(root, name string) (string, bool) {
 
 // Nginx runs nginx with docs/gateways/nginx.conf until it is stopped. dir is an empty folder for its files; it must last as long.
 func Nginx(ctx context.Context, root, dir string, behind Backends, out io.Writer) (*Gateway, error) {
-	address, err := freeAddress(ctx)
+	address, err := controlplane.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +98,7 @@ http {
 
 // Caddy runs Caddy with docs/gateways/Caddyfile until it is stopped. dir is an empty folder for its files; it must last as long.
 func Caddy(ctx context.Context, root, dir string, behind Backends, out io.Writer) (*Gateway, error) {
-	address, err := freeAddress(ctx)
+	address, err := controlplane.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +127,7 @@ func Caddy(ctx context.Context, root, dir string, behind Backends, out io.Writer
 // Traefik runs Traefik with what traefik-static.yaml and the objects of traefik.yaml in docs/gateways say, until it is stopped. dir is an
 // empty folder for its files; it must last as long. Traefik's file provider takes the same middlewares and rules as its kinds, so that no cluster is asked.
 func Traefik(ctx context.Context, root, dir string, behind Backends, out io.Writer) (*Gateway, error) {
-	address, err := freeAddress(ctx)
+	address, err := controlplane.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -243,13 +242,4 @@ func documented(root, name string, edit func(string) string, replacements map[st
 		text = strings.ReplaceAll(text, old, replacement)
 	}
 	return text, nil
-}
-
-func freeAddress(ctx context.Context) (string, error) {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", loopback+":0")
-	if err != nil {
-		return "", err
-	}
-	return listener.Addr().String(), listener.Close()
 }

@@ -28,7 +28,10 @@ func newForwarder() *forwarder {
 	GinkgoHelper()
 	server, err := url.Parse(plane.Admin.Host)
 	Expect(err).NotTo(HaveOccurred())
-	f := &forwarder{target: server.Host, address: "127.0.0.1:0"}
+	f := &forwarder{target: server.Host}
+	// It is listened on time and again, and nobody else may have it meanwhile.
+	f.address, err = controlplane.FreeAddress()
+	Expect(err).NotTo(HaveOccurred())
 	if server.Host == "" {
 		f.target = plane.Admin.Host
 	}
@@ -43,7 +46,7 @@ func (f *forwarder) open() {
 	Expect(err).NotTo(HaveOccurred())
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.listener, f.address = listener, listener.Addr().String()
+	f.listener = listener
 	go f.accept(listener)
 }
 

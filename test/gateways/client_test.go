@@ -1,6 +1,7 @@
 package gateways
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"net"
@@ -45,6 +46,17 @@ func statusOf(c *http.Client, url string, headers ...string) int {
 // raw sends bytes and returns the status line of the answer; "" if the connection is closed without one.
 func raw(address, text string) string {
 	GinkgoHelper()
+	return sendRaw(address, text, func(*net.TCPConn) error { return nil })
+}
+
+// rawToTheEnd is raw of a client that has no more to say.
+func rawToTheEnd(address, text string) string {
+	GinkgoHelper()
+	return sendRaw(address, text, (*net.TCPConn).CloseWrite)
+}
+
+func sendRaw(address, text string, sent func(*net.TCPConn) error) string {
+	GinkgoHelper()
 	connection, err := (&net.Dialer{}).DialContext(ctx, "tcp", strings.TrimPrefix(address, "http://"))
 	Expect(err).NotTo(HaveOccurred())
 	defer func() { _ = connection.Close() }()
@@ -54,9 +66,10 @@ func raw(address, text string) string {
 	defer stop()
 	// The other side may hang up in the middle.
 	_, _ = io.WriteString(connection, text)
-	answer, _ := io.ReadAll(connection)
-	line, _, _ := strings.Cut(string(answer), "\r\n")
-	return line
+	_ = sent(connection.(*net.TCPConn))
+	// Some gateways keep the connection after their answer.
+	line, _ := bufio.NewReader(connection).ReadString('\n')
+	return strings.TrimRight(line, "\r\n")
 }
 
 // api is what is protected. It remembers the headers of the last request that got through.

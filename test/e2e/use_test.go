@@ -25,12 +25,14 @@ import (
 
 func inUse() {
 	BeforeAll(func() {
-		install(kustomize)
+		if !inPlace { // where these specs run alone
+			install(kustomize)
+			quickstart()
+		}
 		var err error
 		witness, err = harness.NewWitness(ctx, cluster.Admin)
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(func() { witness.Stop() })
-		quickstart()
 		// As docs/operating.md says, so that keys with CIDRs work behind this nginx.
 		kubectl("-n", system, "patch", "deployment", "apikey-verifier", "--type=json", "--patch", fmt.Sprintf(
 			`[{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": ["--require-scope", "--trusted-proxies=%s/32"]}]`,

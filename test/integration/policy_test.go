@@ -365,7 +365,7 @@ var _ = Describe("Policy", func() {
 	})
 
 	It("lets a flood of keys that may not be issued hold up nobody else", func() {
-		const n = 5000
+		const n = 2000
 		rule(build.Policy("good", []string{"test.good"}))
 		flood, calm := governed(), governed()
 		createFlood(flood, n) // before anybody looks, so that all of them are in the queue at once

@@ -5,18 +5,21 @@ SHELL := /usr/bin/env bash -o pipefail
 .DEFAULT_GOAL := help
 
 TOOL := go tool -modfile=hack/tools/go.mod
-# One setting for every build, so that the products, the tests and the control plane share the Go build cache.
+# One setting for every build: products, images, tests, tools and the control plane share the Go build cache. Whoever runs `go` by hand
+# shares it too after `export CGO_ENABLED=0 GOFLAGS=-trimpath`.
 export CGO_ENABLED := 0
+export GOFLAGS := $(strip $(filter-out -trimpath,$(GOFLAGS)) -trimpath)
 
 # The version that binaries tell, which is also the images' tag, and the registry and repository that images belong to.
 VERSION ?= devel
 REGISTRY ?=
 LDFLAGS := -s -w -X github.com/apikey-operator/apikey-operator/internal/version.version=$(VERSION)
 
-# Go packages with the real control plane behind their tests.
-INTEGRATION := ./test/...
-# Everything else: pure, and done in seconds.
-UNIT = $$(go list ./... | grep -v /test/)
+# Suites of Ginkgo run in several processes, each with a control plane of its own. They mostly wait: more processes than cores are right.
+PROCS ?= 4
+GINKGO := go tool -modfile=$(CURDIR)/hack/tools/go.mod ginkgo --vet=off --timeout=40m
+# Vet is a linter's, so that it does not load every package once more for each test.
+GOTEST := go test -vet=off -timeout 40m
 
 ##@ General
 
@@ -56,18 +59,37 @@ push: ## Build both images and put them into a registry (REGISTRY=registry.examp
 ##@ Check
 
 .PHONY: test
-test: kube build bin/promtool ## Run all tests; those on a real control plane too.
-	go test $(GOTESTFLAGS) $(UNIT)
-	go test -timeout 40m $(GOTESTFLAGS) $(INTEGRATION)
-	cd test/install && go test -timeout 40m $(GOTESTFLAGS) ./...
+test: kube build bin/promtool ## Run all tests; those on a real control plane too. Suites run side by side and print when they end.
+	@$(MAKE) --no-print-directory --output-sync=target --jobs test-unit test-specs test-install test-pages
 	@for gateway in nginx caddy traefik; do PATH=$$PATH:/usr/sbin:bin command -v $$gateway >/dev/null || \
 		echo "LEFT OUT: $$gateway is not here, and nothing was proved about it (apt-get install nginx-light caddy; make traefik)"; done
+
+.PHONY: test-unit
+test-unit: ## Run the tests that need no control plane: seconds.
+	$(GOTEST) $(GOTESTFLAGS) $$(go list ./... | grep -vE '/test/(integration|gateways|docs|image|monitoring)$$')
+
+.PHONY: test-specs
+test-specs: kube build ## Run the specs of the operator, and of the verifier behind real gateways (GINKGOFLAGS=--focus=...).
+	$(GINKGO) --procs=$(PROCS) $(GINKGOFLAGS) ./test/integration ./test/gateways
+
+.PHONY: test-install
+test-install: kube build ## Run the specs of installing, upgrading and uninstalling.
+	cd test/install && $(GINKGO) --procs=3 $(GINKGOFLAGS) .
+
+.PHONY: test-pages
+test-pages: kube build bin/promtool ## Run the commands of docs/, and test images and alerts.
+	$(GOTEST) -p 3 -parallel 4 $(GOTESTFLAGS) ./test/docs ./test/image ./test/monitoring
 
 .PHONY: e2e
 e2e: node build ## Install into a real cluster of one node, use it and disturb it. Needs root and what .ci/run installs (E2EFLAGS).
 	go build -o bin/ ./hack/sealed ./hack/node/pause ./hack/release ./test/e2e/caller
 	go -C test/install build -o "$(CURDIR)/bin/" helm.sh/helm/v4/cmd/helm
 	go test -v -count=1 -tags e2e -timeout 15m -exec "$(CURDIR)/bin/sealed" ./test/e2e $(E2EFLAGS)
+
+.PHONY: nightly
+nightly: test-versions ## What takes long by nature: other Kubernetes releases, 10,000 keys that can't be delivered, and five minutes for each fuzz target.
+	FOCUSED=1 FLOOD=10000 SPREAD=60s $(GINKGO) -v --focus='however many of them wait' ./test/integration
+	$(MAKE) --no-print-directory fuzz FUZZTIME=5m
 
 .PHONY: lint
 lint: ## Run the linters; kube-api-linter on api/ among them.

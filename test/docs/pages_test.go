@@ -25,6 +25,7 @@ const pageTimeout = 10 * time.Minute
 
 // Each page's commands do what they say, on a control plane of its own: what one page leaves behind can't hold up another.
 func TestCommandsOfPagesWork(t *testing.T) {
+	t.Parallel()
 	for _, path := range pages(t) {
 		t.Run(path, func(t *testing.T) {
 			all, _ := blocks(t, path)
@@ -37,6 +38,7 @@ func TestCommandsOfPagesWork(t *testing.T) {
 			if len(run) == 0 {
 				t.Skip("nothing to run")
 			}
+			t.Parallel() // pages mostly wait
 			ctx, cancel := context.WithTimeout(t.Context(), pageTimeout)
 			defer cancel()
 			runPage(ctx, t, run, environment(ctx, t, path))
@@ -57,6 +59,12 @@ func runPage(ctx context.Context, t *testing.T, run []block, env []string) {
 		out    = t.TempDir()
 	)
 	script.WriteString("set -euo pipefail\n")
+	address, err := controlplane.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A port that a page chooses may be in use here.
+	elsewhere := strings.NewReplacer("127.0.0.1:18000", address)
 	for _, b := range run {
 		for _, s := range b.steps(t) {
 			file := filepath.Join(out, strconv.Itoa(len(all)))
@@ -65,7 +73,7 @@ func runPage(ctx context.Context, t *testing.T, run []block, env []string) {
 			if s.failsAsShown() {
 				before, after = "set +e\n", "echo $? >"+file+".status\nset -e\n"
 			}
-			fmt.Fprintf(&script, "%secho %d >%s/at\n{\n%s} >%s 2>&1 </dev/null\n%s", before, len(all), out, s.commands, file, after)
+			fmt.Fprintf(&script, "%secho %d >%s/at\n{\n%s} >%s 2>&1 </dev/null\n%s", before, len(all), out, elsewhere.Replace(s.commands), file, after)
 			all = append(all, executed{b, s})
 		}
 	}
@@ -78,7 +86,7 @@ func runPage(ctx context.Context, t *testing.T, run []block, env []string) {
 	// A group of its own: a page may leave something running.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
-	err := command.Start()
+	err = command.Start()
 	if err == nil {
 		err = command.Wait()
 		_ = syscall.Kill(-command.Process.Pid, syscall.SIGTERM) // what the page left running, if anything

@@ -54,6 +54,7 @@ var restoreSteps = []struct {
 // Whatever step of a restore fails, no operator mints a key anew, not one that was installed under another name in another namespace either; the
 // policy is put back, and another run brings every old token back.
 func TestRestoreStopsAtWhateverFails(t *testing.T) {
+	t.Parallel()
 	r := startRestore(t)
 	for _, step := range restoreSteps {
 		t.Run(step.name, func(t *testing.T) {

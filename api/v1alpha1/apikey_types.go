@@ -244,19 +244,3 @@ type ApiKeyList struct {
 	metav1.ListMeta `json:"metadata,omitempty"`
 	Items           []ApiKey `json:"items"`
 }
-
-// SecretName is the name of the Secret that this key's token is delivered in.
-func (k *ApiKey) SecretName() string {
-	if k.Spec.Secret != nil && k.Spec.Secret.Name != "" {
-		return k.Spec.Secret.Name
-	}
-	return k.Name
-}
-
-// SecretKey is the data key of this key's token in its Secret.
-func (k *ApiKey) SecretKey() string {
-	if k.Spec.Secret != nil && k.Spec.Secret.Key != "" {
-		return k.Spec.Secret.Key
-	}
-	return DefaultSecretKey
-}

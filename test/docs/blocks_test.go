@@ -13,6 +13,7 @@
 //	json       one or more JSON documents.
 //	flags      one a line, of a program of ours or of kube-apiserver.
 //	go, nginx, caddyfile    a fragment, as for yaml.
+//	mermaid    a diagram. That of the states of a key is held against their table by a test beside the table.
 //
 // What needs something that isn't there is preceded by a line <!-- not run: REASON -->, with one of the reasons below. It is parsed all the same, and
 // kubectl must know its subcommands and flags.
@@ -44,7 +45,7 @@ var reasons = []string{
 	"stays up until it is stopped",
 }
 
-var languages = []string{"sh", "console", "yaml", "json", "flags", "go", "nginx", "caddyfile"}
+var languages = []string{"sh", "console", "yaml", "json", "flags", "go", "nginx", "caddyfile", "mermaid"}
 
 // block is a fenced block of a page.
 type block struct {

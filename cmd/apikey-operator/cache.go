@@ -5,7 +5,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/controllers/timeline"
+	"github.com/apikey-operator/apikey-operator/internal/facts"
 )
 
 // cacheOptions limit the cache to the ApiKeys of some namespaces, if any are named, and to what is read of them: nothing else is asked of
@@ -27,7 +27,7 @@ func cacheOptions(namespaces []string) cache.Options {
 // trim is a transform of a cache's objects, before they are kept.
 func trim(object any) (any, error) {
 	if key, ok := object.(*v1alpha1.ApiKey); ok {
-		timeline.Trim(key)
+		facts.Trim(key)
 	}
 	return object, nil
 }

@@ -17,7 +17,7 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/controllers/rulebook"
-	"github.com/apikey-operator/apikey-operator/controllers/timeline"
+	"github.com/apikey-operator/apikey-operator/internal/facts"
 )
 
 // DefaultDelay is how long changes are gathered before the keys are counted: a thousand new keys cost a write a role each time, and
@@ -90,7 +90,7 @@ func (s rolesChanged) Start(ctx context.Context, q queue) error {
 // carries tells whether a key counts: one that has expired, or is being deleted, carries nothing.
 func carries(object client.Object) bool {
 	key, ok := object.(*v1alpha1.ApiKey)
-	return ok && key.DeletionTimestamp.IsZero() && !timeline.Expired(key)
+	return ok && facts.State(key).Alive()
 }
 
 // Reconcile counts the keys of every role, and writes those counts that have changed.

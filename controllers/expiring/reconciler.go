@@ -20,18 +20,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/controllers/timeline"
-	"github.com/apikey-operator/apikey-operator/internal/clockskew"
+	"github.com/apikey-operator/apikey-operator/internal/facts"
+	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
 )
 
-const (
-	// Somebody changed the key between our look and our delete: look again soon.
-	staleDelay = 250 * time.Millisecond
-	// A timer that was set by a wrong clock must not be trusted for long.
-	maxWait = 10 * time.Minute
-	// While nothing may be deleted for the clock's sake, look at it this often.
-	skewDelay = time.Minute
-)
+// Somebody changed the key between our look and our delete: look again soon.
+const staleDelay = 250 * time.Millisecond
 
 // Reconciler deletes one expired ApiKey at a time. All fields are required.
 type Reconciler struct {
@@ -65,7 +59,7 @@ func NewDeletedCounter(registry prometheus.Registerer) prometheus.Counter {
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, workers int) error {
 	expired := predicate.NewPredicateFuncs(func(object client.Object) bool {
 		key, ok := object.(*v1alpha1.ApiKey)
-		return ok && timeline.Expired(key)
+		return ok && key.IsExpired()
 	})
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("expiring").
@@ -80,9 +74,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.Client.Get(ctx, req.NamespacedName, key); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	wait, err := r.wait(key)
-	if err != nil || wait != 0 {
-		return ctrl.Result{RequeueAfter: max(wait, 0)}, err
+	plan, err := r.plan(key, lifecycle.ClockUnasked)
+	if err != nil || plan.Due != lifecycle.AtCollection {
+		return r.later(plan), err
 	}
 
 	// Deletion can't be taken back: the cache may be behind (a mark of a GitOps tool, a key of the same name), and so may the
@@ -91,9 +85,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	if skew.Abs() > clockskew.Tolerance {
-		log.FromContext(ctx).Info("not deleting an expired key: this machine's clock and the API server's disagree", "skew", skew.String())
-		return ctrl.Result{RequeueAfter: skewDelay}, nil
+	clock := lifecycle.ClockOff(skew)
+	if plan, err = r.plan(key, clock); err != nil || plan.Action != lifecycle.Collect {
+		if plan.Action == lifecycle.TellSkew {
+			log.FromContext(ctx).Info("not deleting an expired key: this machine's clock and the API server's disagree", "skew", skew.String())
+		}
+		return r.later(plan), err
 	}
 	// A new object: decoding into the cached one would keep its status where the live key has none.
 	live := &v1alpha1.ApiKey{}
@@ -103,8 +100,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if live.UID != key.UID {
 		return ctrl.Result{}, nil // its own event brings the successor here
 	}
-	if wait, err = r.wait(live); err != nil || wait != 0 {
-		return ctrl.Result{RequeueAfter: max(wait, 0)}, err
+	if plan, err = r.plan(live, clock); err != nil || plan.Action != lifecycle.Collect {
+		return r.later(plan), err
 	}
 	err = r.Client.Delete(ctx, live, client.Preconditions{UID: &live.UID, ResourceVersion: &live.ResourceVersion})
 	switch {
@@ -121,21 +118,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	return ctrl.Result{}, nil
 }
 
-// never is a wait without an end that time alone could bring.
-const never = time.Duration(-1)
-
-// wait is how long until the key must be looked at again: 0 means that it may go now.
-func (r *Reconciler) wait(key *v1alpha1.ApiKey) (time.Duration, error) {
-	if !key.DeletionTimestamp.IsZero() {
-		return never, nil
-	}
-	collectAt, ok, err := timeline.CollectAt(key, r.TTLAfterExpired)
+// plan says whether the time has come to delete the key, as far as the clock may be believed.
+func (r *Reconciler) plan(key *v1alpha1.ApiKey, clock lifecycle.Clock) (lifecycle.Step, error) {
+	known, err := facts.Of(key, r.TTLAfterExpired)
 	if err != nil {
 		// The schema refuses such a spec: trying again can't help.
-		return never, reconcile.TerminalError(err)
+		return lifecycle.Step{}, reconcile.TerminalError(err)
 	}
-	if !ok {
-		return never, nil
-	}
-	return max(min(collectAt.Sub(r.Clock.Now()), maxWait), 0), nil
+	return lifecycle.Plan(known, lifecycle.Verdict{Clock: clock}, r.Clock.Now()), nil
+}
+
+// later looks at the key again when its plan says so.
+func (r *Reconciler) later(plan lifecycle.Step) ctrl.Result {
+	return ctrl.Result{RequeueAfter: plan.Again.Wait(r.Clock.Now())}
 }

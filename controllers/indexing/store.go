@@ -10,8 +10,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/controllers/timeline"
-	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/internal/facts"
 	"github.com/apikey-operator/apikey-operator/internal/index"
 	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/token"
@@ -122,7 +121,7 @@ func (s *store) factOf(what any) (*fact, error) {
 // object in.
 func (s *store) understand(key *v1alpha1.ApiKey) *fact {
 	f := &fact{entry: index.Entry{ID: index.ID{Namespace: key.Namespace, Name: key.Name}}}
-	if key.Status.Hash == "" || !key.DeletionTimestamp.IsZero() {
+	if !facts.Record(key).Findable() {
 		return f
 	}
 	unreadable := func(field string, err error) {
@@ -138,7 +137,7 @@ func (s *store) understand(key *v1alpha1.ApiKey) *fact {
 	f.entry.Created = key.CreationTimestamp.Time
 	f.entry.Digest = digest
 	f.entry.Roles = s.source.Share(key.Spec.Roles)
-	if f.entry.Deadline, err = deadline(key); err != nil {
+	if f.entry.Deadline, err = facts.AcceptedUntil(key); err != nil {
 		unreadable("spec.expiry", err)
 	}
 	f.entry.Networks = policy.AnyNetwork()
@@ -148,13 +147,4 @@ func (s *store) understand(key *v1alpha1.ApiKey) *fact {
 		}
 	}
 	return f
-}
-
-// deadline has passed for a key that has been marked as expired: the mark is for ever, whatever a clock says.
-func deadline(key *v1alpha1.ApiKey) (expiry.Deadline, error) {
-	if timeline.Expired(key) {
-		return expiry.Deadline{}, nil
-	}
-	// The moment is used only for a key without a digest, and this one has one.
-	return timeline.Deadline(key, time.Time{})
 }

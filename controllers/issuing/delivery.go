@@ -11,7 +11,6 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,6 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/facts"
+	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
 )
 
 // The API server may refuse a key's Secret: for a quota of the namespace, or by an admission policy or a webhook, which may judge the
@@ -188,20 +189,23 @@ func (g *gates) awoken(namespace string, seen gate, last string) {
 	}
 }
 
-// refusedDelivery tells whether a key waits since its Secret was refused.
-func refusedDelivery(key *v1alpha1.ApiKey) bool {
-	return readyReason(key) == v1alpha1.ReasonDeliveryRefused
-}
-
-// admit tells whether the key may be tried now, and whether it must ask by a dry run before.
-func (r *Reconciler) admit(s *scope) bool {
-	if refusedDelivery(s.key) {
-		s.ask = true
-		s.round, s.turn = r.gates.turn(s.key.Namespace, r.Clock.Now())
-		return s.turn
+// askGate asks whether the key may be tried now, and whether it must ask by a dry run before. A key that was refused takes a turn by this.
+func (r *Reconciler) askGate(s *scope) {
+	if s.plan.State == lifecycle.Held {
+		var turn bool
+		s.round, turn = r.gates.turn(s.key.Namespace, r.Clock.Now())
+		s.asked.Gate = lifecycle.Shut
+		if turn {
+			s.asked.Gate = lifecycle.Turn
+		}
+		return
 	}
-	s.round, s.ask = r.gates.round(s.key.Namespace)
-	return true
+	var shut bool
+	s.round, shut = r.gates.round(s.key.Namespace)
+	s.asked.Gate = lifecycle.Open
+	if shut {
+		s.asked.Gate = lifecycle.AskFirst
+	}
 }
 
 // notAToken is what the Secret of a dry run holds.
@@ -234,21 +238,16 @@ func refusal(err error) bool {
 
 // refuseDelivery tells the user why the API server does not take the Secret. One who waits already is told again only if the reason is
 // another: numbers in it, such as how much of a quota is used, come and go.
-func (r *Reconciler) refuseDelivery(ctx context.Context, s *scope, why string, takenBack bool) error {
-	if s.turn || !s.ask { // else it tried for itself alone: a flood of new keys must not make the others wait longer
+func (r *Reconciler) refuseDelivery(ctx context.Context, s *scope, why string, nothingLeft bool) error {
+	if s.asked.Gate != lifecycle.AskFirst { // else it tried for itself alone: a flood of new keys must not make the others wait longer
 		r.gates.refused(s.key.Namespace, s.round, r.Clock.Now())
 	}
-	f := finding{
-		reason: v1alpha1.ReasonDeliveryRefused,
-		message: fmt.Sprintf("the API server refuses to %s; tried again until it agrees, at first soon and later every ten minutes, with "+
-			"other keys of this namespace by turns", clip(why)),
-		takenBack: takenBack,
+	message := fmt.Sprintf("the API server refuses to %s; tried again until it agrees, at first soon and later every ten minutes, with "+
+		"other keys of this namespace by turns", clip(why))
+	if s.facts.State() == lifecycle.Held && withoutDigits(s.key.Condition(v1alpha1.ConditionReady).Message) == withoutDigits(message) {
+		return r.write(ctx, s, nothingNew{})
 	}
-	told := meta.FindStatusCondition(s.key.Status.Conditions, v1alpha1.ConditionReady)
-	if refusedDelivery(s.key) && withoutDigits(told.Message) == withoutDigits(f.message) {
-		return r.write(ctx, s, finding{})
-	}
-	return r.write(ctx, s, f)
+	return r.write(ctx, s, undelivered{message, nothingLeft})
 }
 
 func withoutDigits(text string) string {
@@ -335,7 +334,7 @@ func (w *waker) waiting(ctx context.Context, namespace string) ([]string, error)
 	}
 	var names []string
 	for i := range keys.Items {
-		if key := &keys.Items[i]; refusedDelivery(key) && key.DeletionTimestamp.IsZero() {
+		if key := &keys.Items[i]; facts.State(key) == lifecycle.Held {
 			names = append(names, key.Name)
 		}
 	}

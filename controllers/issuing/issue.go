@@ -12,32 +12,33 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
-// issue is the whole of commit, deliver, confirm, and the way back in after any of them was cut off.
+// try is issue for a key whose Secret may well be refused: the API server is asked by a dry run before anything is minted.
+func (r *Reconciler) try(ctx context.Context, s *scope) error {
+	if err := r.askFirst(ctx, s); err != nil {
+		return r.undelivered(ctx, s, token.Token{}, err)
+	}
+	return r.issue(ctx, s)
+}
+
+// issue is the whole of commit, deliver, confirm; resume is the way back in after any of them was cut off.
 //
 // A token is worth something only if its digest stood in the status before its Secret existed: so the digest is committed first, and
 // a Secret that is already there is never adopted unless it holds the very token that was committed. The happy path is three
 // writes and no read.
 func (r *Reconciler) issue(ctx context.Context, s *scope) error {
-	var minted token.Token
-	if s.key.Status.Hash == "" {
-		if s.ask {
-			if err := r.askFirst(ctx, s); err != nil {
-				return r.undelivered(ctx, s, minted, err)
-			}
-		}
-		var err error
-		if minted, err = r.commit(ctx, s); err != nil {
-			return err
-		}
-		err = r.createSecret(ctx, s, minted)
-		if err == nil {
-			return r.confirm(ctx, s)
-		}
-		if !apierrors.IsAlreadyExists(err) {
-			return r.undelivered(ctx, s, minted, err)
-		}
+	minted, err := r.commit(ctx, s)
+	if err != nil {
+		return err
 	}
-	return r.resume(ctx, s, minted)
+	err = r.createSecret(ctx, s, minted)
+	switch {
+	case err == nil:
+		return r.confirm(ctx, s)
+	case apierrors.IsAlreadyExists(err):
+		return r.resume(ctx, s, minted)
+	default:
+		return r.undelivered(ctx, s, minted, err)
+	}
 }
 
 // resume goes on where an earlier pass was cut off after its commit, or where a Secret of the wanted name was there first. minted
@@ -49,11 +50,8 @@ func (r *Reconciler) resume(ctx context.Context, s *scope, minted token.Token) e
 	}
 	found := whose(secret, s.key)
 	if (found == planted || found == predecessors) && !secret.DeletionTimestamp.IsZero() {
-		return r.write(ctx, s, finding{
-			reason: v1alpha1.ReasonSecretConflict,
-			message: fmt.Sprintf("Secret %q, which is not this key's, is being deleted, but its finalizers hold it; "+
-				"the key is issued once it is gone", secret.Name),
-		})
+		return r.write(ctx, s, conflicted{fmt.Sprintf("Secret %q, which is not this key's, is being deleted, but its finalizers hold it; "+
+			"the key is issued once it is gone", secret.Name)})
 	}
 	switch found {
 	case nobodys:
@@ -75,11 +73,8 @@ func (r *Reconciler) resume(ctx context.Context, s *scope, minted token.Token) e
 			return err
 		}
 	case foreign:
-		return r.write(ctx, s, finding{
-			reason: v1alpha1.ReasonSecretConflict,
-			message: fmt.Sprintf("Secret %q exists and is not this key's; it is left alone, and the key is issued once it is gone: "+
-				"delete it, or delete this ApiKey and create one with another spec.secret.name", secret.Name),
-		})
+		return r.write(ctx, s, conflicted{fmt.Sprintf("Secret %q exists and is not this key's; it is left alone, and the key is issued "+
+			"once it is gone: delete it, or delete this ApiKey and create one with another spec.secret.name", secret.Name)})
 	}
 	return r.redeliver(ctx, s, minted)
 }
@@ -111,13 +106,7 @@ func (r *Reconciler) commit(ctx context.Context, s *scope) (token.Token, error) 
 		return token.Token{}, err
 	}
 	minted := token.Mint(r.TokenPrefix)
-	err := r.write(ctx, s, finding{
-		reason:  v1alpha1.ReasonIssuing,
-		message: fmt.Sprintf("delivering the token to Secret %q", s.key.SecretName()),
-		hash:    minted.Digest().String(),
-		hint:    minted.Hint(),
-	})
-	if err != nil {
+	if err := r.write(ctx, s, committed{minted.Digest().String(), minted.Hint()}); err != nil {
 		return token.Token{}, err
 	}
 	return minted, nil
@@ -128,11 +117,7 @@ func (r *Reconciler) confirm(ctx context.Context, s *scope) error {
 	if err := r.assertAllowed(ctx, s); err != nil {
 		return err
 	}
-	return r.write(ctx, s, finding{
-		reason: v1alpha1.ReasonIssued,
-		message: fmt.Sprintf("the token is in Secret %q under the key %q, and nowhere else",
-			s.key.SecretName(), s.key.SecretKey()),
-	})
+	return r.write(ctx, s, confirmed{})
 }
 
 // undelivered handles a Secret that could not be created, or would not be: minted is zero where that was only asked. What the API server

@@ -2,69 +2,76 @@ package issuing
 
 import (
 	"context"
-	"strings"
-
-	"k8s.io/apimachinery/pkg/api/meta"
+	"errors"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/controllers/timeline"
+	"github.com/apikey-operator/apikey-operator/controllers/rulebook"
+	"github.com/apikey-operator/apikey-operator/internal/facts"
+	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
 	"github.com/apikey-operator/apikey-operator/internal/policy"
 )
 
-// judge asks whether the key may be issued, or, once it is out, whether it still would be. It costs no request. A key that is out does
+// askRules asks whether the key may be issued, or, once it is out, whether it still would be. It costs no request. A key that is out does
 // not hang on the answer.
-func (r *Reconciler) judge(ctx context.Context, s *scope) error {
+func (r *Reconciler) askRules(ctx context.Context, s *scope) error {
 	verdict, err := r.Rules.Judge(ctx, s.key, s.now)
-	if err != nil && s.key.Status.IssuedAt == nil {
+	switch {
+	case err == nil:
+		s.verdict = verdict
+		s.asked.Rules, s.asked.Wait = answer(verdict.Outcome), verdict.Wait
+	case errors.Is(err, rulebook.ErrUnread) || !s.plan.State.Unissued():
+		s.asked.Rules = lifecycle.Unread
+	default:
 		return err
 	}
-	s.verdict = verdict
 	return nil
+}
+
+// answer is what an outcome means for the life of a key.
+func answer(outcome policy.Outcome) lifecycle.Rules {
+	switch outcome {
+	case policy.Allowed:
+		return lifecycle.Allowed
+	case policy.UnknownRole, policy.NotAllowed:
+		return lifecycle.Refused
+	default:
+		return lifecycle.Unread
+	}
 }
 
 // assertAllowed is asked right before a token is minted or confirmed: the rules may have changed while the pass waited for an
 // answer.
 func (r *Reconciler) assertAllowed(ctx context.Context, s *scope) error {
-	if err := r.judge(ctx, s); err != nil {
+	verdict, err := r.Rules.Judge(ctx, s.key, s.now)
+	if err != nil {
 		return err
 	}
-	if s.verdict.Outcome != policy.Allowed {
+	s.verdict = verdict
+	if verdict.Outcome != policy.Allowed {
 		return errStale
 	}
 	return nil
 }
 
-// unread is for a key that can't be judged, since the rules have not been read. What it was told stays, if that was something.
-func (r *Reconciler) unread(ctx context.Context, s *scope) error {
-	s.unread = true
-	if told := readyReason(s.key); told != "" && told != v1alpha1.ReasonIssuing || s.key.Status.Hash != "" {
-		return nil
-	}
+// tellUnread is for a key that can't be judged, since the rules have not been read, and that was told nothing else.
+func (r *Reconciler) tellUnread(ctx context.Context, s *scope) error {
 	unread := r.Rules.Unread()
 	if len(unread) == 0 {
 		return errStale // they came meanwhile
 	}
-	return r.write(ctx, s, finding{
-		reason: v1alpha1.ReasonIssuing,
-		message: "the operator has not been able to read the cluster's " + strings.Join(unread, ", ") +
-			", and issues nothing before: its log says why; have config/crd and config/rbac been applied?",
-	})
+	return r.write(ctx, s, rulesUnread{unread})
 }
 
-// refuse tells why the key waits. If a token was committed before, but not confirmed, it is taken back: first its digest, so that no
+// takeBack takes back a token that was committed, but not confirmed, and tells why the key waits: first its digest goes, so that no
 // verifier accepts it any more and no other operator goes on with it, and then its Secret, if that was this key's. status.secretName stays
 // until that is done, so that a crash in between leaves nothing behind.
-func (r *Reconciler) refuse(ctx context.Context, s *scope) error {
-	f := finding{reason: refusals[s.verdict.Outcome], message: s.verdict.Message + "; " + s.verdict.Cure}
-	if s.key.Status.SecretName == "" {
-		return r.write(ctx, s, f)
-	}
+func (r *Reconciler) takeBack(ctx context.Context, s *scope) error {
 	secret, err := r.readSecret(ctx, s.key)
 	if err != nil {
 		return err
 	}
 	found := whose(secret, s.key)
-	if err := r.write(ctx, s, f); err != nil {
+	if err := r.write(ctx, s, refused{verdict: s.verdict}); err != nil {
 		return err
 	}
 	if found == delivered || found == planted {
@@ -72,65 +79,47 @@ func (r *Reconciler) refuse(ctx context.Context, s *scope) error {
 			return err
 		}
 	}
-	f.takenBack = true
-	return r.write(ctx, s, f)
-}
-
-var refusals = map[policy.Outcome]v1alpha1.Reason{
-	policy.UnknownRole: v1alpha1.ReasonUnknownRole,
-	policy.NotAllowed:  v1alpha1.ReasonNotAllowed,
-}
-
-// waits tells whether a key of this reason waits for a role or a policy.
-func waits(reason v1alpha1.Reason) bool {
-	return reason == v1alpha1.ReasonUnknownRole || reason == v1alpha1.ReasonNotAllowed
+	return r.write(ctx, s, refused{verdict: s.verdict, nothingLeft: true})
 }
 
 // needsPass tells, in memory, whether a pass would tell the key something else about roles and policies than its status does.
 func (r *Reconciler) needsPass(ctx context.Context, key *v1alpha1.ApiKey) bool {
-	if !key.DeletionTimestamp.IsZero() || timeline.Expired(key) {
+	state := facts.State(key)
+	if !state.Alive() {
 		return false
 	}
 	verdict, err := r.Rules.Judge(ctx, key, r.Clock.Now())
 	if err != nil {
 		return false // a change of what is missing brings it here again
 	}
-	if key.Status.IssuedAt != nil {
-		told := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionOutOfPolicy)
-		if verdict.Outcome == policy.Allowed {
+	allowed := verdict.Outcome == policy.Allowed
+	if !state.Unissued() {
+		told := key.Condition(v1alpha1.ConditionOutOfPolicy)
+		if allowed {
 			return told != nil
 		}
 		return told == nil || told.Message != outOfPolicyMessage(verdict)
 	}
-	told := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
+	told := key.Condition(v1alpha1.ConditionReady)
 	switch {
-	case verdict.Outcome != policy.Allowed:
-		return told == nil || told.Reason != string(refusals[verdict.Outcome]) || told.Message != verdict.Message+"; "+verdict.Cure
+	case !allowed:
+		return told == nil || told.Reason != string(refusals[verdict.Outcome]) || told.Message != refusalMessage(verdict)
 	case told == nil:
 		return false // it is in the queue
 	default:
-		return waits(v1alpha1.Reason(told.Reason)) || told.Reason == string(v1alpha1.ReasonIssuing) && key.Status.Hash == ""
+		return state.AwaitsRules()
 	}
 }
 
-// waitsForSomebody tells whether a key has been told that it can't be issued unless somebody acts.
-func waitsForSomebody(key *v1alpha1.ApiKey) bool {
-	reason := readyReason(key)
-	return waits(reason) || reason == v1alpha1.ReasonDeliveryRefused || reason == v1alpha1.ReasonSecretConflict
-}
-
-// refused tells, in memory, whether a key is waiting to be issued and can't be, or whether its namespace is one that may refuse it.
-func (r *Reconciler) refused(ctx context.Context, key *v1alpha1.ApiKey) bool {
-	if key.Status.IssuedAt != nil || timeline.Expired(key) {
+// mustWait tells, in memory, whether a key is to be issued and can't be, or whether its namespace is one that may refuse it.
+func (r *Reconciler) mustWait(ctx context.Context, key *v1alpha1.ApiKey) bool {
+	state := facts.State(key)
+	if !state.Unissued() {
 		return false
 	}
-	if _, shut := r.gates.round(key.Namespace); shut || refusedDelivery(key) || readyReason(key) == v1alpha1.ReasonSecretConflict {
+	if _, shut := r.gates.round(key.Namespace); shut || state == lifecycle.Held || state == lifecycle.Conflicted {
 		return true
 	}
 	verdict, err := r.Rules.Judge(ctx, key, r.Clock.Now())
 	return err == nil && verdict.Outcome != policy.Allowed
-}
-
-func outOfPolicyMessage(verdict policy.Verdict) string {
-	return "the key keeps working, but would not be issued today: " + verdict.Message
 }

@@ -132,7 +132,7 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	for i := range keys.Items {
 		key := &keys.Items[i]
 		fleet.count(key, now)
-		if c.perKey && isReady(key) && key.Status.ExpiresAt != nil {
+		if c.perKey && key.IsReady() && key.Status.ExpiresAt != nil {
 			metrics <- prometheus.MustNewConstMetric(keyExpiryDesc, prometheus.GaugeValue,
 				float64(key.Status.ExpiresAt.Unix()), key.Namespace, key.Name)
 		}
@@ -178,12 +178,12 @@ func newCensus() *census {
 }
 
 func (c *census) count(key *v1alpha1.ApiKey, now time.Time) {
-	state := string(readyReason(key))
+	state := string(key.ReadyReason())
 	if state == "" {
 		state = unseen
 	}
 	c.states[state]++
-	if hasCondition(key, v1alpha1.ConditionOutOfPolicy) {
+	if key.Condition(v1alpha1.ConditionOutOfPolicy) != nil {
 		c.outOfPolicy++
 	}
 	if !key.DeletionTimestamp.IsZero() {
@@ -192,7 +192,7 @@ func (c *census) count(key *v1alpha1.ApiKey, now time.Time) {
 	if longest, waits := c.longestWait[state]; waits {
 		c.longestWait[state] = max(longest, now.Sub(key.CreationTimestamp.Time))
 	}
-	if !hasCondition(key, v1alpha1.ConditionExpiring) || key.Status.ExpiresAt == nil || key.Status.IssuedAt == nil ||
+	if key.Condition(v1alpha1.ConditionExpiring) == nil || key.Status.ExpiresAt == nil || !key.IsIssued() ||
 		key.Status.ExpiresAt.Sub(key.Status.IssuedAt.Time) < shortLife {
 		return
 	}

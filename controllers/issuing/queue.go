@@ -15,7 +15,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/controllers/timeline"
+	"github.com/apikey-operator/apikey-operator/internal/facts"
+	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
 )
 
 const (
@@ -62,7 +63,7 @@ func (r *Reconciler) keyEvents(read <-chan struct{}) handler.EventHandler {
 func (r *Reconciler) enqueue(ctx context.Context, object client.Object, q queue) {
 	key, ok := object.(*v1alpha1.ApiKey)
 	switch {
-	case ok && r.refused(ctx, key):
+	case ok && r.mustWait(ctx, key):
 		r.add(ctx, q, waitingPriority, key)
 	case ok && r.overdue(key):
 		r.add(ctx, q, duePriority, key)
@@ -73,16 +74,20 @@ func (r *Reconciler) enqueue(ctx context.Context, object client.Object, q queue)
 
 // overdue tells whether a key must be expired, or its Secret withdrawn.
 func (r *Reconciler) overdue(key *v1alpha1.ApiKey) bool {
-	due, err := r.due(&scope{key: key, now: r.Clock.Now()})
-	return err == nil && (due.expiry || due.withdrawal)
+	known, err := facts.Of(key, r.TTLAfterExpired)
+	if err != nil {
+		return false
+	}
+	due := lifecycle.Plan(known, lifecycle.Verdict{}, r.Clock.Now()).Due
+	return due == lifecycle.AtDeadline || due == lifecycle.AtWithdrawal
 }
 
 // priority is that at which a key is looked at again; nil leaves it as it was.
 func priority(key *v1alpha1.ApiKey) *int {
-	switch {
-	case waitsForSomebody(key):
+	switch facts.State(key).Urgency() {
+	case lifecycle.AfterOthers:
 		return ptr.To(waitingPriority)
-	case key.Status.IssuedAt != nil || timeline.Expired(key):
+	case lifecycle.Prompt:
 		return ptr.To(duePriority)
 	default:
 		return nil
@@ -96,7 +101,7 @@ func (r *Reconciler) add(ctx context.Context, q queue, priority int, key *v1alph
 		q.Add(requestFor(key))
 		return
 	}
-	if r.refused(ctx, key) {
+	if r.mustWait(ctx, key) {
 		priority = waitingPriority
 	}
 	prioritised.AddWithOpts(priorityqueue.AddOpts{Priority: ptr.To(priority)}, requestFor(key))

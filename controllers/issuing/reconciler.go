@@ -5,7 +5,6 @@ package issuing
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,13 +14,15 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/controllers/rulebook"
-	"github.com/apikey-operator/apikey-operator/controllers/timeline"
-	"github.com/apikey-operator/apikey-operator/internal/clockskew"
+	"github.com/apikey-operator/apikey-operator/internal/facts"
+	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
 	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
 const (
@@ -32,21 +33,8 @@ const (
 	// Another writer was faster, and the cache has not seen it yet: look again soon.
 	staleDelay = 250 * time.Millisecond
 
-	// While nothing may be decided for the clock's sake, look at it this often.
-	skewDelay = time.Minute
-
-	// While keys can't be judged, look at them this often; the end of that is told.
-	unreadDelay = time.Minute
-
-	// Nobody tells when a foreign Secret has gone, since Secrets are not watched. The wait grows with the conflict's age.
-	minConflictDelay = time.Second
-	maxConflictDelay = time.Minute
-
 	// The clock may be set while a pass waits for an answer. What was judged by a moment this far away is judged anew.
 	maxJump = time.Minute
-
-	// A timer that was set by a wrong clock must not be trusted for long; a look that finds nothing due costs no request.
-	maxWait = 10 * time.Minute
 
 	// Retries of what failed, per key: from 5 ms, doubling, to a minute.
 	minRetryDelay = 5 * time.Millisecond
@@ -95,19 +83,20 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, workers int) error {
 
 // scope is one pass over one key: the object as last read or written, and the moment at which all is judged.
 type scope struct {
-	key *v1alpha1.ApiKey
-	now time.Time
-	// verdict is what roles and policies say; Unjudged where that is not asked, or can't be known.
+	key   *v1alpha1.ApiKey
+	now   time.Time
+	facts lifecycle.Facts
+	// asked is what has been asked for so far, and plan what is to be done, as far as is known by that.
+	asked lifecycle.Verdict
+	plan  lifecycle.Step
+	// verdict is what roles and policies say, in words; Unjudged where they were not asked, or can't be.
 	verdict policy.Verdict
-	// unread says that the key waits for the rules to be read.
-	unread bool
-	// waiting says that roles and policies do not allow the key, or were not asked; held, that it waits for its turn
-	// to be delivered, and costs nothing.
-	waiting, held bool
-	// ask says that the API server must be asked whether it takes the Secret, before a token is minted; turn, that the key does so for
-	// all that wait in its namespace; round is that of the namespace's gate.
-	ask, turn bool
-	round     uint64
+	// round is that of the namespace's gate.
+	round uint64
+	// skew is the clock's, where it was asked for.
+	skew time.Duration
+	// wait is how long until the next pass; 0 if only an event brings it.
+	wait time.Duration
 }
 
 // errStale says that what the pass was decided on is no longer so. It is not a failure: the pass ends, and the key is
@@ -124,218 +113,118 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.Client.Get(ctx, req.NamespacedName, key); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if !key.DeletionTimestamp.IsZero() {
-		return ctrl.Result{}, nil
-	}
 	s := &scope{key: key, now: r.Clock.Now().UTC().Truncate(time.Second)}
 
-	err := r.step(ctx, s)
+	var err error
+	for _, step := range []func(context.Context, *scope) error{r.read, r.decide, r.do, r.lookAgain} {
+		if err = step(ctx, s); err != nil {
+			break
+		}
+	}
 	switch {
 	case errors.Is(err, errStale) || apierrors.IsConflict(err):
 		return ctrl.Result{RequeueAfter: staleDelay}, nil
 	case apierrors.IsNotFound(err):
 		// Deleted under our hands, or asked of an API server that does not serve the kind yet. The cache will tell.
 		return ctrl.Result{RequeueAfter: time.Second}, nil
-	case err != nil:
-		return ctrl.Result{Priority: priority(s.key)}, err
+	default:
+		return ctrl.Result{RequeueAfter: s.wait, Priority: priority(s.key)}, err
 	}
-	result, err := r.next(s)
-	result.Priority = priority(s.key)
-	return result, err
 }
 
-// step does the one thing that is due.
-func (r *Reconciler) step(ctx context.Context, s *scope) error {
-	due, err := r.due(s)
-	if err != nil {
+// read reads the facts of the key.
+func (r *Reconciler) read(_ context.Context, s *scope) error {
+	var err error
+	if s.facts, err = facts.Of(s.key, r.TTLAfterExpired); err != nil {
 		// The schema refuses such a spec: trying again can't help.
 		return reconcile.TerminalError(err)
 	}
-	if !timeline.Expired(s.key) && !due.expiry {
-		err := r.judge(ctx, s)
-		if errors.Is(err, rulebook.ErrUnread) {
-			return r.unread(ctx, s)
+	return nil
+}
+
+// decide plans, and asks for what the plan hangs on, until there is something to do.
+func (r *Reconciler) decide(ctx context.Context, s *scope) error {
+	for {
+		s.plan = lifecycle.Plan(s.facts, s.asked, s.now)
+		var err error
+		switch s.plan.Action {
+		case lifecycle.AskRules:
+			err = r.askRules(ctx, s)
+		case lifecycle.AskGate:
+			r.askGate(s)
+		case lifecycle.AskClock:
+			err = r.askClock(ctx, s)
+		default:
+			log.FromContext(ctx).V(1).Info("planned", "state", s.plan.State.String(), "action", s.plan.Action.String(), "why", s.plan.Why)
+			return nil
 		}
 		if err != nil {
 			return err
 		}
 	}
-	unissued := s.key.Status.IssuedAt == nil && !timeline.Expired(s.key)
-	s.waiting = unissued && s.verdict.Outcome != policy.Allowed
-	s.held = unissued && !s.waiting && !r.admit(s)
-	// issuedAt and a deadline are written once and for ever, and a token that was taken back does not come again. But that a key
-	// must wait can be told by any clock.
-	writesTime := unissued && !s.held && (!s.waiting || s.key.Status.Hash != "")
-	if due.needsClock || writesTime {
-		skew, err := r.checkClock(ctx, s)
-		if err != nil {
-			return err
-		}
-		if skew != 0 {
-			return r.write(ctx, s, finding{skew: skew})
-		}
-	}
-	return r.do(ctx, s, due)
 }
 
-// checkClock returns a skew that is beyond tolerance, or 0.
-func (r *Reconciler) checkClock(ctx context.Context, s *scope) (time.Duration, error) {
-	skew, err := r.Skew(ctx)
-	switch {
-	case err != nil:
-		return 0, err
-	case skew.Abs() > clockskew.Tolerance:
-		return skew, nil
-	case r.Clock.Now().Sub(s.now).Abs() > maxJump:
-		return 0, errStale
-	}
-	return 0, nil
-}
-
-// do is the choice of the one thing.
-func (r *Reconciler) do(ctx context.Context, s *scope, due due) error {
-	switch {
-	case timeline.Expired(s.key):
-		return r.write(ctx, s, finding{})
-	case due.expiry:
-		return r.expire(ctx, s)
-	case s.waiting:
-		return r.refuse(ctx, s)
-	case s.held:
-		return r.write(ctx, s, finding{})
-	case s.key.Status.IssuedAt == nil:
+// do does what is planned, and writes what came of it.
+func (r *Reconciler) do(ctx context.Context, s *scope) error {
+	switch s.plan.Action {
+	case lifecycle.TellUnread:
+		return r.tellUnread(ctx, s)
+	case lifecycle.TellSkew:
+		return r.write(ctx, s, clockSkewed{s.skew})
+	case lifecycle.Refuse:
+		return r.write(ctx, s, refused{verdict: s.verdict})
+	case lifecycle.TakeBack:
+		return r.takeBack(ctx, s)
+	case lifecycle.Issue:
 		return r.issue(ctx, s)
-	case due.withdrawal:
+	case lifecycle.Try:
+		return r.try(ctx, s)
+	case lifecycle.Resume:
+		return r.resume(ctx, s, token.Token{})
+	case lifecycle.Withdraw:
 		return r.withdraw(ctx, s)
+	case lifecycle.Expire:
+		return r.expire(ctx, s)
+	case lifecycle.Settle, lifecycle.Hold, lifecycle.Collect: // to collect a key is another controller's
+		return r.write(ctx, s, nothingNew{})
 	default:
-		return r.write(ctx, s, finding{})
+		return nil
 	}
 }
 
-// due is what the time has come for. needsClock says that it, or a time that will be written, hangs on a right clock.
-type due struct {
-	expiry, withdrawal, needsClock bool
-}
-
-func (r *Reconciler) due(s *scope) (due, error) {
-	var d due
-	deadline, err := timeline.Deadline(s.key, s.now)
-	if err != nil {
-		return d, err
-	}
-	withdrawAt, withdraws, err := timeline.WithdrawAt(s.key)
-	if err != nil {
-		return d, err
-	}
-	collectAt, collects, err := timeline.CollectAt(s.key, r.TTLAfterExpired)
-	if err != nil {
-		return d, err
-	}
-	d.expiry = deadline.Passed(s.now) && !timeline.Expired(s.key)
-	d.withdrawal = withdraws && !s.now.Before(withdrawAt)
-	d.needsClock = d.expiry || d.withdrawal ||
-		collects && !s.now.Before(collectAt) || // done by another controller, but told here
-		hasCondition(s.key, v1alpha1.ConditionClockSkewed)
-	return d, nil
-}
-
-// next says when the key must be looked at again.
-func (r *Reconciler) next(s *scope) (ctrl.Result, error) {
-	if hasCondition(s.key, v1alpha1.ConditionClockSkewed) {
-		return ctrl.Result{RequeueAfter: skewDelay}, nil
-	}
-	if s.unread {
-		return ctrl.Result{RequeueAfter: unreadDelay}, nil
-	}
-	if since, conflict := conflictSince(s.key); conflict {
-		return ctrl.Result{RequeueAfter: min(max(s.now.Sub(since), minConflictDelay), maxConflictDelay)}, nil
-	}
-	moments, err := r.moments(s)
-	if err != nil {
-		return ctrl.Result{}, reconcile.TerminalError(err)
-	}
-	var wake time.Time
-	for _, moment := range moments {
-		if moment.After(s.now) && (wake.IsZero() || moment.Before(wake)) {
-			wake = moment
-		}
-	}
-	switch {
-	case !wake.IsZero():
-	case refusedDelivery(s.key):
-		// It is woken for its turn; a look in memory now and then makes sure that it is never forgotten.
-		return ctrl.Result{RequeueAfter: maxWait}, nil
-	default:
-		return ctrl.Result{}, nil
+// lookAgain says when the next pass over the key is, as it is now.
+func (r *Reconciler) lookAgain(ctx context.Context, s *scope) error {
+	if err := r.read(ctx, s); err != nil {
+		return err
 	}
 	// Counted from the clock itself and not from the pass's truncated moment, or the next pass would be late by
 	// what was cut off.
-	return ctrl.Result{RequeueAfter: max(min(wake.Sub(r.Clock.Now()), maxWait), time.Millisecond)}, nil
+	s.wait = lifecycle.Plan(s.facts, s.asked, s.now).Again.Wait(r.Clock.Now())
+	return nil
 }
 
-// moments are those at which the status of a settled key changes by the passing of time alone.
-func (r *Reconciler) moments(s *scope) ([]time.Time, error) {
-	var moments []time.Time
-	if collectAt, ok, err := timeline.CollectAt(s.key, r.TTLAfterExpired); err != nil {
-		return nil, err
-	} else if ok {
-		moments = append(moments, collectAt)
-	}
-	if timeline.Expired(s.key) {
-		return moments, nil
-	}
-	if waits(readyReason(s.key)) || refusedDelivery(s.key) {
-		return waitingMoments(s)
-	}
-	if withdrawAt, ok, err := timeline.WithdrawAt(s.key); err != nil {
-		return nil, err
-	} else if ok {
-		moments = append(moments, withdrawAt)
-	}
-	deadline, err := timeline.Deadline(s.key, s.now)
+// askClock measures the clock.
+func (r *Reconciler) askClock(ctx context.Context, s *scope) error {
+	skew, err := r.Skew(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if at, ok := deadline.Time(); ok {
-		moments = append(moments, at)
+	s.skew, s.asked.Clock = skew, lifecycle.ClockOff(skew)
+	if s.asked.Clock == lifecycle.Right && r.Clock.Now().Sub(s.now).Abs() > maxJump {
+		return errStale
 	}
-	if warnFrom, ok := deadline.WarnFrom(issuedAt(s)); ok {
-		moments = append(moments, warnFrom)
-	}
-	return moments, nil
-}
-
-// waitingMoments are those of a key that waits for a role, a policy or the delivery of its Secret: a deadline that is fixed already, and
-// the moment from which its life is short enough. All else is told by an event, or is a turn.
-func waitingMoments(s *scope) ([]time.Time, error) {
-	var moments []time.Time
-	if s.verdict.Wait > 0 {
-		moments = append(moments, s.now.Add(s.verdict.Wait))
-	}
-	if s.key.Status.ExpiresAt == nil && s.key.Spec.Expiry.At == "" {
-		return moments, nil // its life has not begun
-	}
-	deadline, err := timeline.Deadline(s.key, s.now)
-	if err != nil {
-		return nil, err
-	}
-	if at, ok := deadline.Time(); ok {
-		moments = append(moments, at)
-	}
-	return moments, nil
+	return nil
 }
 
 // expire ends a key whose deadline has passed: first its Secret, if that is still its own, then the status. It does so too
 // for a key that was never confirmed, and for one that never had a token.
 func (r *Reconciler) expire(ctx context.Context, s *scope) error {
-	// A digest that was taken back may have left a Secret.
-	takingBack := s.key.Status.Hash == "" && s.key.Status.SecretName != ""
-	if takingBack || s.key.Status.Hash != "" && s.key.Status.SecretDeletedAt == nil {
+	if s.facts.SecretLeft() {
 		if _, err := r.deleteOwnSecret(ctx, s); err != nil {
 			return err
 		}
 	}
-	return r.write(ctx, s, finding{reason: v1alpha1.ReasonExpired, message: expiredMessage(s)})
+	return r.write(ctx, s, expired{})
 }
 
 // withdraw deletes the Secret of a key that lives on. A Secret that is gone already, or was replaced by another's, counts
@@ -345,16 +234,5 @@ func (r *Reconciler) withdraw(ctx context.Context, s *scope) error {
 	if err != nil {
 		return err
 	}
-	return r.write(ctx, s, finding{secretGone: true, secretWithdrawn: deleted})
-}
-
-func expiredMessage(s *scope) string {
-	message := "the key expired at its deadline"
-	if s.key.Status.Hash == "" {
-		message = "the key's deadline had passed before a token could be issued, so there is none"
-	}
-	if keeper := timeline.KeptBy(s.key); keeper != "" {
-		return fmt.Sprintf("%s; this object is kept, since %s holds it, until it is deleted there", message, keeper)
-	}
-	return message + "; for a new token, create another ApiKey"
+	return r.write(ctx, s, withdrawn{deleted})
 }

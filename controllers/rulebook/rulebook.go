@@ -20,7 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/controllers/timeline"
+	"github.com/apikey-operator/apikey-operator/internal/facts"
 	"github.com/apikey-operator/apikey-operator/internal/policy"
 )
 
@@ -302,14 +302,14 @@ func namespaceMeta() *metav1.PartialObjectMetadata {
 func ask(key *v1alpha1.ApiKey, now time.Time) (policy.Request, error) {
 	spec := key.Spec
 	request := policy.Request{Namespace: key.Namespace, Roles: spec.Roles, CIDRs: spec.CIDRs}
-	life, err := timeline.Life(key, now)
+	life, err := facts.Life(key, now)
 	if err != nil {
 		return request, err
 	}
 	request.Never, request.Lifetime = life.Never, life.Length
 	if spec.Expiry.At != "" {
 		request.Expiry = "at: " + spec.Expiry.At
-		request.Shrinks = key.Status.IssuedAt == nil
+		request.Shrinks = !key.IsIssued()
 	} else {
 		request.Expiry = "after: " + string(spec.Expiry.After)
 	}

@@ -11,10 +11,6 @@ import (
 	"time"
 )
 
-// Tolerance is the skew up to which a clock is fit for decisions on expiry. A Date header is whole seconds old
-// and a slow answer adds to it, while a machine without time synchronisation is off by minutes to years.
-const Tolerance = 5 * time.Minute
-
 // A measurement is used again for this long, by the wall clock and by the monotonic one: a clock that was set in
 // between makes the two differ.
 const fresh = 10 * time.Second

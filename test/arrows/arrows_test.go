@@ -2,7 +2,11 @@
 package arrows
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +18,8 @@ const module = "github.com/apikey-operator/apikey-operator/"
 type rule struct {
 	room, why string
 	forbidden []string
+	// only, if set, are all that the room may come to depend on besides the standard library.
+	only []string
 }
 
 // rules say what the packages of a room must not come to depend on, by whatever way.
@@ -54,6 +60,18 @@ var rules = []rule{
 		forbidden: []string{"k8s.io/client-go/kubernetes", "sigs.k8s.io/controller-runtime", module + "internal/", module + "controllers/"},
 	},
 	{
+		room: "internal/facts", why: "what tells the life of a key from its object asks nobody and decides nothing, so that all can use it",
+		forbidden: []string{
+			"k8s.io/client-go", "sigs.k8s.io/controller-runtime", module + "controllers/", module + "internal/token", module + "internal/policy",
+			module + "internal/index", module + "internal/serve",
+		},
+	},
+	{
+		room: "internal/lifecycle", why: "what is to be done about a key follows from plain values, of which moments are one",
+		forbidden: []string{"net", "log", "context"},
+		only:      []string{module + "internal/expiry"},
+	},
+	{
 		room: "controllers/issuing", why: "controllers meet in the API, so that each can be read, run and given permissions alone",
 		forbidden: []string{module + "controllers/expiring", module + "controllers/counting"},
 	},
@@ -82,7 +100,8 @@ var rules = []rule{
 
 // pureRooms are tested, fuzzed and reused without a cluster.
 var pureRooms = []string{
-	"internal/clockskew", "internal/expiry", "internal/gitops", "internal/index", "internal/policy", "internal/token", "internal/verify", "internal/version",
+	"internal/clockskew", "internal/expiry", "internal/gitops", "internal/index", "internal/lifecycle", "internal/policy", "internal/token",
+	"internal/verify", "internal/version",
 }
 
 // impure are what no pure room may come to depend on.
@@ -118,11 +137,43 @@ func TestArrows(t *testing.T) {
 			if isOwn[dependency] {
 				continue
 			}
+			if host, _, _ := strings.Cut(dependency, "/"); rule.only != nil && strings.Contains(host, ".") && !slices.Contains(rule.only, dependency) {
+				t.Errorf("%s depends on %s, but: %s", rule.room, dependency, rule.why)
+			}
 			for _, forbidden := range rule.forbidden {
 				if dependency == forbidden || strings.HasPrefix(dependency, strings.TrimSuffix(forbidden, "/")+"/") {
 					t.Errorf("%s depends on %s, but: %s", rule.room, dependency, rule.why)
 				}
 			}
+		}
+	}
+}
+
+// clockless are the rooms that are told what time it is.
+var clockless = []string{"internal/expiry", "internal/facts", "internal/lifecycle"}
+
+// clocks are what of package time reads a clock, or waits by one.
+var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTicker", "NewTimer"}
+
+func TestNoClockIsRead(t *testing.T) {
+	for _, room := range clockless {
+		paths, err := filepath.Glob(filepath.Join("..", "..", room, "*.go"))
+		if err != nil || len(paths) < 2 {
+			t.Fatalf("files of %s: %v, %v", room, paths, err)
+		}
+		for _, path := range paths {
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(file, func(node ast.Node) bool {
+				if use, ok := node.(*ast.SelectorExpr); ok {
+					if from, ok := use.X.(*ast.Ident); ok && from.Name == "time" && slices.Contains(clocks, use.Sel.Name) {
+						t.Errorf("%s uses time.%s, but is told what time it is", path, use.Sel.Name)
+					}
+				}
+				return true
+			})
 		}
 	}
 }

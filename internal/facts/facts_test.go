@@ -1,4 +1,4 @@
-package timeline_test
+package facts_test
 
 import (
 	"reflect"
@@ -9,7 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/controllers/timeline"
+	"github.com/apikey-operator/apikey-operator/internal/facts"
+	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
 )
 
 const day = 24 * time.Hour
@@ -69,8 +70,8 @@ func TestDeadline(t *testing.T) {
 			Spec:       v1alpha1.ApiKeySpec{Expiry: c.spec},
 			Status:     c.status,
 		}
-		deadline, err := timeline.Deadline(key, now)
-		if got, expires := deadline.Time(); err != nil || expires != (c.want != never) || expires && !got.Equal(c.want) {
+		known, err := facts.Of(key, day)
+		if got, expires := known.DeadlineAt(now).Time(); err != nil || expires != (c.want != never) || expires && !got.Equal(c.want) {
 			t.Errorf("%s: %v, expires %t, %v; want %v", name, got, expires, err, c.want)
 		}
 	}
@@ -88,7 +89,8 @@ func TestDeadlineOfInvalidSpec(t *testing.T) {
 		"no moment":     {expiry{At: "2027-01-31"}, "spec.expiry.at"},
 		"at over after": {expiry{At: "soon", After: "90d"}, "spec.expiry.at"},
 	} {
-		deadline, err := timeline.Deadline(&v1alpha1.ApiKey{Spec: v1alpha1.ApiKeySpec{Expiry: c.spec}}, now)
+		known, err := facts.Of(&v1alpha1.ApiKey{Spec: v1alpha1.ApiKeySpec{Expiry: c.spec}}, day)
+		deadline := known.DeadlineAt(now)
 		if !names(err, c.field) || !deadline.Passed(now) {
 			t.Errorf("%s: %v, passed %t; want an error of %s and a deadline that has passed", name, err, deadline.Passed(now), c.field)
 		}
@@ -114,9 +116,118 @@ func TestExpired(t *testing.T) {
 		"another condition first": {append(stalled, ready(v1alpha1.ReasonExpired)...), true},
 	} {
 		key := &v1alpha1.ApiKey{Status: status{ExpiresAt: at(born), Conditions: c.conditions}}
-		if got := timeline.Expired(key); got != c.want {
+		if got := facts.State(key) == lifecycle.Expired; got != c.want || key.IsExpired() != c.want {
 			t.Errorf("%s: expired %t", name, got)
 		}
+	}
+}
+
+// Every reason that a key can be told makes one state, together with what else is written about it.
+func TestState(t *testing.T) {
+	issued := status{Hash: hash, IssuedAt: at(noon)}
+	keep := map[string]string{"apikey-operator.io/keep": "true"}
+	for name, c := range map[string]struct {
+		reason      v1alpha1.Reason
+		status      status
+		annotations map[string]string
+		deleted     *metav1.Time
+		want        lifecycle.State
+	}{
+		"nobody has seen it":          {"", status{}, nil, nil, lifecycle.Pending},
+		"told that it is worked on":   {v1alpha1.ReasonIssuing, status{}, nil, nil, lifecycle.Pending},
+		"a reason of a later version": {"Pondered", status{}, nil, nil, lifecycle.Pending},
+		"kept, and not expired":       {"", status{}, keep, nil, lifecycle.Pending},
+		"unknown role":                {v1alpha1.ReasonUnknownRole, status{}, nil, nil, lifecycle.Waiting},
+		"not allowed":                 {v1alpha1.ReasonNotAllowed, status{SecretName: "orders"}, nil, nil, lifecycle.Waiting},
+		"refused delivery":            {v1alpha1.ReasonDeliveryRefused, status{}, nil, nil, lifecycle.Held},
+		"committed":                   {v1alpha1.ReasonIssuing, status{Hash: hash}, nil, nil, lifecycle.Committed},
+		"conflict":                    {v1alpha1.ReasonSecretConflict, status{Hash: hash}, nil, nil, lifecycle.Conflicted},
+		"issued":                      {v1alpha1.ReasonIssued, issued, nil, nil, lifecycle.Issued},
+		"expired":                     {v1alpha1.ReasonExpired, issued, nil, nil, lifecycle.Expired},
+		"expired and kept":            {v1alpha1.ReasonExpired, issued, keep, nil, lifecycle.Tombstone},
+		"deleted":                     {v1alpha1.ReasonIssued, issued, nil, at(noon), lifecycle.Deleting},
+		"expired and deleted":         {v1alpha1.ReasonExpired, issued, keep, at(noon), lifecycle.Deleting},
+	} {
+		key := &v1alpha1.ApiKey{ObjectMeta: metav1.ObjectMeta{Annotations: c.annotations, DeletionTimestamp: c.deleted}, Status: c.status}
+		if c.reason != "" {
+			key.Status.Conditions = ready(c.reason)
+		}
+		if got := facts.State(key); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+func TestRecord(t *testing.T) {
+	stalled := metav1.Condition{Type: v1alpha1.ConditionStalled, Reason: string(v1alpha1.ReasonSecretConflict), LastTransitionTime: *at(born)}
+	skewed := metav1.Condition{Type: v1alpha1.ConditionClockSkewed}
+	key := &v1alpha1.ApiKey{Status: status{
+		Hash: hash, IssuedAt: at(noon), SecretName: "orders", SecretDeletedAt: at(noon),
+		Conditions: append(ready(v1alpha1.ReasonSecretConflict), stalled, skewed),
+	}}
+	want := lifecycle.Record{
+		Told: lifecycle.ToldConflict, Committed: true, Issued: true, IssuedAt: noon, SecretNamed: true, SecretDeleted: true,
+		ConflictSince: born, ClockSkewed: true,
+	}
+	if got := facts.Record(key); got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	stalled.Reason = string(v1alpha1.ReasonExpired)
+	key = &v1alpha1.ApiKey{Status: status{Conditions: []metav1.Condition{stalled}}}
+	if got, want := facts.Record(key), (lifecycle.Record{}); got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// A verifier refuses what it can't read, what has no digest and what was marked as expired, whatever its own clock says.
+func TestAcceptedUntil(t *testing.T) {
+	tomorrow, inConflict, marked := noon.Add(day), ready(v1alpha1.ReasonSecretConflict), ready(v1alpha1.ReasonExpired)
+	for name, c := range map[string]struct {
+		spec   expiry
+		status status
+		want   time.Time
+		field  string
+	}{
+		"committed":          {expiry{After: "90d"}, status{Hash: hash, ExpiresAt: at(tomorrow)}, tomorrow, ""},
+		"conflict":           {expiry{After: "90d"}, status{Hash: hash, ExpiresAt: at(tomorrow), Conditions: inConflict}, tomorrow, ""},
+		"issued":             {expiry{After: "90d"}, status{Hash: hash, IssuedAt: at(noon), ExpiresAt: at(tomorrow)}, tomorrow, ""},
+		"without a deadline": {expiry{After: "2d"}, status{Hash: hash}, tomorrow, ""},
+		"marked":             {expiry{At: "2999-01-01T00:00:00Z"}, status{Hash: hash, Conditions: marked}, time.Time{}, ""},
+		"marked, unreadable": {expiry{After: "soon"}, status{Hash: hash, Conditions: marked}, time.Time{}, ""},
+		"without a digest":   {expiry{After: "90d"}, status{}, time.Time{}, ""},
+		"no moment":          {expiry{At: "soon"}, status{Hash: hash}, time.Time{}, "spec.expiry.at"},
+		"no duration":        {expiry{After: "soon"}, status{Hash: hash}, time.Time{}, "spec.expiry.after"},
+	} {
+		key := &v1alpha1.ApiKey{
+			ObjectMeta: metav1.ObjectMeta{CreationTimestamp: *at(born)},
+			Spec:       v1alpha1.ApiKeySpec{Expiry: c.spec, TTLAfterExpired: "soon", Secret: &secret{RevealFor: "soon"}},
+			Status:     c.status,
+		}
+		deadline, err := facts.AcceptedUntil(key)
+		got, expires := deadline.Time()
+		if !expires || !got.Equal(c.want) || (c.field == "") != (err == nil) || err != nil && !names(err, c.field) {
+			t.Errorf("%s: %v, expires %t, %v; want %v, error of %q", name, got, expires, err, c.want, c.field)
+		}
+	}
+	for state, conditions := range map[string][]metav1.Condition{"alive": nil, "marked": marked} {
+		key := &v1alpha1.ApiKey{Spec: v1alpha1.ApiKeySpec{Expiry: expiry{Never: &yes}}, Status: status{Hash: hash, Conditions: conditions}}
+		deadline, err := facts.AcceptedUntil(key)
+		if _, expires := deadline.Time(); err != nil || expires != (state == "marked") {
+			t.Errorf("never, %s: expires %t, %v", state, expires, err)
+		}
+	}
+}
+
+// What is refused by the schema of one field does not keep a key from being deleted, or from being left alone.
+func TestOnlyWhatMattersIsRead(t *testing.T) {
+	unreadable := v1alpha1.ApiKeySpec{Expiry: expiry{After: "soon"}, TTLAfterExpired: "1h", Secret: &secret{RevealFor: "soon"}}
+	key := &v1alpha1.ApiKey{Spec: unreadable, Status: status{ExpiresAt: at(noon), Conditions: ready(v1alpha1.ReasonExpired)}}
+	if known, err := facts.Of(key, day); err != nil || !known.CollectAt.Equal(noon.Add(time.Hour)) {
+		t.Errorf("expired: %v, %v", known.CollectAt, err)
+	}
+	key = &v1alpha1.ApiKey{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: at(noon)}, Spec: unreadable}
+	if _, err := facts.Of(key, day); err != nil {
+		t.Errorf("being deleted: %v", err)
 	}
 }
 
@@ -135,10 +246,10 @@ func TestWithdrawAt(t *testing.T) {
 		"done":           {&secret{RevealFor: "15m"}, status{IssuedAt: at(noon), SecretDeletedAt: at(noon)}, time.Time{}, ""},
 		"no duration":    {&secret{RevealFor: "soon"}, issued, time.Time{}, "spec.secret.revealFor"},
 	} {
-		key := &v1alpha1.ApiKey{Spec: v1alpha1.ApiKeySpec{Secret: c.secret}, Status: c.status}
-		got, ok, err := timeline.WithdrawAt(key)
-		if !got.Equal(c.want) || ok == c.want.IsZero() || (c.field == "") != (err == nil) || err != nil && !names(err, c.field) {
-			t.Errorf("%s: %v, %t, %v; want %v, error of %q", name, got, ok, err, c.want, c.field)
+		key := &v1alpha1.ApiKey{Spec: v1alpha1.ApiKeySpec{Expiry: expiry{Never: &yes}, Secret: c.secret}, Status: c.status}
+		known, err := facts.Of(key, day)
+		if got := known.WithdrawAt; !got.Equal(c.want) || (c.field == "") != (err == nil) || err != nil && !names(err, c.field) {
+			t.Errorf("%s: %v, %v; want %v, error of %q", name, got, err, c.want, c.field)
 		}
 	}
 }
@@ -172,12 +283,12 @@ func TestCollectAt(t *testing.T) {
 	} {
 		key := &v1alpha1.ApiKey{
 			ObjectMeta: metav1.ObjectMeta{Labels: c.labels, Annotations: c.annotations},
-			Spec:       v1alpha1.ApiKeySpec{TTLAfterExpired: c.ttl},
+			Spec:       v1alpha1.ApiKeySpec{Expiry: expiry{Never: &yes}, TTLAfterExpired: c.ttl},
 			Status:     status{ExpiresAt: c.expiresAt, Conditions: c.conditions},
 		}
-		got, ok, err := timeline.CollectAt(key, day)
-		if !got.Equal(c.want) || ok == c.want.IsZero() || (c.field == "") != (err == nil) || err != nil && !names(err, c.field) {
-			t.Errorf("%s: %v, %t, %v; want %v, error of %q", name, got, ok, err, c.want, c.field)
+		known, err := facts.Of(key, day)
+		if got := known.CollectAt; !got.Equal(c.want) || (c.field == "") != (err == nil) || err != nil && !names(err, c.field) {
+			t.Errorf("%s: %v, %v; want %v, error of %q", name, got, err, c.want, c.field)
 		}
 	}
 }
@@ -195,11 +306,11 @@ func TestKeptBy(t *testing.T) {
 		"both":       {argo, keep, "the annotation apikey-operator.io/keep"},
 	} {
 		key := &v1alpha1.ApiKey{ObjectMeta: metav1.ObjectMeta{Labels: c.labels, Annotations: c.annotations}}
-		if got := timeline.KeptBy(key); got != c.want {
+		if got := facts.KeptBy(key); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
-		timeline.Trim(key)
-		if got := timeline.KeptBy(key); got != c.want {
+		facts.Trim(key)
+		if got := facts.KeptBy(key); got != c.want {
 			t.Errorf("%s, trimmed: %q, want %q", name, got, c.want)
 		}
 	}
@@ -220,7 +331,7 @@ func TestTrimLeavesWhatIsRead(t *testing.T) {
 	key.Finalizers = []string{"example.com/held"}
 	key.OwnerReferences = []metav1.OwnerReference{{Name: "shop"}}
 	key.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
-	timeline.Trim(key)
+	facts.Trim(key)
 	if !reflect.DeepEqual(key, want) {
 		t.Errorf("got  %+v\nwant %+v", key, want)
 	}

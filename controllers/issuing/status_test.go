@@ -1,0 +1,44 @@
+package issuing
+
+import (
+	"errors"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/internal/facts"
+	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
+)
+
+// The table of what is done lets no pass come to such a write. Should one come to it all the same, nothing is written: the reconciler here
+// has no client.
+func TestAStepThatLeadsNowhereIsNotWritten(t *testing.T) {
+	issued := v1alpha1.ApiKeyStatus{Hash: "sha256:00", IssuedAt: ptr.To(metav1.NewTime(noon))}
+	for name, c := range map[string]struct {
+		reason  v1alpha1.Reason
+		status  v1alpha1.ApiKeyStatus
+		outcome outcome
+	}{
+		"a confirmation without a commit": {"", v1alpha1.ApiKeyStatus{}, confirmed{}},
+		"a commit of an expired key":      {v1alpha1.ReasonExpired, issued, committed{"sha256:01", "ak_"}},
+		"a confirmation of an expired":    {v1alpha1.ReasonExpired, issued, confirmed{}},
+		"a conflict of a waiting key":     {v1alpha1.ReasonNotAllowed, v1alpha1.ApiKeyStatus{}, conflicted{"in the way"}},
+	} {
+		key := stateOf(c.reason, 0)
+		c.status.Conditions = key.Status.Conditions
+		key.Status = c.status
+		s := &scope{key: key, now: noon, facts: lifecycle.Facts{Record: facts.Record(key), Deadline: expiry.Never()}}
+		before := key.DeepCopy()
+		err := (&Reconciler{}).write(t.Context(), s, c.outcome)
+		if !errors.Is(err, reconcile.TerminalError(nil)) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if s.key.Status.IssuedAt != nil && before.Status.IssuedAt == nil || s.key.ReadyReason() != before.ReadyReason() {
+			t.Errorf("%s: the key in hand was changed: %+v", name, s.key.Status)
+		}
+	}
+}

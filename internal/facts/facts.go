@@ -1,0 +1,209 @@
+// Package facts translates what an ApiKey's spec and status say into the facts of its life; it decides nothing, reads no clock and writes
+// nothing.
+package facts
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/internal/gitops"
+	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
+)
+
+// Of are the facts of a key. defaultTTL is how long an expired key stays where its spec does not say. An error means that the spec holds
+// what the CRD's schema refuses, in a field that matters in the key's state.
+func Of(key *v1alpha1.ApiKey, defaultTTL time.Duration) (lifecycle.Facts, error) {
+	f := lifecycle.Facts{Record: Record(key)}
+	var err error
+	switch {
+	case f.Deleting:
+		return f, nil
+	case f.Told == lifecycle.ToldExpired:
+		f.CollectAt, err = collectAt(key, f.KeptBy, defaultTTL)
+		return f, err
+	}
+	if f.Deadline, f.Life, err = deadline(key); err != nil {
+		return f, err
+	}
+	f.WithdrawAt, err = withdrawAt(key)
+	return f, err
+}
+
+// Record is what is written about a key. It is enough to tell the key's state.
+func Record(key *v1alpha1.ApiKey) lifecycle.Record {
+	r := lifecycle.Record{
+		Told:          told(key.ReadyReason()),
+		Deleting:      !key.DeletionTimestamp.IsZero(),
+		Committed:     key.IsCommitted(),
+		Issued:        key.IsIssued(),
+		SecretNamed:   key.Status.SecretName != "",
+		SecretDeleted: key.Status.SecretDeletedAt != nil,
+		ClockSkewed:   key.Condition(v1alpha1.ConditionClockSkewed) != nil,
+	}
+	if r.Issued {
+		r.IssuedAt = key.Status.IssuedAt.Time
+	}
+	if r.Told == lifecycle.ToldExpired {
+		r.KeptBy = KeptBy(key)
+	}
+	if stalled := key.Condition(v1alpha1.ConditionStalled); stalled != nil && stalled.Reason == string(v1alpha1.ReasonSecretConflict) {
+		r.ConflictSince = stalled.LastTransitionTime.Time
+	}
+	return r
+}
+
+// State is where a key is in its life.
+func State(key *v1alpha1.ApiKey) lifecycle.State { return Record(key).State() }
+
+// told is what a reason of Ready tells. One that this version does not know is taken for work under way.
+func told(reason v1alpha1.Reason) lifecycle.Told {
+	switch reason {
+	case "":
+		return lifecycle.ToldNothing
+	case v1alpha1.ReasonIssued:
+		return lifecycle.ToldIssued
+	case v1alpha1.ReasonExpired:
+		return lifecycle.ToldExpired
+	case v1alpha1.ReasonSecretConflict:
+		return lifecycle.ToldConflict
+	case v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed:
+		return lifecycle.ToldRules
+	case v1alpha1.ReasonDeliveryRefused:
+		return lifecycle.ToldDelivery
+	default:
+		return lifecycle.ToldIssuing
+	}
+}
+
+// AcceptedUntil is the deadline by which a verifier judges the key's token; it has passed for a key without a digest, and for one that is
+// marked as expired. An error means that the spec holds what the CRD's schema refuses; the deadline has passed then, too.
+func AcceptedUntil(key *v1alpha1.ApiKey) (expiry.Deadline, error) {
+	f := lifecycle.Facts{Record: Record(key)}
+	var err error
+	if f.State().Alive() {
+		f.Deadline, f.Life, err = deadline(key)
+	}
+	return f.AcceptedUntil(), err
+}
+
+// deadline is the moment from which the key is dead, or, if its life has not begun, the length of that. It is read from the status once it
+// has been fixed there.
+func deadline(key *v1alpha1.ApiKey) (fixed expiry.Deadline, life time.Duration, err error) {
+	spec := key.Spec.Expiry
+	switch {
+	case key.Status.ExpiresAt != nil:
+		return expiry.At(key.Status.ExpiresAt.Time), 0, nil
+	case spec.Never != nil && *spec.Never:
+		return expiry.Never(), 0, nil
+	case spec.At != "":
+		at, err := moment(spec.At)
+		if err != nil {
+			return expiry.Deadline{}, 0, err
+		}
+		return expiry.At(at), 0, nil
+	}
+	if life, err = duration("spec.expiry.after", spec.After); err != nil {
+		return expiry.Deadline{}, 0, err
+	}
+	if key.IsCommitted() || life == 0 {
+		// Somebody removed the deadline from the status. The earliest it can have been is safe.
+		return expiry.At(key.CreationTimestamp.Add(life)), 0, nil
+	}
+	return expiry.Deadline{}, life, nil
+}
+
+// Lifespan is how long a key lives, or never.
+type Lifespan struct {
+	Never  bool
+	Length time.Duration
+}
+
+// Life is the life that a key asks for: the length of expiry.after, or what was left until expiry.at when the key was issued; now, for
+// one that has not been. It is what policy is about.
+func Life(key *v1alpha1.ApiKey, now time.Time) (Lifespan, error) {
+	spec := key.Spec.Expiry
+	switch {
+	case spec.Never != nil && *spec.Never:
+		return Lifespan{Never: true}, nil
+	case spec.At != "":
+		at, err := moment(spec.At)
+		if err != nil {
+			return Lifespan{}, err
+		}
+		if key.IsIssued() {
+			now = key.Status.IssuedAt.Time
+		}
+		return Lifespan{Length: at.Sub(now)}, nil
+	default:
+		after, err := duration("spec.expiry.after", spec.After)
+		if err != nil {
+			return Lifespan{}, err
+		}
+		return Lifespan{Length: after}, nil
+	}
+}
+
+// withdrawAt is when the Secret of an issued key is deleted; zero if it stays as long as the key.
+func withdrawAt(key *v1alpha1.ApiKey) (time.Time, error) {
+	if key.Spec.Secret == nil || key.Spec.Secret.RevealFor == "" || !key.IsIssued() || key.Status.SecretDeletedAt != nil {
+		return time.Time{}, nil
+	}
+	revealFor, err := duration("spec.secret.revealFor", key.Spec.Secret.RevealFor)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return key.Status.IssuedAt.Add(revealFor), nil
+}
+
+// collectAt is when an expired key is deleted; zero if it is kept, or if nobody knows when it expired.
+func collectAt(key *v1alpha1.ApiKey, keptBy string, ttl time.Duration) (time.Time, error) {
+	if key.Status.ExpiresAt == nil || keptBy != "" {
+		return time.Time{}, nil
+	}
+	if key.Spec.TTLAfterExpired != "" {
+		var err error
+		if ttl, err = duration("spec.ttlAfterExpired", key.Spec.TTLAfterExpired); err != nil {
+			return time.Time{}, err
+		}
+	}
+	marked := key.Condition(v1alpha1.ConditionReady).LastTransitionTime.Time
+	return expiry.CollectAt(key.Status.ExpiresAt.Time, marked, ttl), nil
+}
+
+func moment(text string) (time.Time, error) {
+	at, err := expiry.ParseMoment(text)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("spec.expiry.at: %w", err)
+	}
+	return at, nil
+}
+
+func duration(field string, text v1alpha1.Duration) (time.Duration, error) {
+	d, err := expiry.ParseDuration(string(text))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", field, err)
+	}
+	return d, nil
+}
+
+// KeptBy names what keeps an expired key as a tombstone: a deployment tool that would bring a deleted key back as a new
+// one, or the annotation that asks for it; "" if nothing does.
+func KeptBy(key *v1alpha1.ApiKey) string {
+	if key.IsKept() {
+		return "the annotation " + v1alpha1.AnnotationKeep
+	}
+	return gitops.DeclaredBy(key.Labels, key.Annotations)
+}
+
+// Trim takes from a key's metadata what no controller reads, which may be many times the size of the rest. KeptBy says the same of it as
+// before. What is taken off a cached key is not taken off the live one: a patch of the status holds nothing of metadata.
+func Trim(key *v1alpha1.ApiKey) {
+	kept := key.IsKept()
+	key.Labels, key.Annotations = gitops.Essence(key.Labels, key.Annotations)
+	if kept {
+		key.Annotations = map[string]string{v1alpha1.AnnotationKeep: "true"} // it goes before what a tool wrote
+	}
+	key.OwnerReferences, key.Finalizers, key.ManagedFields = nil, nil, nil
+}

@@ -23,7 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 
-	"github.com/apikey-operator/apikey-operator/controllers/indexing"
+	"github.com/apikey-operator/apikey-operator/internal/feed"
 	"github.com/apikey-operator/apikey-operator/internal/index"
 	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
@@ -72,7 +72,7 @@ type Identity struct {
 
 // Guard knows the cluster's API keys and lets requests in.
 type Guard struct {
-	loader  *indexing.Loader
+	loader  *feed.Loader
 	checker *serve.Checker
 	http    *serve.Protocol
 	grpc    *serve.Protocol
@@ -100,7 +100,7 @@ func New(config *rest.Config, o Options) (*Guard, error) {
 		staleness = 0
 	}
 	keys := index.New(index.Options{MaxStaleness: staleness})
-	loader, err := indexing.NewLoader(config, keys, indexing.Options{Namespaces: o.Namespaces, Selector: o.Selector, Logger: o.Logger})
+	loader, err := feed.NewLoader(config, keys, feed.Options{Namespaces: o.Namespaces, Selector: o.Selector, Logger: o.Logger})
 	if err != nil {
 		return nil, err
 	}
@@ -108,14 +108,14 @@ func New(config *rest.Config, o Options) (*Guard, error) {
 	if registry == nil {
 		registry = prometheus.NewRegistry()
 	}
-	if err := registry.Register(indexing.NewCollector(loader)); err != nil {
+	if err := registry.Register(feed.NewCollector(loader)); err != nil {
 		return nil, fmt.Errorf("register the metrics of the index: %w", err)
 	}
 	checker := serve.NewChecker(serve.Options{Keys: keys, Logger: o.Logger, Metrics: registry})
 	return newGuard(loader, checker, o.TokenPrefixes, trusted), nil
 }
 
-func newGuard(loader *indexing.Loader, checker *serve.Checker, prefixes []string, trusted policy.Networks) *Guard {
+func newGuard(loader *feed.Loader, checker *serve.Checker, prefixes []string, trusted policy.Networks) *Guard {
 	if len(prefixes) == 0 {
 		prefixes = []string{token.DefaultPrefix}
 	}

@@ -8,15 +8,10 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
@@ -24,11 +19,10 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/controllers/counting"
-	"github.com/apikey-operator/apikey-operator/controllers/expiring"
-	"github.com/apikey-operator/apikey-operator/controllers/issuing"
-	"github.com/apikey-operator/apikey-operator/controllers/rulebook"
 	"github.com/apikey-operator/apikey-operator/internal/clockskew"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/internal/operator"
+	"github.com/apikey-operator/apikey-operator/internal/rulebook"
 	"github.com/apikey-operator/apikey-operator/internal/version"
 )
 
@@ -41,13 +35,6 @@ const (
 
 	probeTimeout = 2 * time.Second
 )
-
-func newScheme() *runtime.Scheme {
-	scheme := runtime.NewScheme()
-	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
-	utilruntime.Must(v1alpha1.AddToScheme(scheme))
-	return scheme
-}
 
 // run wires the operator together and returns when the context ends and all work in hand is done.
 func run(ctx context.Context, o *options, logger logr.Logger) error {
@@ -76,44 +63,25 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 		return err
 	}
 
-	issuer := &issuing.Reconciler{
+	controllers := operator.New(operator.Parts{
 		Client:          mgr.GetClient(),
 		Live:            mgr.GetAPIReader(),
 		Rules:           rules,
 		Recorder:        recorder,
-		Metrics:         issuing.NewMetrics(metrics.Registry),
+		Registry:        metrics.Registry,
 		Clock:           clock.RealClock{},
 		Skew:            skew.Skew,
 		TokenPrefix:     o.tokenPrefix,
 		TTLAfterExpired: ttl,
+		CountDelay:      counting.DefaultDelay,
+	})
+	if err := controllers.SetupWithManager(mgr, operator.Options{
+		Workers: o.workers, Namespaces: o.namespaces, MetricPerKey: o.metricPerKey,
+	}); err != nil {
+		return err
 	}
-	if err := issuer.SetupWithManager(mgr, o.workers); err != nil {
-		return fmt.Errorf("set up the issuing controller: %w", err)
-	}
-	expirer := &expiring.Reconciler{
-		Client:          mgr.GetClient(),
-		Live:            mgr.GetAPIReader(),
-		Recorder:        recorder,
-		Deleted:         expiring.NewDeletedCounter(metrics.Registry),
-		Clock:           clock.RealClock{},
-		Skew:            skew.Skew,
-		TTLAfterExpired: ttl,
-	}
-	if err := expirer.SetupWithManager(mgr, o.workers); err != nil {
-		return fmt.Errorf("set up the expiring controller: %w", err)
-	}
-	// A count of some namespaces' keys would pass for that of all, and two operators would each overwrite the other's.
-	if len(o.namespaces) == 0 {
-		counter := &counting.Reconciler{Client: mgr.GetClient(), Rules: rules, Delay: counting.DefaultDelay}
-		if err := counter.SetupWithManager(mgr); err != nil {
-			return fmt.Errorf("set up the counting controller: %w", err)
-		}
-	}
-	if err := errors.Join(
-		metrics.Registry.Register(issuing.NewCollector(mgr.GetClient(), mgr.Elected(), clock.RealClock{}, o.metricPerKey)),
-		metrics.Registry.Register(issuing.NewClockSkewCollector(skew.Skew)),
-	); err != nil {
-		return fmt.Errorf("register the metrics of keys and clock: %w", err)
+	if err := metrics.Registry.Register(clockskew.NewCollector(skew.Skew)); err != nil {
+		return fmt.Errorf("register the metric of the clock: %w", err)
 	}
 	// A replica that waits for its turn loads the keys as well: it is not ready before, and takes over faster.
 	if _, err := mgr.GetCache().GetInformer(ctx, &v1alpha1.ApiKey{}, cache.BlockUntilSynced(false)); err != nil {
@@ -142,30 +110,22 @@ func restConfig(o *options) (*rest.Config, error) {
 
 func newManager(config *rest.Config, o *options) (ctrl.Manager, error) {
 	grace := gracePeriod
-	mgr, err := ctrl.NewManager(config, ctrl.Options{
-		Scheme: newScheme(),
-		Cache:  cacheOptions(o.namespaces),
-		// No Secret is ever cached: a cached read would start a list and a watch of all Secrets, which the operator may not do.
-		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
-
-		LeaderElection:          o.leaderElect,
-		LeaderElectionID:        leaseName,
-		LeaderElectionNamespace: o.leaderElectNamespace,
-		LeaseDuration:           &o.leaseDuration,
-		RenewDeadline:           &o.renewDeadline,
-		RetryPeriod:             &o.retryPeriod,
-		// The process ends right after the manager, so that the next leader need not wait for the lease to run out.
-		LeaderElectionReleaseOnCancel: true,
-		GracefulShutdownTimeout:       &grace,
-
-		Metrics: metricsserver.Options{
-			BindAddress:    o.metricsAddress,
-			SecureServing:  true,
-			CertDir:        o.metricsCertDir,
-			FilterProvider: filters.WithAuthenticationAndAuthorization,
-		},
-		HealthProbeBindAddress: o.probeAddress,
-	})
+	options := operator.ManagerOptions(o.namespaces)
+	options.LeaderElection = o.leaderElect
+	options.LeaderElectionID = leaseName
+	options.LeaderElectionNamespace = o.leaderElectNamespace
+	options.LeaseDuration, options.RenewDeadline, options.RetryPeriod = &o.leaseDuration, &o.renewDeadline, &o.retryPeriod
+	// The process ends right after the manager, so that the next leader need not wait for the lease to run out.
+	options.LeaderElectionReleaseOnCancel = true
+	options.GracefulShutdownTimeout = &grace
+	options.Metrics = metricsserver.Options{
+		BindAddress:    o.metricsAddress,
+		SecureServing:  true,
+		CertDir:        o.metricsCertDir,
+		FilterProvider: filters.WithAuthenticationAndAuthorization,
+	}
+	options.HealthProbeBindAddress = o.probeAddress
+	mgr, err := ctrl.NewManager(config, options)
 	if err != nil {
 		return nil, fmt.Errorf("set up: %w", err)
 	}

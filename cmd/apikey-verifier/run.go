@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/apikey-operator/apikey-operator/cmd/internal/process"
-	"github.com/apikey-operator/apikey-operator/controllers/indexing"
+	"github.com/apikey-operator/apikey-operator/internal/feed"
 	"github.com/apikey-operator/apikey-operator/internal/index"
 	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
@@ -45,11 +45,11 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 		return err
 	}
 	keys := index.New(index.Options{MaxStaleness: o.maxStaleness})
-	loader, err := indexing.NewLoader(config, keys, indexing.Options{Namespaces: o.namespaces, Selector: s.selector, Logger: logger})
+	loader, err := feed.NewLoader(config, keys, feed.Options{Namespaces: o.namespaces, Selector: s.selector, Logger: logger})
 	if err != nil {
 		return err
 	}
-	if err := metrics.Registry.Register(indexing.NewCollector(loader)); err != nil {
+	if err := metrics.Registry.Register(feed.NewCollector(loader)); err != nil {
 		return err
 	}
 	checker := serve.NewChecker(serve.Options{Keys: keys, Logger: logger, LogAllowed: o.logAllowed, Metrics: metrics.Registry})

@@ -5,10 +5,10 @@ import (
 	"errors"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/controllers/rulebook"
 	"github.com/apikey-operator/apikey-operator/internal/facts"
 	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
 	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/rulebook"
 )
 
 // askRules asks whether the key may be issued, or, once it is out, whether it still would be. It costs no request. A key that is out does

@@ -3,6 +3,7 @@ package issuing
 import (
 	"errors"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -17,6 +18,7 @@ import (
 // The table of what is done lets no pass come to such a write. Should one come to it all the same, nothing is written: the reconciler here
 // has no client.
 func TestAStepThatLeadsNowhereIsNotWritten(t *testing.T) {
+	noon := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	issued := v1alpha1.ApiKeyStatus{Hash: "sha256:00", IssuedAt: ptr.To(metav1.NewTime(noon))}
 	for name, c := range map[string]struct {
 		reason  v1alpha1.Reason
@@ -28,9 +30,10 @@ func TestAStepThatLeadsNowhereIsNotWritten(t *testing.T) {
 		"a confirmation of an expired":    {v1alpha1.ReasonExpired, issued, confirmed{}},
 		"a conflict of a waiting key":     {v1alpha1.ReasonNotAllowed, v1alpha1.ApiKeyStatus{}, conflicted{"in the way"}},
 	} {
-		key := stateOf(c.reason, 0)
-		c.status.Conditions = key.Status.Conditions
-		key.Status = c.status
+		key := &v1alpha1.ApiKey{Status: c.status}
+		if c.reason != "" {
+			key.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Reason: string(c.reason)}}
+		}
 		s := &scope{key: key, now: noon, facts: lifecycle.Facts{Record: facts.Record(key), Deadline: expiry.Never()}}
 		before := key.DeepCopy()
 		err := (&Reconciler{}).write(t.Context(), s, c.outcome)

@@ -10,10 +10,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap/zapcore"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
@@ -24,23 +21,15 @@ import (
 	ctrlzap "sigs.k8s.io/controller-runtime/pkg/log/zap"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
-	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/controllers/counting"
-	"github.com/apikey-operator/apikey-operator/controllers/expiring"
-	"github.com/apikey-operator/apikey-operator/controllers/issuing"
-	"github.com/apikey-operator/apikey-operator/controllers/rulebook"
+	"github.com/apikey-operator/apikey-operator/internal/operator"
+	"github.com/apikey-operator/apikey-operator/internal/rulebook"
 )
 
 // DefaultTTL is how long an expired key stays here unless it says so itself.
 const DefaultTTL = 24 * time.Hour
 
 // Scheme knows all types that tests use.
-func Scheme() *runtime.Scheme {
-	scheme := runtime.NewScheme()
-	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
-	utilruntime.Must(v1alpha1.AddToScheme(scheme))
-	return scheme
-}
+func Scheme() *runtime.Scheme { return operator.Scheme() }
 
 // Options of the controllers. Config and Witness are required.
 type Options struct {
@@ -77,16 +66,11 @@ func (o Options) controllers(c client.Client, live client.Reader, rules *ruleboo
 	registry := prometheus.NewRegistry()
 	o.Witness.registries.add(registry)
 	return &Controllers{
+		Controllers: operator.New(operator.Parts{
+			Client: c, Live: live, Rules: rules, Recorder: recorder, Registry: registry, Clock: o.Clock, Skew: o.Skew,
+			TokenPrefix: "ak", TTLAfterExpired: DefaultTTL, CountDelay: 50 * time.Millisecond,
+		}),
 		Registry: registry,
-		Issuing: &issuing.Reconciler{
-			Client: c, Live: live, Rules: rules, Recorder: recorder, Metrics: issuing.NewMetrics(registry),
-			Clock: o.Clock, Skew: o.Skew, TokenPrefix: "ak", TTLAfterExpired: DefaultTTL,
-		},
-		Expiring: &expiring.Reconciler{
-			Client: c, Live: live, Recorder: recorder, Deleted: expiring.NewDeletedCounter(registry), Clock: o.Clock, Skew: o.Skew,
-			TTLAfterExpired: DefaultTTL,
-		},
-		Counting: &counting.Reconciler{Client: c, Rules: rules, Delay: 50 * time.Millisecond},
 		logger:   o.Witness.Logger(),
 	}
 }
@@ -94,10 +78,9 @@ func (o Options) controllers(c client.Client, live client.Reader, rules *ruleboo
 // Controllers are the operator's controllers, driven by hand: one pass after another, on live reads, with no queue and no cache
 // between the test and what it tests.
 type Controllers struct {
+	*operator.Controllers
+
 	Registry *prometheus.Registry
-	Issuing  *issuing.Reconciler
-	Expiring *expiring.Reconciler
-	Counting *counting.Reconciler
 
 	logger logr.Logger
 }
@@ -138,17 +121,15 @@ type Manager struct {
 
 // StartManager starts a manager. With a lease, several of them elect a leader.
 func StartManager(o Options, workers int, lease string) (*Manager, error) {
-	mgr, err := ctrl.NewManager(o.config(), ctrl.Options{
-		Scheme:                        Scheme(),
-		Logger:                        o.Witness.Logger(),
-		Client:                        client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
-		Metrics:                       metricsserver.Options{BindAddress: "0"},
-		Controller:                    config.Controller{SkipNameValidation: ptr.To(true)},
-		LeaderElection:                lease != "",
-		LeaderElectionID:              lease,
-		LeaderElectionNamespace:       "apikey-operator-system",
-		LeaderElectionReleaseOnCancel: true,
-	})
+	options := operator.ManagerOptions(nil)
+	options.Logger = o.Witness.Logger()
+	options.Metrics = metricsserver.Options{BindAddress: "0"}
+	options.Controller = config.Controller{SkipNameValidation: ptr.To(true)}
+	options.LeaderElection = lease != ""
+	options.LeaderElectionID = lease
+	options.LeaderElectionNamespace = "apikey-operator-system"
+	options.LeaderElectionReleaseOnCancel = true
+	mgr, err := ctrl.NewManager(o.config(), options)
 	if err != nil {
 		return nil, err
 	}
@@ -159,12 +140,7 @@ func StartManager(o Options, workers int, lease string) (*Manager, error) {
 		return nil, err
 	}
 	controllers := o.controllers(mgr.GetClient(), mgr.GetAPIReader(), rules, mgr.GetEventRecorder("apikey-operator"))
-	if err := errors.Join(
-		controllers.Issuing.SetupWithManager(mgr, workers),
-		controllers.Expiring.SetupWithManager(mgr, workers),
-		controllers.Counting.SetupWithManager(mgr),
-		controllers.Registry.Register(issuing.NewCollector(mgr.GetClient(), mgr.Elected(), controllers.Issuing.Clock, true)),
-	); err != nil {
+	if err := controllers.SetupWithManager(mgr, operator.Options{Workers: workers, MetricPerKey: true}); err != nil {
 		stop()
 		return nil, err
 	}

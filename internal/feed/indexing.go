@@ -1,5 +1,5 @@
-// Package indexing feeds ApiKeys and the role catalogue to the verifier's index; it writes nothing to the cluster, and reads no Secret.
-package indexing
+// Package feed feeds ApiKeys and the role catalogue to the verifier's index; it writes nothing to the cluster, and reads no Secret.
+package feed
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package main
+package operator
 
 import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"

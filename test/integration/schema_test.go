@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -183,17 +184,21 @@ var _ = Describe("The schema of an ApiKey", func() {
 			return admin.Patch(ctx, key.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(body)))
 		}
 		const cure = "delete it, which revokes its token, and create a new one"
-		for body, changed := range map[string]string{
-			`{"spec":{"roles":["org.admin"]}}`:                "(changed: spec.roles)",
-			`{"spec":{"cidrs":null}}`:                         "(changed: spec.cidrs)",
-			`{"spec":{"displayName":"x"}}`:                    "(changed: spec.displayName)",
-			`{"spec":{"secret":{"name":"x"}}}`:                "(changed: spec.secret)",
-			`{"spec":{"ttlAfterExpired":"1d"}}`:               "(changed: spec.ttlAfterExpired)",
-			`{"spec":{"expiry":{"after":"91d"}}}`:             "(changed: spec.expiry)",
-			`{"spec":{"roles":["x"],"cidrs":["10.0.0.0/9"]}}`: "(changed: spec.roles spec.cidrs)",
-		} {
-			Expect(patch(body)).To(MatchError(And(ContainSubstring("spec: "), ContainSubstring(changed), ContainSubstring(cure))), body)
+		edits := map[string]string{ // of each field
+			"displayName":     `"x"`,
+			"roles":           `["org.admin"]`,
+			"expiry":          `{"after":"91d"}`,
+			"cidrs":           `null`,
+			"secret":          `{"name":"x"}`,
+			"ttlAfterExpired": `"1d"`,
 		}
+		for field := range reflect.TypeFor[v1alpha1.ApiKeySpec]().Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			Expect(edits).To(HaveKey(name), "a new field needs an edit here, and its place in the message of the rule in api/")
+			Expect(patch(fmt.Sprintf(`{"spec":{%q:%s}}`, name, edits[name]))).To(MatchError(And(
+				ContainSubstring("spec: "), ContainSubstring("(changed: spec."+name+")"), ContainSubstring(cure))))
+		}
+		Expect(patch(`{"spec":{"roles":["x"],"cidrs":["10.0.0.0/9"]}}`)).To(MatchError(ContainSubstring("(changed: spec.roles spec.cidrs)")))
 		Expect(patch(`{"spec":null}`)).To(MatchError(ContainSubstring("spec: Required value")))
 		Expect(patch(`{"metadata":{"labels":{"team":"a"}}}`)).To(Succeed(), "labels are not the spec")
 	})

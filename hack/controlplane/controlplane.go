@@ -1,5 +1,5 @@
-// Package controlplane starts and stops a real control plane on loopback: etcd, kube-apiserver and kube-controller-manager, with
-// its garbage collector. Tests, the demo and the benchmarks use it; the product never does.
+// Package controlplane starts and stops a real control plane on loopback: etcd, kube-apiserver and Kubernetes' controllers, with the
+// garbage collector. Tests, the demo and the benchmarks use it; the product never does.
 package controlplane
 
 import (
@@ -45,6 +45,9 @@ type Options struct {
 	// Address is an IP address of this machine that the API server listens on, at port 6443, for pods that can't reach loopback; ""
 	// means loopback, at any free port.
 	Address string
+	// AllControllers runs kube-controller-manager itself, as a node needs it. Otherwise those of its controllers run that a control plane
+	// without nodes has use for: hack/kube/controlplane/controllers lists them.
+	AllControllers bool
 }
 
 // ControlPlane is a running control plane.
@@ -56,13 +59,13 @@ type ControlPlane struct {
 
 	plane      *envtest.ControlPlane
 	controller *exec.Cmd
-	exited     chan struct{} // closed once the controller manager has
+	exited     chan struct{} // closed once the controllers have
 	dir        string
 	logs       []io.Closer
 }
 
-// Start starts a control plane and returns once its API server is ready and its garbage collector runs. The binaries are those of
-// KUBEBUILDER_ASSETS where it is set, and of bin/kube; hack/kube/build makes what is missing.
+// Start starts a control plane and returns once its API server is ready and its controllers run. The binaries are those of
+// KUBEBUILDER_ASSETS where it is set, and of bin/kube; hack/kube makes what is missing.
 func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 	root, err := repositoryRoot()
 	if err != nil {
@@ -130,7 +133,7 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 	if c.Admin, err = c.User("admin", "system:masters"); err != nil {
 		return nil, err
 	}
-	if err := c.startControllerManager(ctx, options.Logs); err != nil {
+	if err := c.startControllers(ctx, options.AllControllers, options.Logs); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -222,8 +225,16 @@ func (c *ControlPlane) StartAPIServer() error { return c.plane.APIServer.Start()
 // Etcd is the base URL of etcd.
 func (c *ControlPlane) Etcd() string { return c.plane.Etcd.URL.String() }
 
-// Kubectl is the path of the kubectl that matches the API server.
-func (c *ControlPlane) Kubectl() string { return c.Binary("kubectl") }
+// Kubectl is the path of the kubectl that was made for the API server; where none was, of the one of PATH.
+func (c *ControlPlane) Kubectl() string {
+	path := c.Binary("kubectl")
+	if _, err := os.Stat(path); err != nil {
+		if found, err := exec.LookPath("kubectl"); err == nil {
+			return found
+		}
+	}
+	return path
+}
 
 // AdminKubeconfig writes a kubeconfig of the admin user to a file.
 func (c *ControlPlane) AdminKubeconfig(path string) error { return WriteKubeconfig(c.Admin, path) }
@@ -265,8 +276,8 @@ func (c *ControlPlane) KubeconfigAs(ctx context.Context, namespace, serviceAccou
 	return WriteKubeconfig(config, path)
 }
 
-func (c *ControlPlane) startControllerManager(ctx context.Context, logs string) error {
-	kubeconfig := filepath.Join(c.dir, "controller-manager.kubeconfig")
+func (c *ControlPlane) startControllers(ctx context.Context, all bool, logs string) error {
+	kubeconfig := filepath.Join(c.dir, "controllers.kubeconfig")
 	if err := c.AdminKubeconfig(kubeconfig); err != nil {
 		return err
 	}
@@ -274,35 +285,43 @@ func (c *ControlPlane) startControllerManager(ctx context.Context, logs string) 
 	if err := os.WriteFile(ca, c.Admin.CAData, 0o600); err != nil {
 		return err
 	}
-	port, err := freePort()
-	if err != nil {
-		return err
+	// A kind that is new is looked for more often than usual: what hangs on it, such as the deletion of what it owns, is waited for.
+	name, args := "controllers", []string{"--discovery-period=5s"}
+	if all {
+		port, err := freePort()
+		if err != nil {
+			return err
+		}
+		name, args = "kube-controller-manager", []string{
+			"--authentication-kubeconfig=" + kubeconfig,
+			"--authorization-kubeconfig=" + kubeconfig,
+			"--service-account-private-key-file=" + filepath.Join(c.plane.APIServer.CertDir, "sa-signer.key"),
+			"--use-service-account-credentials",
+			"--leader-elect=false",
+			"--bind-address=127.0.0.1",
+			"--secure-port=" + strconv.Itoa(port),
+			"--cert-dir=" + c.dir,
+		}
 	}
-	c.controller = exec.Command(c.Binary("kube-controller-manager"), //nolint:noctx // stopped by Stop, after what depends on it
+	args = append(args,
 		"--kubeconfig="+kubeconfig,
-		"--authentication-kubeconfig="+kubeconfig,
-		"--authorization-kubeconfig="+kubeconfig,
-		"--service-account-private-key-file="+filepath.Join(c.plane.APIServer.CertDir, "sa-signer.key"),
 		"--root-ca-file="+ca,
-		"--use-service-account-credentials",
-		"--leader-elect=false",
 		// A quota on a kind that was not known yet when it came is looked at again only then; usual are five minutes.
 		"--resource-quota-sync-period=5s",
-		"--bind-address=127.0.0.1",
-		"--secure-port="+strconv.Itoa(port),
-		"--cert-dir="+c.dir,
 	)
+	c.controller = exec.Command(c.Binary(name), args...) //nolint:noctx // stopped by Stop, after what depends on it
 	// A group of its own, so that Ctrl-C in a terminal stops things in order and not all at once.
 	c.controller.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if c.controller.Stderr, err = c.log(logs, "kube-controller-manager.log"); err != nil {
+	var err error
+	if c.controller.Stderr, err = c.log(logs, name+".log"); err != nil {
 		return err
 	}
 	if err := c.controller.Start(); err != nil {
 		c.controller = nil
-		return fmt.Errorf("start kube-controller-manager: %w", err)
+		return fmt.Errorf("start %s (has `make kube` been run?): %w", name, err)
 	}
 	go func() {
-		_ = c.controller.Wait() // it exits with a failure when it is told to stop
+		_ = c.controller.Wait() // kube-controller-manager exits with a failure when it is told to stop
 		close(c.exited)
 	}()
 	return c.waitForControllers(ctx)
@@ -322,15 +341,15 @@ func (c *ControlPlane) waitForControllers(ctx context.Context) error {
 		}
 		select {
 		case <-c.exited:
-			return errors.New("kube-controller-manager stopped before it was at work; its log says why")
+			return fmt.Errorf("%s stopped before it was at work; its log says why", filepath.Base(c.controller.Path))
 		case <-ctx.Done():
-			return fmt.Errorf("kube-controller-manager is not at work: %w", ctx.Err())
+			return fmt.Errorf("%s is not at work: %w", filepath.Base(c.controller.Path), ctx.Err())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
-// Binary is the path of a binary that hack/kube/build makes: from KUBEBUILDER_ASSETS where it has one, else from bin/kube.
+// Binary is the path of a binary that hack/kube makes: from KUBEBUILDER_ASSETS where it has one, else from bin/kube.
 func (c *ControlPlane) Binary(name string) string {
 	if assets := os.Getenv(assetsVariable); assets != "" {
 		path := filepath.Join(assets, name)

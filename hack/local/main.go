@@ -50,7 +50,7 @@ type local struct {
 
 // withCluster sets everything up, plays a scene, and takes everything down again in the opposite order.
 func withCluster(ctx context.Context, p play) (err error) {
-	say("Starting etcd, kube-apiserver and kube-controller-manager on loopback.")
+	say("Starting etcd, kube-apiserver and the controllers on loopback.")
 	dir, err := filepath.Abs(filepath.Join("bin", "local"))
 	if err != nil {
 		return err

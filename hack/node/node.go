@@ -160,7 +160,7 @@ func (n *Node) startNetwork(ctx context.Context) error {
 
 func (n *Node) startControlPlane(ctx context.Context) (err error) {
 	n.ControlPlane, err = controlplane.Start(ctx, controlplane.Options{
-		Logs: n.logs, Address: Address,
+		Logs: n.logs, Address: Address, AllControllers: true,
 		APIServer: map[string]string{
 			"authorization-mode":              "Node,RBAC",
 			"allow-privileged":                "false",

@@ -25,17 +25,17 @@ GOTEST := go test -vet=off -timeout 40m
 
 .PHONY: help
 help: ## Print this help.
-	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*##/ {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*##/ {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Use
 
 .PHONY: demo
-demo: kube build ## Show the life of an API key on a real control plane, then stop.
+demo: kube-demo build ## Show the life of an API key on a real control plane, then stop.
 	go build -o bin/ ./examples/orders
 	go build -o bin/local-cluster ./hack/local && exec bin/local-cluster demo
 
 .PHONY: run
-run: kube build ## Start a control plane, the operator and the verifier, and stay up until Ctrl-C.
+run: kube-demo build ## Start a control plane, the operator and the verifier, and stay up until Ctrl-C.
 	go build -o bin/local-cluster ./hack/local && exec bin/local-cluster run
 
 .PHONY: build
@@ -86,6 +86,11 @@ e2e: node build ## Install into a real cluster of one node, use it and disturb i
 	go -C test/install build -o "$(CURDIR)/bin/" helm.sh/helm/v4/cmd/helm
 	go test -v -count=1 -tags e2e -timeout 15m -exec "$(CURDIR)/bin/sealed" ./test/e2e $(E2EFLAGS)
 
+.PHONY: test-versions
+test-versions: kube build ## Run the specs with the label releases on the oldest supported release of Kubernetes and on the newest.
+	go run ./hack/kube oldest
+	go run ./hack/versions
+
 .PHONY: nightly
 nightly: test-versions ## What takes long by nature: other Kubernetes releases, 10,000 keys that can't be delivered, and five minutes for each fuzz target.
 	FOCUSED=1 FLOOD=10000 SPREAD=60s $(GINKGO) -v --focus='however many of them wait' ./test/integration
@@ -121,12 +126,16 @@ verify: ## Fail if generated files, module files or formatting are not up to dat
 ##@ Tools
 
 .PHONY: kube
-kube: ## Build etcd, the API server, the controller manager and kubectl into bin/kube (minutes, once).
-	@hack/kube/build
+kube: ## Make etcd, the API server, its controllers and kubectl in bin/kube (minutes, once; KUBE_PREBUILT).
+	@go run ./hack/kube controlplane
+
+.PHONY: kube-demo
+kube-demo:
+	@go run ./hack/kube demo
 
 .PHONY: node
-node: kube ## Build what a node needs on top: kubelet, kube-scheduler, kube-proxy and CoreDNS (minutes, once).
-	@hack/kube/build node
+node: kube ## Make what a node needs on top: the controller manager, kubelet, kube-scheduler, kube-proxy and CoreDNS (minutes, once).
+	@go run ./hack/kube node
 
 .PHONY: traefik
 traefik: ## Build Traefik into bin/, so that the tests run it as well as nginx and Caddy (many minutes, once).

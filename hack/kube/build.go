@@ -73,8 +73,7 @@ func (m *maker) build(ctx context.Context, group []binary) error {
 
 // listed is a package as go list tells of it.
 type listed struct {
-	ImportPath, Dir string
-	GoFiles, SFiles []string
+	ImportPath string
 	// Stale says that the build cache does not have it.
 	Stale bool
 }
@@ -84,7 +83,7 @@ func (m *maker) list(ctx context.Context, group []binary, p *progress, log io.Wr
 	stop := m.screen.follow(func(time.Duration) string { return p.downloadText() })
 	defer stop()
 	// Without the field EmbedFiles, go list leaves embedded files out of what it judges by, and takes all that have some for stale.
-	args := append([]string{"list", "-deps", "-json=ImportPath,Dir,GoFiles,SFiles,EmbedFiles,Stale"}, group[0].flags()...)
+	args := append([]string{"list", "-deps", "-json=ImportPath,EmbedFiles,Stale"}, group[0].flags()...)
 	out := &strings.Builder{}
 	if err := m.golang(ctx, group[0].module, append(args, packagesOf(group)...), out, p, log); err != nil {
 		return nil, err
@@ -149,16 +148,13 @@ func (m module) flags() []string {
 
 // linkerFlags strip symbols and set the version of Kubernetes. They change nothing that is compiled.
 func (m *maker) linkerFlags(of module) (string, error) {
-	if of == dns {
-		return "-s -w", nil
-	}
 	version, err := kubernetesVersion(filepath.Join(m.source, of.folder, of.file))
 	if err != nil {
 		return "", err
 	}
 	number, ok := minor(version)
-	if !ok {
-		return "", fmt.Errorf("%q is no version of Kubernetes", version)
+	if !ok { // CoreDNS has no part of Kubernetes itself
+		return "-s -w", nil
 	}
 	return fmt.Sprintf("-s -w -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=1 -X %[1]s.gitMinor=%[3]d -X %[1]s.gitTreeState=clean",
 		versionPackage, version, number), nil

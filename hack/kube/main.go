@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // prebuiltVariable is the environment variable with the mirror of the archives, or off.
@@ -49,7 +50,7 @@ func run(ctx context.Context, names []string) error {
 	}
 	m := &maker{
 		source: filepath.Join(root, "hack", "kube"), out: filepath.Join(root, "bin", "kube"),
-		mirror: mirror, archives: archives, screen: newScreen(os.Stderr),
+		mirror: mirror, archives: archives, patience: patience, screen: newScreen(os.Stderr),
 	}
 	var wanted []binary
 	for _, name := range names {
@@ -75,6 +76,7 @@ type maker struct {
 	// mirror is the base URL of the archives; "" means that everything is built.
 	mirror   string
 	archives map[string]archive
+	patience time.Duration
 	screen   *screen
 }
 

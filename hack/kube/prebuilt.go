@@ -23,15 +23,9 @@ import (
 // publicMirror is where Kubernetes' controller-tools publish the archives that setup-envtest downloads.
 const publicMirror = "https://github.com/kubernetes-sigs/controller-tools/releases/download"
 
-// An archive that can't be reached must not hold up the build, which needs none.
-const (
-	connectTimeout = 4 * time.Second
-	answerTimeout  = 15 * time.Second
-	// stallTimeout is how long a download may stand still.
-	stallTimeout = 20 * time.Second
-	// maxBinary is far more than the largest binary has.
-	maxBinary = 1 << 30
-)
+// patience is how long a mirror may take to connect, to answer, or for more to come: a mirror that can't be reached must not hold up the
+// build, which needs none.
+const patience = 5 * time.Second
 
 // archive is one of etcd, kube-apiserver and kubectl for a platform. It has no controllers.
 type archive struct {
@@ -130,9 +124,9 @@ func (m *maker) fetch(ctx context.Context, url, file, sum string) (err error) {
 	}
 	client := &http.Client{Transport: &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: connectTimeout}).DialContext,
-		TLSHandshakeTimeout:   connectTimeout,
-		ResponseHeaderTimeout: answerTimeout,
+		DialContext:           (&net.Dialer{Timeout: m.patience}).DialContext,
+		TLSHandshakeTimeout:   m.patience,
+		ResponseHeaderTimeout: m.patience,
 	}}
 	defer client.CloseIdleConnections()
 	response, err := client.Do(request)
@@ -149,13 +143,13 @@ func (m *maker) fetch(ctx context.Context, url, file, sum string) (err error) {
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
 
-	stalled := time.AfterFunc(stallTimeout, func() { cancel(fmt.Errorf("nothing came for %s", stallTimeout)) })
+	stalled := time.AfterFunc(m.patience, func() { cancel(fmt.Errorf("nothing came for %s", m.patience)) })
 	defer stalled.Stop()
 	digest := sha512.New()
 	received := &counter{}
 	show := m.screen.follow(func(time.Duration) string { return received.text(response.ContentLength) })
 	defer show()
-	if _, err := io.Copy(io.MultiWriter(out, digest, received), &watched{response.Body, stalled}); err != nil {
+	if _, err := io.Copy(io.MultiWriter(out, digest, received), &watched{response.Body, stalled, m.patience}); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
@@ -172,18 +166,19 @@ func (m *maker) fetch(ctx context.Context, url, file, sum string) (err error) {
 type watched struct {
 	io.Reader
 	timer *time.Timer
+	by    time.Duration
 }
 
 // Read reads from the reader below.
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.Reader.Read(p)
 	if n > 0 {
-		w.timer.Reset(stallTimeout)
+		w.timer.Reset(w.by)
 	}
 	return n, err
 }
 
-// unpack writes the binaries of a .tar.gz into a folder, and returns their files by name.
+// unpack writes the binaries of a .tar.gz into a folder, and returns their files by name. It is for archives whose checksum was right.
 func unpack(file, folder string, wanted []binary) (map[string]string, error) {
 	in, err := os.Open(file)
 	if err != nil {
@@ -209,15 +204,15 @@ func unpack(file, folder string, wanted []binary) (map[string]string, error) {
 			continue
 		}
 		target := filepath.Join(folder, name)
-		if err := write(target, io.LimitReader(entries, maxBinary)); err != nil {
+		if err := save(target, entries); err != nil {
 			return nil, err
 		}
 		found[name] = target
 	}
 }
 
-// write writes a program to a file.
-func write(file string, content io.Reader) error {
+// save writes a program to a file.
+func save(file string, content io.Reader) error {
 	out, err := os.OpenFile(file, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
 	if err != nil {
 		return err

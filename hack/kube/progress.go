@@ -2,18 +2,17 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// An estimate is given once so much time has passed, and so much of the code is compiled.
+// The first tenth of the packages is small and quick, and no measure for the rest: an estimate goes by what came after it, and is given once
+// so much time has passed since.
 const (
+	leadShare     = 10
 	estimateAfter = 20 * time.Second
-	estimateShare = 0.02
 )
 
 // progress is how far the go command is, by what it says: a line for each module that it downloads, and for each package that it begins
@@ -23,15 +22,16 @@ type progress struct {
 	// modules downloaded so far, and the last of them.
 	modules int
 	module  string
-	// todo has the sizes of the packages that are still to be compiled.
-	todo map[string]int64
-	// all is the number of packages, cached of those that the build cache had.
-	all, cached int
-	// Bytes of Go to compile: at the start, and now.
-	total, left int64
+	// todo has the packages that are still to be compiled.
+	todo map[string]bool
+	// all is the number of packages, stale of those that the build cache did not have.
+	all, stale int
+	// led is when the first tenth was compiled, and ledTodo how many packages were left then.
+	led     time.Duration
+	ledTodo int
 }
 
-func newProgress() *progress { return &progress{todo: map[string]int64{}} }
+func newProgress() *progress { return &progress{todo: map[string]bool{}} }
 
 // plan sets what there is to do. A package that the build cache has counts as done.
 func (p *progress) plan(packages []listed) {
@@ -39,28 +39,11 @@ func (p *progress) plan(packages []listed) {
 	defer p.mu.Unlock()
 	p.all = len(packages)
 	for _, one := range packages {
-		if !one.Stale {
-			p.cached++
-			continue
-		}
-		size := sizeOf(one)
-		p.todo[one.ImportPath] = size
-		p.total += size
-	}
-	p.left = p.total
-}
-
-// sizeOf is the size of a package's code, by which its share of the time is judged: at least one byte.
-func sizeOf(one listed) int64 {
-	size := int64(1)
-	for _, files := range [][]string{one.GoFiles, one.SFiles} {
-		for _, name := range files {
-			if info, err := os.Stat(filepath.Join(one.Dir, name)); err == nil {
-				size += info.Size()
-			}
+		if one.Stale {
+			p.todo[one.ImportPath] = true
 		}
 	}
-	return size
+	p.stale = len(p.todo)
 }
 
 // take reads a line, and tells whether it was about progress.
@@ -72,12 +55,9 @@ func (p *progress) take(line string) bool {
 		p.module = module
 		return true
 	}
-	size, ok := p.todo[line]
-	if ok {
-		delete(p.todo, line)
-		p.left -= size
-	}
-	return ok
+	known := p.todo[line]
+	delete(p.todo, line)
+	return known
 }
 
 // summary tells what there is to do.
@@ -87,7 +67,7 @@ func (p *progress) summary() string {
 	switch {
 	case len(p.todo) == 0:
 		return "  All of it is in the build cache, and is linked."
-	case p.cached == 0:
+	case p.stale == p.all:
 		return fmt.Sprintf("  %d packages are to be compiled.", p.all)
 	default:
 		return fmt.Sprintf("  %d of %d packages are to be compiled; the build cache has the rest.", len(p.todo), p.all)
@@ -111,10 +91,12 @@ func (p *progress) text(elapsed time.Duration) string {
 	if len(p.todo) == 0 {
 		return fmt.Sprintf("%d of %[1]d packages, linking; %s so far", p.all, minutes(elapsed))
 	}
-	done := p.total - p.left
+	if p.ledTodo == 0 && (p.stale-len(p.todo))*leadShare >= p.stale {
+		p.led, p.ledTodo = elapsed, len(p.todo)
+	}
 	left := "time left not known yet"
-	if elapsed >= estimateAfter && float64(done) >= estimateShare*float64(p.total) {
-		left = fmt.Sprintf("about %s left", minutes(time.Duration(float64(elapsed)*float64(p.left)/float64(done))))
+	if done := p.ledTodo - len(p.todo); done > 0 && elapsed-p.led >= estimateAfter {
+		left = fmt.Sprintf("about %s left", minutes((elapsed-p.led)*time.Duration(len(p.todo))/time.Duration(done)))
 	}
 	return fmt.Sprintf("%d of %d packages, %s; %s so far", p.all-len(p.todo), p.all, left, minutes(elapsed))
 }

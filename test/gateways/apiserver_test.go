@@ -32,7 +32,7 @@ func as(token string) client.Client {
 	return c
 }
 
-var _ = Describe("kube-apiserver with the verifier as its token webhook", Ordered, func() {
+var _ = Describe("kube-apiserver with the verifier as its token webhook", Label("releases"), Ordered, func() {
 	var ns string
 
 	BeforeAll(func() {

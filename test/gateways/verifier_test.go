@@ -51,7 +51,7 @@ func auth(c *http.Client, v *controlplane.Verifier, token string) int {
 	return statusOf(c, v.HTTP+"/auth", "Authorization", "Bearer "+token)
 }
 
-var _ = Describe("apikey-verifier", func() {
+var _ = Describe("apikey-verifier", Label("releases"), func() {
 	It("refuses everything as not ready until the keys are loaded, and lets in once they are", func() {
 		ns := namespace()
 		_, token := issue(ns, "early")

@@ -81,7 +81,7 @@ func opaque(ns, name string) *corev1.Secret {
 // kubectl runs kubectl as the administrator, in the repository's root folder.
 func kubectl(args ...string) (string, error) { return plane.RunKubectl(ctx, "", args...) }
 
-var _ = Describe("A namespace admin", func() {
+var _ = Describe("A namespace admin", Label("releases"), func() {
 	var (
 		ns     string
 		tenant client.Client
@@ -258,7 +258,7 @@ var _ = Describe("A namespace admin", func() {
 	})
 })
 
-var _ = Describe("A cluster administrator", func() {
+var _ = Describe("A cluster administrator", Label("releases"), func() {
 	It("is no exception: not as system:masters, and not as a service account such as a GitOps controller's", func() {
 		ns := namespace()
 		gitops := serviceAccount(ns, "gitops", true, "cluster-admin")
@@ -284,7 +284,7 @@ var _ = Describe("A cluster administrator", func() {
 	})
 })
 
-var _ = Describe("A thief with the operator's token", func() {
+var _ = Describe("A thief with the operator's token", Label("releases"), func() {
 	It("makes and deletes no Secret of another type, and lists none", func() {
 		ns := namespace()
 		theirs := opaque(ns, "theirs")
@@ -310,7 +310,7 @@ var _ = Describe("A thief with the operator's token", func() {
 })
 
 // Specs that change what all others stand on.
-var _ = Describe("The admission policies", Serial, func() {
+var _ = Describe("The admission policies", Label("releases"), Serial, func() {
 	apply := func(args ...string) {
 		GinkgoHelper()
 		out, err := kubectl(args...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/discovery"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -28,6 +30,31 @@ type frozen struct {
 func (f frozen) Get(_ context.Context, _ client.ObjectKey, object client.Object, _ ...client.GetOption) error {
 	f.view.DeepCopyInto(object.(*v1alpha1.ApiKey))
 	return nil
+}
+
+// since tells whether the API server is of a minor version of Kubernetes 1, or of a newer one.
+func since(minor int) bool {
+	GinkgoHelper()
+	clients, err := discovery.NewDiscoveryClientForConfig(plane.Admin)
+	Expect(err).NotTo(HaveOccurred())
+	version, err := clients.ServerVersion()
+	Expect(err).NotTo(HaveOccurred())
+	have, err := strconv.Atoi(version.Minor)
+	Expect(err).NotTo(HaveOccurred())
+	return have >= minor
+}
+
+// refusal is what the API server says when a rule refuses a value of a type: before 1.35 it named the type, and not the value
+// (kubernetes#132798). The value is as it stands in the message, "" where it is not told.
+func refusal(value, ofType, cure string) string {
+	GinkgoHelper()
+	if !since(35) {
+		value = strconv.Quote(ofType)
+	}
+	if value == "" {
+		return cure
+	}
+	return value + ": " + cure
 }
 
 func inNamespace(name string) client.ListOption { return client.InNamespace(name) }

@@ -18,7 +18,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/harness"
 )
 
-var _ = Describe("Issuing", func() {
+var _ = Describe("Issuing", Label("releases"), func() {
 	It("takes three writes, and delivers a Secret of exactly the promised form", func() {
 		network := &harness.Network{}
 		o := options()

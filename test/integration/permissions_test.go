@@ -89,7 +89,7 @@ func expand(cell string) []string {
 	return verbs
 }
 
-var _ = Describe("The table of who may do what", func() {
+var _ = Describe("The table of who may do what", Label("releases"), func() {
 	It("in docs/security.md is what the API server says", func() {
 		rows := permissions()
 		Expect(len(rows)).To(BeNumerically(">=", 9))

@@ -21,7 +21,7 @@ import (
 
 var tenantRoles = []string{"org.permission.*"}
 
-var _ = Describe("Policy", func() {
+var _ = Describe("Policy", Label("releases"), func() {
 	running := func(o harness.Options) {
 		GinkgoHelper()
 		m, err := harness.StartManager(o, workers, "")
@@ -386,7 +386,7 @@ var _ = Describe("Policy", func() {
 	})
 })
 
-var _ = Describe("The schema of an ApiKeyPolicy", func() {
+var _ = Describe("The schema of an ApiKeyPolicy", Label("releases"), func() {
 	requirement := func(key, operator string, values ...v1alpha1.LabelValue) build.PolicyOption {
 		return func(spec *v1alpha1.ApiKeyPolicySpec) {
 			spec.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchExpressions: []v1alpha1.NamespaceSelectorRequirement{

@@ -18,7 +18,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/harness"
 )
 
-var _ = Describe("The catalogue of roles", func() {
+var _ = Describe("The catalogue of roles", Label("releases"), func() {
 	running := func(o harness.Options) {
 		GinkgoHelper()
 		m, err := harness.StartManager(o, workers, "")
@@ -151,7 +151,7 @@ var _ = Describe("The catalogue of roles", func() {
 	})
 })
 
-var _ = Describe("The schema of an ApiRole", func() {
+var _ = Describe("The schema of an ApiRole", Label("releases"), func() {
 	many := func(n int) []string {
 		names := make([]string, n)
 		for i := range names {
@@ -186,7 +186,7 @@ var _ = Describe("The schema of an ApiRole", func() {
 })
 
 // A key waits without a timer, unless time can change something for it.
-var _ = Describe("A key that waits for a role", func() {
+var _ = Describe("A key that waits for a role", Label("releases"), func() {
 	It("expires at its deadline, without a token", func() {
 		clock := fakeClock()
 		o := options()

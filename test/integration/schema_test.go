@@ -17,7 +17,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/build"
 )
 
-var _ = Describe("The schema of an ApiKey", func() {
+var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 	dryRun := func(key *v1alpha1.ApiKey) error {
 		return admin.Create(ctx, key, client.DryRunAll)
 	}
@@ -56,7 +56,7 @@ var _ = Describe("The schema of an ApiKey", func() {
 			"spec.roles", "may have at most 16384 characters, and these have 16385; name one ApiRole that includes them, or create several"),
 		Entry("256 roles of 253 characters", build.Roles(many(256, "%0253d")...), "spec.roles", "these have 64768; name one"),
 		Entry("a role twice", build.Roles("a", "a"), "spec.roles[1]", `Duplicate value: "a"`),
-		Entry("a role in upper case", build.Roles("Admin"), "spec.roles[0]", `"Admin": must be a DNS subdomain: lower-case`),
+		Entry("a role in upper case", build.Roles("Admin"), "spec.roles[0]", "must be a DNS subdomain: lower-case"),
 		Entry("a role with a wildcard", build.Roles("org.*"), "spec.roles[0]", "must be a DNS subdomain"),
 		Entry("an empty role", build.Roles(""), "spec.roles[0]", "at least 1"),
 		Entry("no expiry", build.After(""), "spec.expiry", "Required value"),
@@ -66,7 +66,7 @@ var _ = Describe("The schema of an ApiKey", func() {
 			"spec.expiry.never", "never can only be true"),
 		Entry("a life of zero", build.After("0d0s"), "spec.expiry.after", "must be more than zero"),
 		Entry("a life of more than ten years", build.After("3650d1s"), "spec.expiry.after", "at most 3650d"),
-		Entry("a date without a time", build.At("2030-01-01"), "spec.expiry.at", `"2030-01-01": must be a moment in RFC 3339`),
+		Entry("a date without a time", build.At("2030-01-01"), "spec.expiry.at", "must be a moment in RFC 3339"),
 		Entry("a time without an offset", build.At("2030-01-01T00:00:00"), "spec.expiry.at", "such as 2027-01-31T00:00:00Z"),
 		Entry("a day that does not exist", build.At("2030-02-30T00:00:00Z"), "spec.expiry.at", "RFC 3339"),
 		Entry("an hour that does not exist", build.At("2030-02-03T24:00:00Z"), "spec.expiry.at", "RFC 3339"),
@@ -87,6 +87,14 @@ var _ = Describe("The schema of an ApiKey", func() {
 			"spec.displayName", "256"),
 	)
 
+	DescribeTable("names the value that it refuses",
+		func(option build.Option, value, cure string) {
+			Expect(dryRun(build.ApiKey("default", "refused", option))).To(MatchError(ContainSubstring("Invalid value: " + refusal(value, "string", cure))))
+		},
+		Entry("a role in upper case", build.Roles("Admin"), `"Admin"`, "must be a DNS subdomain: lower-case"),
+		Entry("a date without a time", build.At("2030-01-01"), `"2030-01-01"`, "must be a moment in RFC 3339"),
+	)
+
 	It("refuses an empty expiry, which the Go type can't even say", func() {
 		key := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{
 			"roles": []any{"org.permission.customer.read"}, "expiry": map[string]any{},
@@ -95,10 +103,13 @@ var _ = Describe("The schema of an ApiKey", func() {
 		key.SetNamespace("default")
 		key.SetName("empty")
 		Expect(admin.Create(ctx, key, client.DryRunAll)).To(MatchError(
-			ContainSubstring("spec.expiry: Invalid value: one of after, at and never must be set, such as after: 90d")))
+			ContainSubstring("spec.expiry: Invalid value: " + refusal("", "object", "one of after, at and never must be set, such as after: 90d"))))
 	})
 
 	It("leaves a key alone that is older than a limit of the schema: it is issued, labelled and deleted", func() {
+		if !since(33) {
+			Skip("before 1.33 the API server judges a spec that has not changed when its status is written (kubernetes#129506)")
+		}
 		crd := &unstructured.Unstructured{}
 		crd.SetAPIVersion("apiextensions.k8s.io/v1")
 		crd.SetKind("CustomResourceDefinition")

@@ -1,0 +1,61 @@
+package docs
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var (
+	pinned   = regexp.MustCompile(`(?m)^\s*k8s\.io/kubernetes v(1\.\d+)\.(\d+)$`)
+	orLater  = regexp.MustCompile(`Kubernetes (1\.\d+) or later`)
+	lowest   = regexp.MustCompile(`(?m)^kubeVersion: ">=(1\.\d+)\.0-0"$`)
+	released = regexp.MustCompile(`\b1\.\d+\.\d+\b`)
+)
+
+// The floor is said in several places: all name the release that make test-versions runs as the oldest.
+func TestPagesAndChartNameTheSameFloor(t *testing.T) {
+	oldest := release(t, "oldest.mod")
+	said := map[string]bool{}
+	for _, name := range pages(t) {
+		for _, match := range orLater.FindAllStringSubmatch(page(t, name), -1) {
+			said[name] = true
+			if match[1] != oldest[1] {
+				t.Errorf("%s says %q, and hack/kube/controlplane/oldest.mod pins %s", name, match[0], oldest[1])
+			}
+		}
+	}
+	for _, name := range []string{"README.md", "docs/install.md", "docs/versions.md"} {
+		if !said[name] {
+			t.Errorf("%s does not say from which release of Kubernetes on", name)
+		}
+	}
+	chart := lowest.FindStringSubmatch(page(t, "charts", "apikey-operator", "Chart.yaml"))
+	if chart == nil || chart[1] != oldest[1] {
+		t.Errorf("the chart's kubeVersion is %q, want %s", chart, oldest[1])
+	}
+}
+
+// The table of docs/versions.md tells the releases that are tested, to the patch.
+func TestVersionsPageNamesTheTestedReleases(t *testing.T) {
+	table, _, _ := strings.Cut(page(t, "docs", "versions.md"), "\n## ")
+	var want []string
+	for _, file := range []string{"go.mod", "oldest.mod"} {
+		version := release(t, file)
+		want = append(want, version[1]+"."+version[2])
+	}
+	if got := released.FindAllString(table, -1); !slices.Equal(got, want) {
+		t.Errorf("docs/versions.md names %v, and the modules pin %v", got, want)
+	}
+}
+
+// release is the version of Kubernetes in a module file of the control plane: all of it, its minor version and its patch.
+func release(t *testing.T, file string) []string {
+	t.Helper()
+	match := pinned.FindStringSubmatch(page(t, "hack", "kube", "controlplane", file))
+	if match == nil {
+		t.Fatalf("%s pins no version of Kubernetes", file)
+	}
+	return match
+}

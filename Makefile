@@ -4,7 +4,7 @@ SHELL := /usr/bin/env bash -o pipefail
 .SHELLFLAGS := -euc
 .DEFAULT_GOAL := help
 
-TOOL := go tool -modfile=hack/tools/go.mod
+TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
 # One setting for every build: products, images, tests, tools and the control plane share the Go build cache. Whoever runs `go` by hand
 # shares it too after `export CGO_ENABLED=0 GOFLAGS=-trimpath`.
 export CGO_ENABLED := 0
@@ -17,7 +17,7 @@ LDFLAGS := -s -w -X github.com/apikey-operator/apikey-operator/internal/version.
 
 # Suites of Ginkgo run in several processes, each with a control plane of its own. They mostly wait: more processes than cores are right.
 PROCS ?= 4
-GINKGO := go tool -modfile=$(CURDIR)/hack/tools/go.mod ginkgo --vet=off --timeout=40m
+GINKGO := $(TOOL) ginkgo --vet=off --timeout=40m
 # Vet is a linter's, so that it does not load every package once more for each test.
 GOTEST := go test -vet=off -timeout 40m
 
@@ -32,11 +32,11 @@ help: ## Print this help.
 .PHONY: demo
 demo: kube-demo build ## Show the life of an API key on a real control plane, then stop.
 	go build -o bin/ ./examples/orders
-	go build -o bin/local-cluster ./hack/local && exec bin/local-cluster demo
+	go build -C test -o ../bin/local-cluster ./local && exec bin/local-cluster demo
 
 .PHONY: run
 run: kube-demo build ## Start a control plane, the operator and the verifier, and stay up until Ctrl-C.
-	go build -o bin/local-cluster ./hack/local && exec bin/local-cluster run
+	go build -C test -o ../bin/local-cluster ./local && exec bin/local-cluster run
 
 .PHONY: build
 build: ## Build the binaries into bin/.
@@ -46,7 +46,7 @@ build: ## Build the binaries into bin/.
 
 .PHONY: image
 image: ## Build both images, for amd64 and arm64, into dist/*.tar (VERSION, REGISTRY).
-	go run ./hack/release -version "$(VERSION)" -registry "$(REGISTRY)" image
+	go build -C hack/release -o ../../bin/release . && bin/release -version "$(VERSION)" -registry "$(REGISTRY)" image
 
 .PHONY: installer
 installer: kube ## Write dist/install.yaml, all that a cluster needs, with the images of REGISTRY and VERSION.
@@ -54,7 +54,7 @@ installer: kube ## Write dist/install.yaml, all that a cluster needs, with the i
 
 .PHONY: push
 push: ## Build both images and put them into a registry (REGISTRY=registry.example/team, VERSION).
-	go run ./hack/release -version "$(VERSION)" -registry "$(REGISTRY)" push
+	go build -C hack/release -o ../../bin/release . && bin/release -version "$(VERSION)" -registry "$(REGISTRY)" push
 
 ##@ Check
 
@@ -66,11 +66,13 @@ test: kube build bin/promtool ## Run all tests; those on a real control plane to
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane: seconds.
-	$(GOTEST) $(GOTESTFLAGS) $$(go list ./... | grep -vE '/test/(integration|gateways|docs|image|monitoring)$$')
+	$(GOTEST) $(GOTESTFLAGS) ./...
+	cd hack/release && $(GOTEST) $(GOTESTFLAGS) ./...
+	cd test && $(GOTEST) $(GOTESTFLAGS) ./arrows ./kit/... ./e2e/...
 
 .PHONY: test-specs
 test-specs: kube build ## Run the specs of the operator, and of the verifier behind real gateways (GINKGOFLAGS=--focus=...).
-	$(GINKGO) --procs=$(PROCS) $(GINKGOFLAGS) ./test/integration ./test/gateways
+	cd test && $(GINKGO) --procs=$(PROCS) $(GINKGOFLAGS) ./integration ./gateways
 
 .PHONY: test-install
 test-install: kube build ## Run the specs of installing, upgrading and uninstalling.
@@ -78,28 +80,28 @@ test-install: kube build ## Run the specs of installing, upgrading and uninstall
 
 .PHONY: test-pages
 test-pages: kube build bin/promtool ## Run the commands of docs/, and test images and alerts.
-	$(GOTEST) -p 3 -parallel 4 $(GOTESTFLAGS) ./test/docs ./test/image ./test/monitoring
+	cd test && $(GOTEST) -p 3 -parallel 4 $(GOTESTFLAGS) ./docs ./image ./monitoring
 
 .PHONY: e2e
 e2e: node build ## Install into a real cluster of one node, use it and disturb it. Needs root and what .ci/run installs (E2EFLAGS).
-	go build -o bin/ ./hack/sealed ./hack/node/pause ./hack/release ./test/e2e/caller
+	go build -C hack/release -o ../../bin/release .
+	go build -C test -o ../bin/ ./kit/sealed ./kit/node/pause ./e2e/caller
 	go -C test/install build -o "$(CURDIR)/bin/" helm.sh/helm/v4/cmd/helm
-	go test -v -count=1 -tags e2e -timeout 15m -exec "$(CURDIR)/bin/sealed" ./test/e2e $(E2EFLAGS)
+	go test -C test -v -count=1 -tags e2e -timeout 15m -exec "$(CURDIR)/bin/sealed" ./e2e $(E2EFLAGS)
 
 .PHONY: test-versions
 test-versions: kube build ## Run the specs with the label releases on the oldest supported release of Kubernetes and on the newest.
 	go run ./hack/kube oldest
-	go run ./hack/versions
+	go build -C test -o ../bin/versions ./versions && exec bin/versions
 
 .PHONY: nightly
 nightly: test-versions ## What takes long by nature: other Kubernetes releases, 10,000 keys that can't be delivered, and five minutes for each fuzz target.
-	FOCUSED=1 FLOOD=10000 SPREAD=60s $(GINKGO) -v --focus='however many of them wait' ./test/integration
+	cd test && FOCUSED=1 FLOOD=10000 SPREAD=60s $(GINKGO) -v --focus='however many of them wait' ./integration
 	$(MAKE) --no-print-directory fuzz FUZZTIME=5m
 
 .PHONY: lint
 lint: ## Run the linters; kube-api-linter on api/ among them.
-	$(TOOL) golangci-lint-kube-api-linter run
-	cd test/install && go tool -modfile=../../hack/tools/go.mod golangci-lint-kube-api-linter run
+	@for module in . hack/release test test/install; do echo "$$module"; (cd $$module && $(TOOL) golangci-lint-kube-api-linter run); done
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (default 10s).
@@ -108,7 +110,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (default 10s).
 .PHONY: bench
 bench: kube build ## Measure issuing and verifying against floors that do nothing else, and print tables.
 	go test -run '^$$' -bench . ./internal/index
-	go build -o bin/bench ./test/bench && exec bin/bench $(BENCHFLAGS)
+	go build -C test -o ../bin/bench ./bench && exec bin/bench $(BENCHFLAGS)
 
 ##@ Change
 

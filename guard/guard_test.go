@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/apikey-operator/apikey-operator/internal/verify"
-	"github.com/apikey-operator/apikey-operator/test/script"
+	"github.com/apikey-operator/apikey-operator/internal/verify/script"
 )
 
 func guardOf(world *script.World) *Guard {

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/apikey-operator/apikey-operator/internal/verify"
-	"github.com/apikey-operator/apikey-operator/test/script"
+	"github.com/apikey-operator/apikey-operator/internal/verify/script"
 )
 
 func TestScripts(t *testing.T) {

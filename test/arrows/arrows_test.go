@@ -180,7 +180,9 @@ func TestNoClockIsRead(t *testing.T) {
 
 func list(t *testing.T, args ...string) []string {
 	t.Helper()
-	output, err := exec.CommandContext(t.Context(), "go", append([]string{"list"}, args...)...).Output()
+	command := exec.CommandContext(t.Context(), "go", append([]string{"list"}, args...)...)
+	command.Dir = filepath.Join("..", "..") // the product's module
+	output, err := command.Output()
 	if err != nil {
 		t.Fatalf("go list %v: %v", args, err)
 	}

@@ -13,7 +13,7 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc"
 
-	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
 )
 
 // emptyServers are the floors of the verifier: an ext_authz server that says yes at once, and a handler that does nothing, in a process

@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/apikey-operator/apikey-operator/hack/gateway"
+	"github.com/apikey-operator/apikey-operator/test/kit/gateway"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 

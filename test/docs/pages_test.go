@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/apikey-operator/apikey-operator/hack/controlplane"
-	"github.com/apikey-operator/apikey-operator/hack/gateway"
+	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
+	"github.com/apikey-operator/apikey-operator/test/kit/gateway"
 )
 
 // Generous, since the machine may be busy.

@@ -12,8 +12,8 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
-	"github.com/apikey-operator/apikey-operator/hack/image"
-	"github.com/apikey-operator/apikey-operator/hack/node"
+	"github.com/apikey-operator/apikey-operator/hack/release/image"
+	"github.com/apikey-operator/apikey-operator/test/kit/node"
 )
 
 // pushImages puts all images that the tests run into the node's registry. The answer is their references, by the names that manifests

@@ -1,7 +1,7 @@
 //go:build e2e
 
 // Package e2e proves the product as users run it: installed from its images into a cluster with a real node, called by real pods
-// through a real nginx, and disturbed. `make e2e` runs it under hack/sealed; hack/node says what the cluster is made of.
+// through a real nginx, and disturbed. `make e2e` runs it under test/kit/sealed; test/kit/node says what the cluster is made of.
 package e2e
 
 import (
@@ -18,8 +18,8 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/apikey-operator/apikey-operator/hack/node"
-	"github.com/apikey-operator/apikey-operator/test/harness"
+	"github.com/apikey-operator/apikey-operator/test/kit/node"
+	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
 // Generous, since the machine may be busy: a pod is there in two seconds, and a deployment in ten.

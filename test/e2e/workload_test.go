@@ -22,7 +22,7 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/token"
-	"github.com/apikey-operator/apikey-operator/test/build"
+	"github.com/apikey-operator/apikey-operator/test/kit/build"
 	"github.com/apikey-operator/apikey-operator/test/e2e/tally"
 )
 

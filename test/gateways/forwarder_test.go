@@ -12,7 +12,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
-	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
 )
 
 // forwarder stands between a verifier and the API server, and can be cut.

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
-	"github.com/apikey-operator/apikey-operator/test/build"
+	"github.com/apikey-operator/apikey-operator/test/kit/build"
 )
 
 // The attack: each connection opens many calls, announces a message on each, sends as much of it as the server's window lets it, and

@@ -351,7 +351,7 @@ func commit(t *testing.T, folder, zone string) checkout {
 		t.Fatal(err)
 	}
 	c.revision = strings.TrimSpace(revision)
-	if out, err := c.run(t.Context(), "go", "build", "-o", ".git/release", "./hack/release"); err != nil {
+	if out, err := c.run(t.Context(), "go", "build", "-C", "hack/release", "-o", "../../.git/release", "."); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return c

@@ -29,6 +29,7 @@ require (
 	github.com/Masterminds/squirrel v1.5.4 // indirect
 	github.com/Masterminds/vcs v1.13.3 // indirect
 	github.com/ProtonMail/go-crypto v1.4.1 // indirect
+	github.com/apikey-operator/apikey-operator/test v0.0.0
 	github.com/asaskevich/govalidator v0.0.0-20230301143203-a9d515a09cc2 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/blang/semver/v4 v4.0.0 // indirect
@@ -151,3 +152,7 @@ require (
 )
 
 replace github.com/apikey-operator/apikey-operator => ../..
+
+replace github.com/apikey-operator/apikey-operator/test => ../
+
+replace github.com/apikey-operator/apikey-operator/hack/release => ../../hack/release

@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/test/build"
+	"github.com/apikey-operator/apikey-operator/test/kit/build"
 )
 
 // A life is one way from the first install to the end. The commands are those of docs/install.md. Nothing runs the Deployments here, so that

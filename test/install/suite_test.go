@@ -26,8 +26,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/hack/controlplane"
-	"github.com/apikey-operator/apikey-operator/test/harness"
+	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
+	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
 // Generous, since the machine may be busy: what is awaited mostly takes milliseconds.

@@ -11,8 +11,8 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/token"
-	"github.com/apikey-operator/apikey-operator/test/build"
-	"github.com/apikey-operator/apikey-operator/test/harness"
+	"github.com/apikey-operator/apikey-operator/test/kit/build"
+	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
 // crash is a network on which the operator dies at its nth write: before the write reaches the server, or after it did but before its

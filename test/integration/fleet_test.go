@@ -14,8 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/test/build"
-	"github.com/apikey-operator/apikey-operator/test/harness"
+	"github.com/apikey-operator/apikey-operator/test/kit/build"
+	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
 const workers = 16

@@ -17,8 +17,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/test/build"
-	"github.com/apikey-operator/apikey-operator/test/harness"
+	"github.com/apikey-operator/apikey-operator/test/kit/build"
+	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
 // health is what Argo CD shows of a resource.

@@ -14,8 +14,8 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/token"
-	"github.com/apikey-operator/apikey-operator/test/build"
-	"github.com/apikey-operator/apikey-operator/test/harness"
+	"github.com/apikey-operator/apikey-operator/test/kit/build"
+	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
 var _ = Describe("Issuing", Label("releases"), func() {

@@ -11,8 +11,8 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/apikey-operator/apikey-operator/hack/controlplane"
-	"github.com/apikey-operator/apikey-operator/test/harness"
+	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
+	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
 // allVerbs are those that a cell of the table may name; each that it does not name must be refused. issue is the operator's own, and

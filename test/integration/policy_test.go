@@ -15,8 +15,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/test/build"
-	"github.com/apikey-operator/apikey-operator/test/harness"
+	"github.com/apikey-operator/apikey-operator/test/kit/build"
+	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
 var tenantRoles = []string{"org.permission.*"}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
-	"github.com/apikey-operator/apikey-operator/test/build"
+	"github.com/apikey-operator/apikey-operator/test/kit/build"
 )
 
 var _ = Describe("The schema of an ApiKey", Label("releases"), func() {

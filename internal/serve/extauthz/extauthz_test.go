@@ -21,7 +21,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/serve/extauthz"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
-	"github.com/apikey-operator/apikey-operator/test/script"
+	"github.com/apikey-operator/apikey-operator/internal/verify/script"
 )
 
 // dial serves a Server over gRPC in memory.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/internal/serve/introspection"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
-	"github.com/apikey-operator/apikey-operator/test/script"
+	"github.com/apikey-operator/apikey-operator/internal/verify/script"
 )
 
 func post(world *script.World, media, body string) *httptest.ResponseRecorder {

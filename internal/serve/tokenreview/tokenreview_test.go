@@ -15,7 +15,7 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/internal/serve/tokenreview"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
-	"github.com/apikey-operator/apikey-operator/test/script"
+	"github.com/apikey-operator/apikey-operator/internal/verify/script"
 )
 
 func post(t *testing.T, world *script.World, review any) *httptest.ResponseRecorder {

@@ -1,7 +1,7 @@
-// Package node starts and stops a real cluster of one node: the control plane of hack/controlplane, a scheduler, DNS, containerd, a
+// Package node starts and stops a real cluster of one node: the control plane of test/kit/controlplane, a scheduler, DNS, containerd, a
 // kubelet and kube-proxy, which run pods from images of a registry of its own. The end-to-end tests use it; the product never does.
 //
-// It runs only under hack/sealed, where the one network is the machine's inside: the node and the API server have an address on
+// It runs only under test/kit/sealed, where the one network is the machine's inside: the node and the API server have an address on
 // loopback, each pod has an interface of its own, routed by the node, and there is no route beyond them. So pods need no hostNetwork, and
 // no packet of theirs can leave the machine. What is still there when the tests end, the kernel takes along with the namespaces.
 package node
@@ -24,7 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/apikey-operator/apikey-operator/hack/controlplane"
+	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
 )
 
 const (
@@ -35,7 +35,7 @@ const (
 	// PodCIDR is what pods get their addresses from.
 	PodCIDR = "10.89.1.0/24"
 
-	// cgroupVariable is set by hack/sealed.
+	// cgroupVariable is set by test/kit/sealed.
 	cgroupVariable = "SEALED_CGROUP"
 	// plugins is where Debian puts the network plugins.
 	plugins = "/usr/lib/cni"
@@ -69,7 +69,7 @@ type Node struct {
 // Check tells what this machine lacks for a node.
 func Check() error {
 	if os.Getenv(cgroupVariable) == "" {
-		return errors.New("a node runs only under hack/sealed, where it can't reach the machine's network: make e2e does that")
+		return errors.New("a node runs only under test/kit/sealed, where it can't reach the machine's network: make e2e does that")
 	}
 	var packages []string
 	for _, program := range needed {

@@ -18,8 +18,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/hack/controlplane"
-	"github.com/apikey-operator/apikey-operator/hack/gateway"
+	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
+	"github.com/apikey-operator/apikey-operator/test/kit/gateway"
 )
 
 // Clients of the demo call from one of these: the whole of 127.0.0.0/8 is loopback.

@@ -25,7 +25,7 @@ import (
 )
 
 const (
-	// cgroupVariable is set inside, and tells hack/node that it is inside.
+	// cgroupVariable is set inside, and tells test/kit/node that it is inside.
 	cgroupVariable = "SEALED_CGROUP"
 	cgroups        = "/sys/fs/cgroup"
 	// first is argument 0 of the process that is number 1 inside.

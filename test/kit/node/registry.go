@@ -17,7 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	"github.com/apikey-operator/apikey-operator/hack/image"
+	"github.com/apikey-operator/apikey-operator/hack/release/image"
 )
 
 const (

@@ -3,7 +3,7 @@
 //
 //	go run ./hack/kube SET...
 //
-// The sets are controlplane; demo, which is controlplane with the kubectl of PATH where that fits; node, which is what a node needs on top;
+// The sets are controlplane; demo, which is controlplane with the kubectl of PATH where that fits and there is no other; node, which is what a node needs on top;
 // and oldest, which is the control plane of the oldest supported release.
 //
 // KUBE_PREBUILT=off builds everything from source. Another value is the base URL of a mirror of the archives.
@@ -58,7 +58,7 @@ func run(ctx context.Context, names []string) error {
 		if !ok {
 			return fmt.Errorf("no set %q; there are controlplane, demo, node and oldest", name)
 		}
-		if name == "demo" && m.hasKubectl(ctx) {
+		if name == "demo" && !m.has("kubectl") && m.hasKubectl(ctx) {
 			set = without(set, "kubectl")
 		}
 		wanted = append(wanted, set...)
@@ -124,6 +124,12 @@ func (m *maker) missing(wanted []binary) ([]binary, error) {
 		}
 	}
 	return missing, nil
+}
+
+// has tells whether a binary of the newest release is there, of whatever pin: whoever looks for one takes it before that of PATH.
+func (m *maker) has(name string) bool {
+	_, err := os.Stat(filepath.Join(m.out, name))
+	return err == nil
 }
 
 // install puts a finished binary into its place, and notes its pin.

@@ -31,16 +31,16 @@ help: ## Print this help.
 
 .PHONY: demo
 demo: kube-demo build ## Show the life of an API key on a real control plane, then stop.
-	go build -o bin/ ./examples/orders
-	go build -C test -o ../bin/local-cluster ./local && exec bin/local-cluster demo
+	go build -v -o bin/ ./examples/orders
+	go build -C test -v -o ../bin/local-cluster ./local && exec bin/local-cluster demo
 
 .PHONY: run
 run: kube-demo build ## Start a control plane, the operator and the verifier, and stay up until Ctrl-C.
-	go build -C test -o ../bin/local-cluster ./local && exec bin/local-cluster run
+	go build -C test -v -o ../bin/local-cluster ./local && exec bin/local-cluster run
 
 .PHONY: build
 build: ## Build the binaries into bin/.
-	go build -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...
+	go build -v -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...
 
 ##@ Release
 
@@ -91,7 +91,7 @@ e2e: node build ## Install into a real cluster of one node, use it and disturb i
 
 .PHONY: test-versions
 test-versions: kube build ## Run the specs with the label releases on the oldest supported release of Kubernetes and on the newest.
-	go run ./hack/kube oldest
+	go run -v ./hack/kube oldest
 	go build -C test -o ../bin/versions ./versions && exec bin/versions
 
 .PHONY: nightly
@@ -129,15 +129,15 @@ verify: ## Fail if generated files, module files or formatting are not up to dat
 
 .PHONY: kube
 kube: ## Make etcd, the API server, its controllers and kubectl in bin/kube (minutes, once; KUBE_PREBUILT).
-	@go run ./hack/kube controlplane
+	@go run -v ./hack/kube controlplane
 
 .PHONY: kube-demo
 kube-demo:
-	@go run ./hack/kube demo
+	@go run -v ./hack/kube demo
 
 .PHONY: node
 node: kube ## Make what a node needs on top: the controller manager, kubelet, kube-scheduler, kube-proxy and CoreDNS (minutes, once).
-	@go run ./hack/kube node
+	@go run -v ./hack/kube node
 
 .PHONY: traefik
 traefik: ## Build Traefik into bin/, so that the tests run it as well as nginx and Caddy (many minutes, once).

@@ -3,8 +3,8 @@
 //
 //	go run ./hack/kube SET...
 //
-// The sets are controlplane; demo, which is controlplane with the kubectl of PATH where that fits and there is no other; node, which is what a node needs on top;
-// and oldest, which is the control plane of the oldest supported release.
+// The sets are controlplane; demo, which is controlplane with the kubectl of PATH where that fits and there is no other; node, which is what
+// a node needs on top; and oldest, which is the control plane of the oldest supported release.
 //
 // KUBE_PREBUILT=off builds everything from source. Another value is the base URL of a mirror of the archives.
 package main

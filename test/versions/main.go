@@ -85,7 +85,7 @@ func run(ctx context.Context) error {
 
 // test runs the specs of a suite with the label, on the binaries of a folder.
 func test(ctx context.Context, folder, suite, report string) error {
-	command := exec.CommandContext(ctx, "go", "test", "-v", "-count=1", "-timeout=40m", "./test/"+suite,
+	command := exec.CommandContext(ctx, "go", "test", "-C", "test", "-v", "-vet=off", "-count=1", "-timeout=40m", "./"+suite,
 		"-ginkgo.label-filter="+label, "-ginkgo.json-report="+report)
 	command.Env = append(os.Environ(), "KUBEBUILDER_ASSETS="+folder)
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr

@@ -23,9 +23,9 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/feed"
 	"github.com/apikey-operator/apikey-operator/internal/index"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/token"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
@@ -77,7 +77,7 @@ type Guard struct {
 	http    *serve.Protocol
 	grpc    *serve.Protocol
 	reader  verify.Reader
-	proxies policy.Proxies
+	proxies access.Proxies
 }
 
 // New returns a Guard that knows the keys which the user of a configuration may see, once Run is called. An error tells which option is
@@ -88,7 +88,7 @@ func New(config *rest.Config, o Options) (*Guard, error) {
 			return nil, fmt.Errorf("TokenPrefixes: %w", err)
 		}
 	}
-	trusted, err := policy.ParseProxies(o.TrustedProxies)
+	trusted, err := access.ParseProxies(o.TrustedProxies)
 	if err != nil {
 		return nil, fmt.Errorf("TrustedProxies: %w", err)
 	}
@@ -115,14 +115,14 @@ func New(config *rest.Config, o Options) (*Guard, error) {
 	return newGuard(loader, checker, o.TokenPrefixes, trusted), nil
 }
 
-func newGuard(loader *feed.Loader, checker *serve.Checker, prefixes []string, trusted policy.Networks) *Guard {
+func newGuard(loader *feed.Loader, checker *serve.Checker, prefixes []string, trusted access.Networks) *Guard {
 	if len(prefixes) == 0 {
 		prefixes = []string{token.DefaultPrefix}
 	}
 	return &Guard{
 		loader: loader, checker: checker, http: checker.Protocol("go-http"), grpc: checker.Protocol("go-grpc"),
 		reader:  verify.Reader{Prefixes: prefixes},
-		proxies: policy.Proxies{Trusted: trusted, PeerIsClient: true},
+		proxies: access.Proxies{Trusted: trusted, PeerIsClient: true},
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/apikey-operator/apikey-operator/cmd/internal/process"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/serve/tokenreview"
 	"github.com/apikey-operator/apikey-operator/internal/token"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
@@ -52,7 +52,7 @@ type options struct {
 // settings are the options that need more than a look.
 type settings struct {
 	selector labels.Selector
-	trusted  policy.Networks
+	trusted  access.Networks
 	http     verify.Defaults
 	grpc     verify.Defaults
 }
@@ -125,7 +125,7 @@ func (o *options) settings(flags *pflag.FlagSet) (settings, error) {
 			problems.Add("token-prefixes", prefix, err.Error())
 		}
 	}
-	if s.trusted, err = policy.ParseProxies(o.trustedProxies); err != nil {
+	if s.trusted, err = access.ParseProxies(o.trustedProxies); err != nil {
 		problems.Add("trusted-proxies", o.trustedProxies, err.Error())
 	}
 	s.http = o.defaults(&problems, "default-roles", o.defaultRoles)

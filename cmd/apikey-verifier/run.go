@@ -17,9 +17,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/apikey-operator/apikey-operator/cmd/internal/process"
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/feed"
 	"github.com/apikey-operator/apikey-operator/internal/index"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/serve/callers"
 	"github.com/apikey-operator/apikey-operator/internal/serve/extauthz"
@@ -127,7 +127,7 @@ func httpHandler(config *rest.Config, o *options, s settings, checker *serve.Che
 	handle(forwardauth.Path, "forward-auth", func(p *serve.Protocol) http.Handler {
 		return &forwardauth.Handler{
 			Checker: p, Reader: reader, Defaults: s.http, AllRoles: o.forwardAllRoles,
-			Proxies: policy.Proxies{Trusted: s.trusted, PeerIsClient: o.peerIsClient},
+			Proxies: access.Proxies{Trusted: s.trusted, PeerIsClient: o.peerIsClient},
 		}
 	})
 	handle(tokenreview.Path, "tokenreview", func(p *serve.Protocol) http.Handler {
@@ -146,7 +146,7 @@ func httpHandler(config *rest.Config, o *options, s settings, checker *serve.Che
 func extAuthz(o *options, s settings, checker *serve.Checker) *extauthz.Server {
 	return &extauthz.Server{
 		Checker: checker.Protocol("ext_authz"), Reader: verify.Reader{Prefixes: o.tokenPrefixes}, Defaults: s.grpc,
-		Proxies:  policy.Proxies{Trusted: s.trusted, PeerIsClient: true},
+		Proxies:  access.Proxies{Trusted: s.trusted, PeerIsClient: true},
 		AllRoles: o.forwardAllRoles, KeepCredential: o.keepCredential,
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/token"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
@@ -27,7 +27,7 @@ type Entry struct {
 
 	Digest   token.Digest
 	Deadline expiry.Deadline
-	Networks policy.Networks
+	Networks access.Networks
 	// Roles are those that the object names itself. The index may keep the slice, and the texts that the names are parts of.
 	Roles []string
 }
@@ -177,7 +177,7 @@ func (x *Index) Catalogue() *Catalogue {
 }
 
 // Replace takes the catalogue as it is now. From then on it counts as loaded.
-func (c *Catalogue) Replace(catalogue *policy.Catalogue) {
+func (c *Catalogue) Replace(catalogue *access.Catalogue) {
 	c.index.mu.Lock()
 	stale := c.index.roles.turnTo(catalogue)
 	c.index.mu.Unlock()
@@ -204,7 +204,7 @@ type entry struct {
 	created int64 // Unix seconds, as fine as Kubernetes tells it
 }
 
-func newEntry(e *Entry, source *Source, roles *policy.Roles) *entry {
+func newEntry(e *Entry, source *Source, roles *access.Roles) *entry {
 	text := e.Namespace + e.Name + e.UID
 	inName, inUID := len(e.Namespace), len(e.Namespace)+len(e.Name)
 	return &entry{source: source, digest: e.Digest, created: e.Created.Unix(), key: verify.Key{

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
 	"github.com/apikey-operator/apikey-operator/internal/index"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/token"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
@@ -29,7 +29,7 @@ func digest(n int) (d token.Digest) {
 func entry(name string, age time.Duration, d token.Digest, roles ...string) index.Entry {
 	return index.Entry{
 		ID: index.ID{Namespace: "shop", Name: name}, UID: "uid-of-" + name, Created: born.Add(-age), Digest: d,
-		Deadline: expiry.Never(), Networks: policy.AnyNetwork(), Roles: roles,
+		Deadline: expiry.Never(), Networks: access.AnyNetwork(), Roles: roles,
 	}
 }
 
@@ -163,7 +163,7 @@ func TestReady(t *testing.T) {
 		t.Error("ready without the catalogue")
 	}
 	catalogue.Heard(born)
-	catalogue.Replace(policy.NewCatalogue(nil))
+	catalogue.Replace(access.NewCatalogue(nil))
 	for at, want := range map[time.Duration]bool{0: true, time.Minute: true, time.Minute + 1: false} {
 		if x.Ready(born.Add(at)) != want {
 			t.Errorf("ready after %s: %t", at, !want)
@@ -194,7 +194,7 @@ func TestASilentSourceStopsNoOther(t *testing.T) {
 	x := index.New(index.Options{MaxStaleness: time.Minute})
 	first, second, catalogue := x.Source(), x.Source(), x.Catalogue()
 	catalogue.Heard(born.Add(time.Hour))
-	catalogue.Replace(policy.NewCatalogue(nil))
+	catalogue.Replace(access.NewCatalogue(nil))
 	other := entry("b", 0, digest(2))
 	other.Namespace = "other"
 	first.Heard(born)
@@ -234,7 +234,7 @@ func TestARefusedSource(t *testing.T) {
 	x := index.New(index.Options{MaxStaleness: time.Minute})
 	refused, loaded, catalogue := x.Source(), x.Source(), x.Catalogue()
 	catalogue.Heard(born)
-	catalogue.Replace(policy.NewCatalogue(nil))
+	catalogue.Replace(access.NewCatalogue(nil))
 	refused.Refused()
 	refused.Refused() // as at each of its attempts
 	refused.Heard(born)
@@ -279,13 +279,13 @@ func TestRolesInclude(t *testing.T) {
 		}
 	}
 	carried("other", "write")
-	catalogue.Replace(policy.NewCatalogue([]policy.Role{{Name: "write", Includes: []string{"create"}}, {Name: "create", Includes: []string{"write", "read", "gone"}}}))
+	catalogue.Replace(access.NewCatalogue([]access.Role{{Name: "write", Includes: []string{"create"}}, {Name: "create", Includes: []string{"write", "read", "gone"}}}))
 	carried("create", "gone", "other", "read", "write")
 	s.Put(entry("c", 0, digest(3), "create"))
 	if got := find(x, digest(3)).Roles.Names(); !slices.Equal(got, []string{"create", "gone", "read", "write"}) {
 		t.Errorf("a new key carries %v", got)
 	}
-	catalogue.Replace(policy.NewCatalogue(nil))
+	catalogue.Replace(access.NewCatalogue(nil))
 	carried("other", "write")
 }
 
@@ -331,7 +331,7 @@ func TestAgainstAModel(t *testing.T) {
 func TestReadersAndAWriter(_ *testing.T) {
 	x, s := loaded()
 	catalogue := x.Catalogue()
-	catalogue.Replace(policy.NewCatalogue(nil))
+	catalogue.Replace(access.NewCatalogue(nil))
 	const n = 200
 	var readers sync.WaitGroup
 	done := make(chan struct{})
@@ -355,7 +355,7 @@ func TestReadersAndAWriter(_ *testing.T) {
 		s.Put(entry(strconv.Itoa(i%n), 0, digest(i%n), "a", "b"))
 		if i%7 == 0 {
 			s.Remove(index.ID{Namespace: "shop", Name: strconv.Itoa(i % n)})
-			catalogue.Replace(policy.NewCatalogue([]policy.Role{{Name: "a", Includes: []string{strconv.Itoa(i)}}}))
+			catalogue.Replace(access.NewCatalogue([]access.Role{{Name: "a", Includes: []string{strconv.Itoa(i)}}}))
 		}
 	}
 	close(done)
@@ -385,7 +385,7 @@ func BenchmarkMemory(b *testing.B) {
 			e := entry(fmt.Sprintf("key-%d", i), 0, digest(i), "org.permission.customer.read", "org.permission.message.create")
 			e.UID = fmt.Sprintf("%036d", i)
 			var err error
-			if e.Networks, err = policy.ParseNetworks([]string{"10.0.0.0/8", "2001:db8::/32"}); err != nil {
+			if e.Networks, err = access.ParseNetworks([]string{"10.0.0.0/8", "2001:db8::/32"}); err != nil {
 				b.Fatal(err)
 			}
 			s.Put(e)
@@ -401,7 +401,7 @@ func benchmarkDecide(b *testing.B, n int) {
 	s := x.Source()
 	headers := make([][]string, 0, 1000)
 	entries := make([]index.Entry, n)
-	networks, err := policy.ParseNetworks([]string{"10.0.0.0/8", "2001:db8::/32"})
+	networks, err := access.ParseNetworks([]string{"10.0.0.0/8", "2001:db8::/32"})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -418,7 +418,7 @@ func benchmarkDecide(b *testing.B, n int) {
 	s.Replace(entries)
 	s.Heard(now)
 	reader := verify.Reader{Prefixes: []string{token.DefaultPrefix}}
-	peer := policy.Proxies{PeerIsClient: true}.Client(netip.MustParseAddr("10.1.2.3"), nil)
+	peer := access.Proxies{PeerIsClient: true}.Client(netip.MustParseAddr("10.1.2.3"), nil)
 	route := verify.NewRoute([]string{"org.permission.customer.read"}, nil)
 	b.ReportAllocs()
 	i := 0

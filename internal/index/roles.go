@@ -5,22 +5,22 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/access"
 )
 
 // roleSets keeps each set of roles once, however many keys carry it, and what its roles include: that is thus looked up when the
 // catalogue changes, and not per request, nor per key.
 type roleSets struct {
-	catalogue *policy.Catalogue
+	catalogue *access.Catalogue
 	// byHash finds a set by its names, without a copy of them as a map's key. Sets of one hash are a chain.
 	byHash map[uint64]*roleSet
 	hash   func(names []string) uint64
-	byPart map[*policy.Roles]*roleSet
+	byPart map[*access.Roles]*roleSet
 	names  roleNames
 }
 
 type roleSet struct {
-	roles *policy.Roles
+	roles *access.Roles
 	hash  uint64
 	next  *roleSet // of the same hash
 	users int
@@ -31,10 +31,10 @@ type roleSet struct {
 func newRoleSets() roleSets {
 	seed := maphash.MakeSeed()
 	return roleSets{
-		catalogue: policy.NewCatalogue(nil),
+		catalogue: access.NewCatalogue(nil),
 		byHash:    map[uint64]*roleSet{},
 		hash:      func(names []string) uint64 { return hashOf(seed, names) },
-		byPart:    map[*policy.Roles]*roleSet{},
+		byPart:    map[*access.Roles]*roleSet{},
 		names:     roleNames{byText: map[string]*roleName{}},
 	}
 }
@@ -51,13 +51,13 @@ func hashOf(seed maphash.Seed, names []string) uint64 {
 
 // turnTo takes another catalogue for what roles include, for sets that are made from now on, and returns those that it may change
 // something for.
-func (s *roleSets) turnTo(catalogue *policy.Catalogue) []*policy.Roles {
+func (s *roleSets) turnTo(catalogue *access.Catalogue) []*access.Roles {
 	flat := !s.catalogue.Nested() && !catalogue.Nested()
 	s.catalogue = catalogue
 	if flat {
 		return nil
 	}
-	stale := make([]*policy.Roles, 0, len(s.byPart))
+	stale := make([]*access.Roles, 0, len(s.byPart))
 	for roles := range s.byPart {
 		stale = append(stale, roles)
 	}
@@ -75,12 +75,12 @@ func (s *roleSets) find(sorted []string) (*roleSet, uint64) {
 }
 
 // acquire is the set of these roles. Each is released in the end. It may keep the names, and the text that they are in.
-func (s *roleSets) acquire(names []string) *policy.Roles {
+func (s *roleSets) acquire(names []string) *access.Roles {
 	sorted := inOrder(names)
 	set, hash := s.find(sorted)
 	if set == nil {
 		kept, interned := s.names.acquire(sorted)
-		set = &roleSet{roles: policy.SortedRoles(kept), hash: hash, next: s.byHash[hash], interned: interned}
+		set = &roleSet{roles: access.SortedRoles(kept), hash: hash, next: s.byHash[hash], interned: interned}
 		set.roles.Include(s.catalogue)
 		s.byHash[hash], s.byPart[set.roles] = set, set
 	}
@@ -88,7 +88,7 @@ func (s *roleSets) acquire(names []string) *policy.Roles {
 	return set.roles
 }
 
-func (s *roleSets) release(roles *policy.Roles) {
+func (s *roleSets) release(roles *access.Roles) {
 	set := s.byPart[roles]
 	if set.users--; set.users > 0 {
 		return

@@ -11,7 +11,7 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
@@ -20,7 +20,7 @@ func TestSetsOfOneHash(t *testing.T) {
 	s := newRoleSets()
 	s.hash = func(names []string) uint64 { return uint64(len(names) % 2) }
 	random := rand.New(rand.NewPCG(1, 2))
-	held := map[string][]*policy.Roles{}
+	held := map[string][]*access.Roles{}
 	for range 20_000 {
 		var names []string
 		for _, name := range []string{"a", "b", "c", "d"} {
@@ -55,7 +55,7 @@ func TestSetsOfOneHash(t *testing.T) {
 	}
 }
 
-func rolesOf(x *Index, d token.Digest) *policy.Roles {
+func rolesOf(x *Index, d token.Digest) *access.Roles {
 	key, _ := x.Find(d, time.Time{})
 	return key.Roles
 }
@@ -144,12 +144,12 @@ func load(roles func(key int) []string) *Index {
 }
 
 // everything is a catalogue with a role that includes n others.
-func everything(n int) *policy.Catalogue {
-	roles := []policy.Role{{Name: "everything"}}
+func everything(n int) *access.Catalogue {
+	roles := []access.Role{{Name: "everything"}}
 	for i := range n {
 		roles[0].Includes = append(roles[0].Includes, fmt.Sprintf("%064x", i))
 	}
-	return policy.NewCatalogue(roles)
+	return access.NewCatalogue(roles)
 }
 
 // heldBy is how many MiB of live heap are held by what a function returns.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/access"
 )
 
 // MaxRoles is how many roles a route may ask for: as many as a key can carry.
@@ -30,7 +30,7 @@ func NewRoute(roles, namespaces []string) Route {
 		return Bad("%d roles: at most %d", len(roles), MaxRoles)
 	}
 	for _, role := range roles {
-		if err := policy.ValidateRole(role); err != nil {
+		if err := access.ValidateRole(role); err != nil {
 			return Bad("role: %v", err)
 		}
 	}
@@ -38,7 +38,7 @@ func NewRoute(roles, namespaces []string) Route {
 	switch len(namespaces) {
 	case 0:
 	case 1:
-		if err := policy.ValidateNamespace(namespaces[0]); err != nil {
+		if err := access.ValidateNamespace(namespaces[0]); err != nil {
 			return Bad("namespace: %v", err)
 		}
 		route.Namespace = namespaces[0]

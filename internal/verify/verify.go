@@ -5,8 +5,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
@@ -18,9 +18,9 @@ type Key struct {
 	// Deadline is the moment from which the key is dead.
 	Deadline expiry.Deadline
 	// Networks are where the key may be used from.
-	Networks policy.Networks
+	Networks access.Networks
 	// Roles are what the key carries, and all that they include.
-	Roles *policy.Roles
+	Roles *access.Roles
 }
 
 // Keys are the keys that exist at this moment.

@@ -52,8 +52,12 @@ var rules = []rule{
 		forbidden: []string{module + "controllers/issuing", module + "controllers/expiring", module + "controllers/counting"},
 	},
 	{
-		room: "internal/policy", why: "what may be asked for is judged without a token, a clock or a network at hand",
-		forbidden: []string{module + "internal/token", module + "internal/gitops", module + "internal/clockskew", "net/http"},
+		room: "internal/access", why: "what a request may do is said without a token, a clock or what may be issued at hand",
+		forbidden: []string{module + "internal/token", module + "internal/grant", "net/http"},
+	},
+	{
+		room: "internal/grant", why: "what may be issued is judged without a token, a clock or a request at hand",
+		forbidden: []string{module + "internal/token", module + "internal/verify", "net/http"},
 	},
 	{
 		room: "api/...", why: "whoever uses the types should not get a client or a controller along with them",
@@ -100,8 +104,7 @@ var rules = []rule{
 
 // pureRooms are tested, fuzzed and reused without a cluster.
 var pureRooms = []string{
-	"internal/expiry", "internal/gitops", "internal/index", "internal/lifecycle", "internal/policy", "internal/token",
-	"internal/verify", "internal/version",
+	"internal/access", "internal/expiry", "internal/gitops", "internal/grant", "internal/index", "internal/lifecycle", "internal/token", "internal/verify", "internal/version",
 }
 
 // impure are what no pure room may come to depend on.

@@ -13,8 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/apikey-operator/apikey-operator/test/kit/gateway"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
+	"github.com/apikey-operator/apikey-operator/test/kit/gateway"
 )
 
 type starter func(ctx context.Context, root, dir string, behind gateway.Backends, out io.Writer) (*gateway.Gateway, error)

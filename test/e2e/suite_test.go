@@ -18,8 +18,8 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/apikey-operator/apikey-operator/test/kit/node"
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
+	"github.com/apikey-operator/apikey-operator/test/kit/node"
 )
 
 // Generous, since the machine may be busy: a pod is there in two seconds, and a deployment in ten.

@@ -22,8 +22,8 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/token"
-	"github.com/apikey-operator/apikey-operator/test/kit/build"
 	"github.com/apikey-operator/apikey-operator/test/e2e/tally"
+	"github.com/apikey-operator/apikey-operator/test/kit/build"
 )
 
 // call asks the quick start's API once, as its client does, and prints the answer's code.

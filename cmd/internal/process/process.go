@@ -18,7 +18,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	ctrlzap "sigs.k8s.io/controller-runtime/pkg/log/zap"
 
-	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/version"
 )
 
@@ -58,7 +58,7 @@ func (p *Problems) Namespaces(flags *pflag.FlagSet, namespaces []string) {
 		p.Add(flag, "", "leave the flag out for all namespaces, or name at least one")
 	}
 	for _, namespace := range namespaces {
-		if err := policy.ValidateNamespace(namespace); err != nil {
+		if err := access.ValidateNamespace(namespace); err != nil {
 			p.Add(flag, namespace, err.Error())
 		}
 	}

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
@@ -50,7 +50,7 @@ type Server struct {
 	Reader  verify.Reader
 	// Proxies say whose word on the client's address is taken. The peer of Envoy's connection counts as the client unless it is
 	// a trusted proxy.
-	Proxies policy.Proxies
+	Proxies access.Proxies
 	// Defaults hold for every route, whatever it asks for.
 	Defaults verify.Defaults
 	// AllRoles hands on all roles of a key, and not only those that were asked for.

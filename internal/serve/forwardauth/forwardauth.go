@@ -7,7 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 
-	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
@@ -28,7 +28,7 @@ type Handler struct {
 	Checker *serve.Protocol
 	Reader  verify.Reader
 	// Proxies say whose word on the client's address is taken.
-	Proxies policy.Proxies
+	Proxies access.Proxies
 	// Defaults hold for every route, whatever it asks for.
 	Defaults verify.Defaults
 	// AllRoles hands on all roles of a key, and not only those that were asked for.

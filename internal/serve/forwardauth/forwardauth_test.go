@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/serve/forwardauth"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 	"github.com/apikey-operator/apikey-operator/internal/verify/script"
@@ -46,23 +46,23 @@ func TestScripts(t *testing.T) {
 
 // The peer of a subrequest is the gateway. Unless it is trusted, nobody knows the client, whatever the headers say.
 func TestPeerIsNotTheClient(t *testing.T) {
-	trusted, err := policy.ParseNetworks([]string{"198.51.100.0/24"})
+	trusted, err := access.ParseNetworks([]string{"198.51.100.0/24"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		proxies policy.Proxies
+		proxies access.Proxies
 		from    string
 		xff     []string
 		want    string
 	}{
-		"untrusted peer":                {policy.Proxies{Trusted: trusted}, "10.1.2.3", nil, ""},
-		"untrusted peer, that says so":  {policy.Proxies{Trusted: trusted}, "10.1.2.3", []string{"10.1.2.3"}, ""},
-		"nobody is trusted":             {policy.Proxies{}, "198.51.100.1", []string{"10.1.2.3"}, ""},
-		"trusted peer":                  {policy.Proxies{Trusted: trusted}, "198.51.100.1", []string{"10.1.2.3"}, "10.1.2.3"},
-		"trusted peer without a word":   {policy.Proxies{Trusted: trusted}, "198.51.100.1", nil, ""},
-		"trusted, and peer is client":   {policy.Proxies{Trusted: trusted, PeerIsClient: true}, "198.51.100.1", nil, ""},
-		"untrusted, and peer is client": {policy.Proxies{Trusted: trusted, PeerIsClient: true}, "10.1.2.3", []string{"10.9.9.9"}, "10.1.2.3"},
+		"untrusted peer":                {access.Proxies{Trusted: trusted}, "10.1.2.3", nil, ""},
+		"untrusted peer, that says so":  {access.Proxies{Trusted: trusted}, "10.1.2.3", []string{"10.1.2.3"}, ""},
+		"nobody is trusted":             {access.Proxies{}, "198.51.100.1", []string{"10.1.2.3"}, ""},
+		"trusted peer":                  {access.Proxies{Trusted: trusted}, "198.51.100.1", []string{"10.1.2.3"}, "10.1.2.3"},
+		"trusted peer without a word":   {access.Proxies{Trusted: trusted}, "198.51.100.1", nil, ""},
+		"trusted, and peer is client":   {access.Proxies{Trusted: trusted, PeerIsClient: true}, "198.51.100.1", nil, ""},
+		"untrusted, and peer is client": {access.Proxies{Trusted: trusted, PeerIsClient: true}, "10.1.2.3", []string{"10.9.9.9"}, "10.1.2.3"},
 	} {
 		got := c.proxies.Client(netip.MustParseAddr(c.from), c.xff)
 		if want, _ := netip.ParseAddr(c.want); got != want {

@@ -1,4 +1,4 @@
-package policy
+package grant
 
 import (
 	"strconv"
@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/apikey-operator/apikey-operator/internal/access"
 )
 
 const day = 24 * time.Hour
@@ -20,6 +22,16 @@ func asking(change func(*Request)) Request {
 		change(&r)
 	}
 	return r
+}
+
+// catalogue reads entries such as "write: create update" or "read".
+func catalogue(entries ...string) *access.Catalogue {
+	roles := make([]access.Role, 0, len(entries))
+	for _, entry := range entries {
+		name, includes, _ := strings.Cut(entry, ":")
+		roles = append(roles, access.Role{Name: name, Includes: strings.Fields(includes)})
+	}
+	return access.NewCatalogue(roles)
 }
 
 func never(r *Request) { r.Never, r.Lifetime = true, 0 }
@@ -145,7 +157,7 @@ func TestIncludedRolesAreJudged(t *testing.T) {
 func TestCatalogueAndEmptiness(t *testing.T) {
 	some, policies := catalogue("org.permission.customer.read: x"), []Terms{{Name: "p", Roles: []string{"*"}}}
 	for name, c := range map[string]struct {
-		catalogue                *Catalogue
+		catalogue                *access.Catalogue
 		policies                 []Terms
 		needCatalogue, needRules bool
 		change                   func(*Request)

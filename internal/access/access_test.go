@@ -1,11 +1,11 @@
-package policy_test
+package access_test
 
 import (
 	"net/netip"
 	"strings"
 	"testing"
 
-	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/access"
 )
 
 func TestParseNetworks(t *testing.T) {
@@ -30,11 +30,11 @@ func TestParseNetworks(t *testing.T) {
 		"mapped, wide":  {cidrs: []string{"::ffff:0:0/90"}, unparsable: true},
 		"one is broken": {cidrs: []string{"10.0.0.0/8", "x"}, unparsable: true},
 	} {
-		networks, err := policy.ParseNetworks(c.cidrs)
+		networks, err := access.ParseNetworks(c.cidrs)
 		if (err != nil) != c.unparsable {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := policy.ParseProxies(c.cidrs); (err == nil) != c.asForProxies {
+		if _, err := access.ParseProxies(c.cidrs); (err == nil) != c.asForProxies {
 			t.Errorf("%s, as proxies: %v", name, err)
 		}
 		if c.unparsable {
@@ -54,7 +54,7 @@ func TestParseNetworks(t *testing.T) {
 			t.Errorf("%s: contains the unknown address", name)
 		}
 	}
-	if !policy.AnyNetwork().Contains(netip.Addr{}) {
+	if !access.AnyNetwork().Contains(netip.Addr{}) {
 		t.Error("any network does not contain the unknown address")
 	}
 }
@@ -86,7 +86,7 @@ func TestProxiesAreNotTrustedByASlip(t *testing.T) {
 		"::ffff:10.0.0.0/129":            "is no network",
 		"10.0.0.0/8,::ffff:10.0.0.0/104": "is no network",
 	} {
-		networks, err := policy.ParseProxies([]string{"192.0.2.0/24", cidr})
+		networks, err := access.ParseProxies([]string{"192.0.2.0/24", cidr})
 		switch {
 		case problem == "" && err != nil:
 			t.Errorf("%s: %v", cidr, err)
@@ -101,7 +101,7 @@ func TestProxiesAreNotTrustedByASlip(t *testing.T) {
 }
 
 func TestMissingRoles(t *testing.T) {
-	roles := policy.NewRoles("b", "a", "b")
+	roles := access.NewRoles("b", "a", "b")
 	for _, c := range []struct {
 		wanted  []string
 		missing string
@@ -111,7 +111,7 @@ func TestMissingRoles(t *testing.T) {
 			t.Errorf("%q: %q, %t", c.wanted, name, missing)
 		}
 	}
-	var none *policy.Roles
+	var none *access.Roles
 	if _, missing := none.Missing([]string{"a"}); !missing {
 		t.Error("no roles carry one")
 	}
@@ -123,14 +123,14 @@ func TestNames(t *testing.T) {
 		"": false, ".": false, "a.": false, ".a": false, "a..b": false, "-a": false, "a-": false, "a.-b": false, "A": false, "a_b": false, "a b": false,
 		"a\n": false, "é": false, "a,b": false, strings.Repeat("a", 254): false,
 	} {
-		if err := policy.ValidateRole(name); (err == nil) != ok {
+		if err := access.ValidateRole(name); (err == nil) != ok {
 			t.Errorf("role %.40q: %v", name, err)
 		}
 	}
 	for name, ok := range map[string]bool{
 		"a": true, "team-a": true, strings.Repeat("a", 63): true, "": false, "a.b": false, "-a": false, "A": false, strings.Repeat("a", 64): false,
 	} {
-		if err := policy.ValidateNamespace(name); (err == nil) != ok {
+		if err := access.ValidateNamespace(name); (err == nil) != ok {
 			t.Errorf("namespace %.40q: %v", name, err)
 		}
 	}
@@ -141,13 +141,13 @@ func FuzzClient(f *testing.F) {
 	f.Add("198.51.100.1", "10.0.0.1, 198.51.100.2", "198.51.100.3")
 	f.Add("::ffff:198.51.100.1", "[2001:db8::1]:80", "fe80::1%eth0")
 	f.Add("198.51.100.1", "\xff,,", "")
-	trusted, err := policy.ParseNetworks([]string{"198.51.100.0/24"})
+	trusted, err := access.ParseNetworks([]string{"198.51.100.0/24"})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, peerText, first, second string) {
 		peer, _ := netip.ParseAddr(peerText)
-		for _, proxies := range []policy.Proxies{{Trusted: trusted}, {Trusted: trusted, PeerIsClient: true}, {PeerIsClient: true}} {
+		for _, proxies := range []access.Proxies{{Trusted: trusted}, {Trusted: trusted, PeerIsClient: true}, {PeerIsClient: true}} {
 			client := proxies.Client(peer, []string{first, second})
 			if !client.IsValid() {
 				continue

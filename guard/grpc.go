@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
@@ -65,9 +66,7 @@ func (g *Guard) admit(ctx context.Context, need Need) (_ context.Context, err er
 	headers, _ := metadata.FromIncomingContext(ctx)
 	var address netip.Addr
 	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
-		if at, err := netip.ParseAddrPort(p.Addr.String()); err == nil {
-			address = at.Addr()
-		}
+		address = access.ParsePeer(p.Addr.String())
 	}
 	request := verify.Request{
 		Credential: g.reader.Headers(headers.Get(metadataAuthorization), headers.Get(metadataAPIKey)),

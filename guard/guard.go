@@ -15,7 +15,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -166,13 +165,9 @@ func (g *Guard) Handler(next http.Handler, need Need) http.Handler {
 
 // admitHTTP returns the request as it goes on, or refuses it and returns nil.
 func (g *Guard) admitHTTP(w http.ResponseWriter, r *http.Request, route verify.Route) *http.Request {
-	var peer netip.Addr
-	if address, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		peer = address.Addr()
-	}
 	request := verify.Request{
 		Credential: g.reader.Headers(r.Header[verify.HeaderAuthorization], r.Header[verify.HeaderAPIKey]),
-		Address:    g.proxies.Client(peer, r.Header[headerForwardedFor]),
+		Address:    g.proxies.Client(access.ParsePeer(r.RemoteAddr), r.Header[headerForwardedFor]),
 		Route:      route,
 	}
 	decision := g.http.Check(&request, r.Header.Get(serve.HeaderTraceparent))

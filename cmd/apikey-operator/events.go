@@ -6,6 +6,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/flowcontrol"
+
+	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 )
 
 // Events yield to keys: each costs the API server a write, a fourth beside a key's three, and one that waits for its turn costs memory.
@@ -23,7 +25,7 @@ type limitedRecorder struct {
 
 func newLimitedRecorder(recorder events.EventRecorder, registry prometheus.Registerer) *limitedRecorder {
 	dropped := prometheus.NewCounter(prometheus.CounterOpts{
-		Namespace: "apikey_operator", Name: "events_dropped_total",
+		Namespace: monitoring.Operator, Name: "events_dropped_total",
 		Help: "Events of type Normal left out in a burst of keys, for the keys' sake.",
 	})
 	registry.MustRegister(dropped)

@@ -18,10 +18,10 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/cmd/internal/process"
 	"github.com/apikey-operator/apikey-operator/internal/access"
+	"github.com/apikey-operator/apikey-operator/internal/callers"
 	"github.com/apikey-operator/apikey-operator/internal/feed"
 	"github.com/apikey-operator/apikey-operator/internal/index"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
-	"github.com/apikey-operator/apikey-operator/internal/serve/callers"
 	"github.com/apikey-operator/apikey-operator/internal/serve/extauthz"
 	"github.com/apikey-operator/apikey-operator/internal/serve/forwardauth"
 	"github.com/apikey-operator/apikey-operator/internal/serve/intake"

@@ -167,3 +167,14 @@ func FuzzClient(f *testing.F) {
 		}
 	})
 }
+
+func TestParsePeer(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.1:4711": "192.0.2.1", "[2001:db8::1]:4711": "2001:db8::1", "[::ffff:192.0.2.1]:4711": "192.0.2.1",
+		"@": "", "": "", "/run/gateway": "", "192.0.2.1": "", "2001:db8::1": "", "localhost:80": "", "192.0.2.1:": "",
+	} {
+		if want, _ := netip.ParseAddr(want); access.ParsePeer(text) != want {
+			t.Errorf("%q: %v, want %v", text, access.ParsePeer(text), want)
+		}
+	}
+}

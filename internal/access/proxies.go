@@ -52,6 +52,17 @@ func (p Proxies) Client(peer netip.Addr, forwarded []string) netip.Addr {
 	return client
 }
 
+// ParsePeer reads the other end of a connection as net/http and net.Addr write it: an address and a port. An IPv4-mapped address is its IPv4
+// address. The zero address, which nothing but AnyNetwork contains, stands for a peer that has none, as behind a Unix socket, and for
+// whatever else can't be read.
+func ParsePeer(text string) netip.Addr {
+	peer, err := netip.ParseAddrPort(text)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return peer.Addr().Unmap()
+}
+
 // parseHop reads an address with or without a port and a zone, an IPv6 address in brackets or not; the zero address stands for
 // anything else.
 func parseHop(hop string) netip.Addr {

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 
+	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
@@ -53,19 +54,19 @@ func NewChecker(o Options) *Checker {
 		keys: o.Keys, now: o.Now, logger: o.Logger, logAllowed: o.LogAllowed,
 		limiter: rate.NewLimiter(logRate, logBurst),
 		unlogged: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: "apikey_verifier", Name: "refusals_unlogged_total",
+			Namespace: monitoring.Verifier, Name: "refusals_unlogged_total",
 			Help: "Refusals that were counted and not logged, since there were too many.",
 		}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: "apikey_verifier", Name: "panics_total",
+			Namespace: monitoring.Verifier, Name: "panics_total",
 			Help: "Requests that were refused because of a defect in the verifier. Should be 0.",
 		}),
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: "apikey_verifier", Name: "decisions_total",
+			Namespace: monitoring.Verifier, Name: "decisions_total",
 			Help: "Decisions, by protocol and result; every result but Allowed is a refusal.",
 		}, []string{"protocol", "result"}),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: "apikey_verifier", Name: "decision_duration_seconds",
+			Namespace: monitoring.Verifier, Name: "decision_duration_seconds",
 			Help:    "Time of a decision, from the parsed request to the answer.",
 			Buckets: prometheus.ExponentialBuckets(250e-9, 4, 8), // 250 ns to 4 ms
 		}, []string{"protocol"}),

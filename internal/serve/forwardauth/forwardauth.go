@@ -4,7 +4,6 @@ package forwardauth
 
 import (
 	"net/http"
-	"net/netip"
 	"net/url"
 
 	"github.com/apikey-operator/apikey-operator/internal/access"
@@ -39,7 +38,7 @@ type Handler struct {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	request := verify.Request{
 		Credential: h.Reader.Headers(r.Header[verify.HeaderAuthorization], r.Header[verify.HeaderAPIKey]),
-		Address:    h.Proxies.Client(peer(r), r.Header[headerForwardedFor]),
+		Address:    h.Proxies.Client(access.ParsePeer(r.RemoteAddr), r.Header[headerForwardedFor]),
 		Route:      h.Defaults.Apply(route(r.URL.RawQuery)),
 	}
 	decision := h.Checker.Check(&request, r.Header.Get(serve.HeaderTraceparent))
@@ -51,14 +50,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header[serve.HeaderRoles] = []string{serve.Roles(decision.Key, request.Route, h.AllRoles)}
 	}
 	serve.AnswerTo(decision.Result).Write(w)
-}
-
-func peer(r *http.Request) netip.Addr {
-	address, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{} // a Unix socket
-	}
-	return address.Addr()
 }
 
 func route(query string) verify.Route {

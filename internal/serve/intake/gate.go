@@ -17,6 +17,8 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
+
+	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 )
 
 // Limits of a Gate. All must be positive.
@@ -75,7 +77,7 @@ func NewGate(limits Limits, metrics prometheus.Registerer, logger logr.Logger, n
 	}
 	g.clock.Store(g.now().UnixNano())
 	g.closed = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: "apikey_verifier", Name: "connections_closed_total",
+		Namespace: monitoring.Verifier, Name: "connections_closed_total",
 		Help: "Connections that were closed to protect the process: their unfinished requests took too many bytes or too much time, " +
 			"or there were too many connections.",
 	}, []string{"reason"})
@@ -84,11 +86,11 @@ func NewGate(limits Limits, metrics prometheus.Registerer, logger logr.Logger, n
 	}
 	metrics.MustRegister(g.closed,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Namespace: "apikey_verifier", Name: "unfinished_bytes",
+			Namespace: monitoring.Verifier, Name: "unfinished_bytes",
 			Help: "Memory that is set aside for requests that have not arrived in full.",
 		}, func() float64 { return float64(g.held.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Namespace: "apikey_verifier", Name: "connections",
+			Namespace: monitoring.Verifier, Name: "connections",
 			Help: "Connections that are open, over all protocols.",
 		}, func() float64 { return float64(g.connections()) }),
 	)

@@ -1,5 +1,5 @@
-// Package callers lets those in to a handler whom the API server knows (TokenReview) and lets (SubjectAccessReview); it knows nothing of
-// API keys.
+// Package callers lets those in to a handler whom the API server knows (TokenReview) and lets (SubjectAccessReview); nothing here may know of
+// API keys, or of what the handler answers.
 package callers
 
 import (
@@ -19,6 +19,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
+
+	"github.com/apikey-operator/apikey-operator/internal/access"
+	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 )
 
 // What the API server said of a caller is believed for a while. It is about the caller, never about an API key.
@@ -65,7 +68,7 @@ func newGuard(reviewer reviewer, o Options, limits limits, clock clock.PassiveCl
 	g := &Guard{
 		reviewer: reviewer, logger: o.Logger, logs: rate.NewLimiter(1, 10),
 		putOff: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: "apikey_verifier", Name: "callers_put_off_total",
+			Namespace: monitoring.Verifier, Name: "callers_put_off_total",
 			Help: "Requests to introspect that got 503 unreviewed, since too many unknown callers asked.",
 		}),
 		allowed: cache.NewLRUExpireCacheWithClock(remembered, clock),
@@ -137,10 +140,7 @@ func (g *Guard) judge(r *http.Request, token string) verdict {
 	if v, ok := g.recall(asks); ok {
 		return v
 	}
-	var from netip.Addr
-	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		from = peer.Addr().Unmap()
-	}
+	from := access.ParsePeer(r.RemoteAddr)
 	path := r.URL.Path
 	answer := g.flights.DoChan(string(asks[:]), func() (_ any, err error) {
 		defer func() {

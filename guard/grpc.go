@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -60,7 +59,7 @@ func (g *Guard) admit(ctx context.Context, need Need) (_ context.Context, err er
 	defer func() {
 		if recovered := recover(); recovered != nil {
 			g.grpc.Panicked(recovered)
-			err = refusal(verify.Unavailable)
+			err = refusal(verify.NotReady)
 		}
 	}()
 	headers, _ := metadata.FromIncomingContext(ctx)
@@ -73,41 +72,21 @@ func (g *Guard) admit(ctx context.Context, need Need) (_ context.Context, err er
 		Address:    g.proxies.Client(address, headers.Get(metadataForwardedFor)),
 		Route:      need.route(),
 	}
-	traceparent := ""
-	if values := headers.Get(metadataTraceparent); len(values) == 1 {
-		traceparent = values[0]
-	}
-	decision := g.grpc.Check(&request, traceparent)
+	decision := g.grpc.Check(&request, serve.Traceparent(headers.Get(metadataTraceparent)))
 	if !decision.Allowed() {
-		return nil, refusal(decision.Result.Class())
+		return nil, refusal(decision.Result)
 	}
 	inner := headers.Copy()
-	if request.Credential.InAuthorization() {
-		inner.Delete(metadataAuthorization)
-	}
-	if request.Credential.InAPIKey() {
-		inner.Delete(metadataAPIKey)
-	}
 	for name := range inner {
-		if serve.IsIdentity(name) {
+		if serve.Withheld(name, request.Credential) {
 			delete(inner, name)
 		}
 	}
 	return withIdentity(metadata.NewIncomingContext(ctx, inner), decision.Key), nil
 }
 
-// refusal is a status whose message is RFC 6750's code, as far as a client may know.
-func refusal(class verify.Class) error {
-	switch class {
-	case verify.Unauthenticated:
-		return status.Error(codes.Unauthenticated, "no API key")
-	case verify.InvalidToken:
-		return status.Error(codes.Unauthenticated, "invalid_token")
-	case verify.Forbidden:
-		return status.Error(codes.PermissionDenied, "forbidden")
-	case verify.InsufficientScope:
-		return status.Error(codes.PermissionDenied, "insufficient_scope")
-	case verify.OK, verify.Unavailable:
-	}
-	return status.Error(codes.Unavailable, "the API keys are not known yet")
+// refusal is the status of a result that is not Allowed.
+func refusal(result verify.Result) error {
+	answer := serve.AnswerTo(result)
+	return status.Error(answer.Code, answer.Message)
 }

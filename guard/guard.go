@@ -176,14 +176,8 @@ func (g *Guard) admitHTTP(w http.ResponseWriter, r *http.Request, route verify.R
 		return nil
 	}
 	inner := r.Clone(withIdentity(r.Context(), decision.Key))
-	if request.Credential.InAuthorization() {
-		delete(inner.Header, verify.HeaderAuthorization)
-	}
-	if request.Credential.InAPIKey() {
-		delete(inner.Header, verify.HeaderAPIKey)
-	}
 	for name := range inner.Header {
-		if serve.IsIdentity(name) {
+		if serve.Withheld(name, request.Credential) {
 			delete(inner.Header, name)
 		}
 	}

@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"strings"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
@@ -46,6 +49,12 @@ func IsIdentity(header string) bool {
 	return true
 }
 
+// Withheld tells whether a header of a request, by its name in whatever case, must not go on to an upstream: it holds the credential, or
+// could be taken for one of those that tell who called. With the zero credential, the latter alone.
+func Withheld(header string, credential verify.Credential) bool {
+	return credential.In(header) || IsIdentity(header)
+}
+
 // Roles is the value of HeaderRoles: the roles that the route asked for, all of which the key carries, or all of the key's. The
 // former is bounded by the route's author; the latter can be 256 names of 253 bytes, more than the buffers of most proxies.
 func Roles(key *verify.Key, route verify.Route, all bool) string {
@@ -59,32 +68,42 @@ func Roles(key *verify.Key, route verify.Route, all bool) string {
 	return strings.Join(roles, ",")
 }
 
-// Answer is what a client is told, by HTTP.
+// Answer is what a client is told.
 type Answer struct {
+	// Status is that of HTTP.
 	Status int
 	// Challenge is the value of WWW-Authenticate; "" for none.
 	Challenge string
+	// Code is that of gRPC, and Message goes with it; "" for OK.
+	Code    codes.Code
+	Message string
 }
 
 // realm is what RFC 9110, section 11.5, calls the protection space.
 const realm = `Bearer realm="apikey"`
 
-// AnswerTo is what a client is told of a result.
+// The codes of RFC 6750, section 3.1.
+const (
+	invalidToken      = "invalid_token"
+	insufficientScope = "insufficient_scope"
+)
+
+// AnswerTo is what a client is told of a result, which is as much as its class says: the one place where a class becomes words.
 func AnswerTo(result verify.Result) Answer {
 	switch result.Class() {
 	case verify.OK:
-		return Answer{Status: http.StatusOK}
+		return Answer{Status: http.StatusOK, Code: codes.OK}
 	case verify.Unauthenticated:
-		return Answer{Status: http.StatusUnauthorized, Challenge: realm}
+		return Answer{http.StatusUnauthorized, realm, codes.Unauthenticated, "no API key"}
 	case verify.InvalidToken:
-		return Answer{Status: http.StatusUnauthorized, Challenge: realm + `, error="invalid_token"`}
+		return Answer{http.StatusUnauthorized, realm + `, error="` + invalidToken + `"`, codes.Unauthenticated, invalidToken}
 	case verify.Forbidden:
-		return Answer{Status: http.StatusForbidden}
+		return Answer{http.StatusForbidden, "", codes.PermissionDenied, "forbidden"}
 	case verify.InsufficientScope:
-		return Answer{Status: http.StatusForbidden, Challenge: realm + `, error="insufficient_scope"`}
+		return Answer{http.StatusForbidden, realm + `, error="` + insufficientScope + `"`, codes.PermissionDenied, insufficientScope}
 	case verify.Unavailable:
 	}
-	return Answer{Status: http.StatusServiceUnavailable}
+	return Answer{http.StatusServiceUnavailable, "", codes.Unavailable, "the API keys are not known yet"}
 }
 
 // HeaderChallenge is the header of an Answer's Challenge.
@@ -101,8 +120,21 @@ func (a Answer) Write(w http.ResponseWriter) {
 // maxBody is many times the size of anything that is asked with; what is larger is no question.
 const maxBody = 64 << 10
 
-// ReadBody returns the body of a request, or answers that it can't be read.
-func ReadBody(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
+// MediaJSON is the media type of JSON.
+const MediaJSON = "application/json"
+
+// ReadPost returns the body of a POST of a media type, of at most 64 KiB. Any other request is answered here, with 405, 415, 413 or 400;
+// what names, for a person, what is wanted.
+func ReadPost(w http.ResponseWriter, r *http.Request, mediaType, what string) ([]byte, bool) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		http.Error(w, "want a POST of "+what, http.StatusMethodNotAllowed)
+		return nil, false
+	}
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != mediaType {
+		http.Error(w, "want Content-Type "+mediaType, http.StatusUnsupportedMediaType)
+		return nil, false
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -116,7 +148,7 @@ func ReadBody(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
 
 // WriteJSON answers a request with 200 and a document that must not be stored.
 func WriteJSON(w http.ResponseWriter, document any) {
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", MediaJSON)
 	w.Header().Set("Cache-Control", "no-store")
 	_ = json.NewEncoder(w).Encode(document) // the caller is gone; there is nobody to tell
 }

@@ -5,6 +5,14 @@ import "strings"
 // HeaderTraceparent is the header that W3C Trace Context passes a trace in.
 const HeaderTraceparent = "Traceparent"
 
+// Traceparent is the trace that comes with the values of a request's traceparent headers: the only one, or "".
+func Traceparent(values []string) string {
+	if len(values) != 1 {
+		return ""
+	}
+	return values[0]
+}
+
 const (
 	traceDigits = 32
 	spanDigits  = 16

@@ -26,11 +26,10 @@ type Credential struct {
 // Unreadable is the credential of a request that could not be read: it is refused as Malformed.
 func Unreadable() Credential { return Credential{form: malformed} }
 
-// InAuthorization tells whether the Authorization header holds the credential.
-func (c Credential) InAuthorization() bool { return c.inAuthorization }
-
-// InAPIKey tells whether the X-API-Key header holds the credential.
-func (c Credential) InAPIKey() bool { return c.inAPIKey }
+// In tells whether a header of the request, by its name in whatever case, holds the credential.
+func (c Credential) In(header string) bool {
+	return c.inAuthorization && strings.EqualFold(header, HeaderAuthorization) || c.inAPIKey && strings.EqualFold(header, HeaderAPIKey)
+}
 
 // The names of the headers that a credential stands in.
 const (

@@ -122,11 +122,11 @@ func FuzzHeaders(f *testing.F) {
 			apiKeys = nil
 		}
 		c := reader.Headers([]string{authorization}, apiKeys)
-		if !both && c.InAPIKey() {
+		if !both && c.In(verify.HeaderAPIKey) {
 			t.Error("a credential from a header that is not there")
 		}
 		// Whatever was read can only be a token if one of the two holds one.
-		if c == reader.Token("") || c.InAuthorization() || c.InAPIKey() {
+		if c == reader.Token("") || c.In(verify.HeaderAuthorization) || c.In(verify.HeaderAPIKey) {
 			return
 		}
 		if c != (verify.Reader{}).Token("x") {

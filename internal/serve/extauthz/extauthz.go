@@ -109,11 +109,7 @@ func (s *Server) decide(message *authv3.CheckRequest) *authv3.CheckResponse {
 		Address:    s.Proxies.Client(source(message), headers.values(headerForwardedFor)),
 		Route:      s.Defaults.Apply(route(message.GetAttributes().GetContextExtensions())),
 	}
-	traceparent := ""
-	if values := headers.values(headerTraceparent); len(values) == 1 {
-		traceparent = values[0]
-	}
-	decision := s.Checker.Check(&request, traceparent)
+	decision := s.Checker.Check(&request, serve.Traceparent(headers.values(headerTraceparent)))
 	if !decision.Allowed() {
 		return denied(decision.Result)
 	}
@@ -128,15 +124,11 @@ func (s *Server) allowed(request *verify.Request, key *verify.Key, headers heade
 		overwrite(headerUID, key.UID),
 		overwrite(headerRoles, roles),
 	}}
-	if !s.KeepCredential {
-		if request.Credential.InAuthorization() {
-			ok.HeadersToRemove = append(ok.HeadersToRemove, headerAuthorization)
-		}
-		if request.Credential.InAPIKey() {
-			ok.HeadersToRemove = append(ok.HeadersToRemove, headerAPIKey)
-		}
+	credential := request.Credential
+	if s.KeepCredential {
+		credential = verify.Credential{}
 	}
-	ok.HeadersToRemove = append(ok.HeadersToRemove, headers.forged()...)
+	ok.HeadersToRemove = headers.withheld(credential)
 	return &authv3.CheckResponse{
 		Status:       &rpcstatus.Status{Code: int32(codes.OK)},
 		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: ok},
@@ -159,22 +151,9 @@ func denied(result verify.Result) *authv3.CheckResponse {
 		response.Headers = []*corev3.HeaderValueOption{overwrite(headerChallenge, answer.Challenge)}
 	}
 	return &authv3.CheckResponse{
-		Status:       &rpcstatus.Status{Code: int32(code(result.Class()))}, //nolint:gosec // a gRPC code
+		Status:       &rpcstatus.Status{Code: int32(answer.Code)}, //nolint:gosec // a gRPC code
 		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: response},
 	}
-}
-
-func code(class verify.Class) codes.Code {
-	switch class {
-	case verify.OK:
-		return codes.OK
-	case verify.Unauthenticated, verify.InvalidToken:
-		return codes.Unauthenticated
-	case verify.Forbidden, verify.InsufficientScope:
-		return codes.PermissionDenied
-	case verify.Unavailable:
-	}
-	return codes.Unavailable
 }
 
 func overwrite(name, value string) *corev3.HeaderValueOption {

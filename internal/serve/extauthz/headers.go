@@ -7,6 +7,7 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
 	"github.com/apikey-operator/apikey-operator/internal/serve"
+	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
 // headers are those of the request that Envoy asks about. Envoy sends them as a map with lower-case names and repeated headers
@@ -42,12 +43,12 @@ func (h headers) values(name string) []string {
 	return nil
 }
 
-// forged are the headers that an upstream could take for the identity that is handed on, but for those that are overwritten.
-// Envoy removes headers after it has set others, so that these must not be named.
-func (h headers) forged() []string {
+// withheld are the headers that an upstream must not see, but for those that are overwritten: Envoy removes headers after it has set
+// others, so that these must not be named.
+func (h headers) withheld(credential verify.Credential) []string {
 	var names []string
 	add := func(name string) {
-		if !serve.IsIdentity(name) {
+		if !serve.Withheld(name, credential) {
 			return
 		}
 		switch name = strings.ToLower(name); name {

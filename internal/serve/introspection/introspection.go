@@ -2,7 +2,6 @@
 package introspection
 
 import (
-	"mime"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -42,16 +41,7 @@ type Handler struct {
 
 // ServeHTTP implements http.Handler. 4xx is about the caller's own request; a token that is not active gets 200.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		http.Error(w, "want a POST of a form with the parameter token", http.StatusMethodNotAllowed)
-		return
-	}
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/x-www-form-urlencoded" {
-		http.Error(w, "want Content-Type application/x-www-form-urlencoded", http.StatusUnsupportedMediaType)
-		return
-	}
-	body, ok := serve.ReadBody(w, r)
+	body, ok := serve.ReadPost(w, r, "application/x-www-form-urlencoded", "a form with the parameter token")
 	if !ok {
 		return
 	}

@@ -4,7 +4,6 @@ package tokenreview
 
 import (
 	"encoding/json"
-	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -68,16 +67,7 @@ type Handler struct {
 // ServeHTTP implements http.Handler. 4xx is about the caller's own request; whatever is wrong with the token that it asks about
 // is told in a TokenReview with 200.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		http.Error(w, "want a POST of a TokenReview", http.StatusMethodNotAllowed)
-		return
-	}
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		http.Error(w, "want Content-Type application/json", http.StatusUnsupportedMediaType)
-		return
-	}
-	body, ok := serve.ReadBody(w, r)
+	body, ok := serve.ReadPost(w, r, serve.MediaJSON, "a TokenReview")
 	if !ok {
 		return
 	}

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/apikey-operator/apikey-operator/cmd/internal/process"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
@@ -123,9 +122,7 @@ func (o *options) validate(flags *pflag.FlagSet) error {
 		wrong("kube-api-burst", o.burst, "want 1 or more where --kube-api-qps limits the rate; twice that rate is usual")
 	}
 	if o.leaderElectNamespace != "" {
-		for _, problem := range validation.IsDNS1123Label(o.leaderElectNamespace) {
-			wrong("leader-elect-namespace", o.leaderElectNamespace, problem)
-		}
+		problems.Namespace("leader-elect-namespace", o.leaderElectNamespace)
 	}
 	if o.leaseDuration <= o.renewDeadline {
 		wrong("leader-elect-lease-duration", o.leaseDuration, fmt.Sprintf(

@@ -1,4 +1,5 @@
-// Package process is what the binaries have in common: the flags for logs and for the cluster, and how a wrong flag is told of.
+// Package process is what the binaries have in common: the flags for logs and for the cluster, and how a wrong flag is told of; nothing that
+// one of them alone does belongs here.
 package process
 
 import (
@@ -58,9 +59,14 @@ func (p *Problems) Namespaces(flags *pflag.FlagSet, namespaces []string) {
 		p.Add(flag, "", "leave the flag out for all namespaces, or name at least one")
 	}
 	for _, namespace := range namespaces {
-		if err := access.ValidateNamespace(namespace); err != nil {
-			p.Add(flag, namespace, err.Error())
-		}
+		p.Namespace(flag, namespace)
+	}
+}
+
+// Namespace notes a flag's value that can't be the name of a namespace.
+func (p *Problems) Namespace(flag, namespace string) {
+	if err := access.ValidateNamespace(namespace); err != nil {
+		p.Add(flag, namespace, err.Error())
 	}
 }
 

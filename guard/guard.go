@@ -110,7 +110,9 @@ func New(config *rest.Config, o Options) (*Guard, error) {
 	if err := registry.Register(feed.NewCollector(loader)); err != nil {
 		return nil, fmt.Errorf("register the metrics of the index: %w", err)
 	}
-	checker := serve.NewChecker(serve.Options{Keys: keys, Logger: o.Logger, Metrics: registry})
+	checker := serve.NewChecker(serve.Options{Keys: keys, Observers: []serve.Observer{
+		serve.NewMetrics(registry), serve.NewLog(o.Logger, false, registry),
+	}})
 	return newGuard(loader, checker, o.TokenPrefixes, trusted), nil
 }
 

@@ -52,7 +52,9 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	if err := metrics.Registry.Register(feed.NewCollector(loader)); err != nil {
 		return err
 	}
-	checker := serve.NewChecker(serve.Options{Keys: keys, Logger: logger, LogAllowed: o.logAllowed, Metrics: metrics.Registry})
+	checker := serve.NewChecker(serve.Options{Keys: keys, Observers: []serve.Observer{
+		serve.NewMetrics(metrics.Registry), serve.NewLog(logger, o.logAllowed, metrics.Registry),
+	}})
 	handler, err := httpHandler(config, o, s, checker, logger)
 	if err != nil {
 		return err

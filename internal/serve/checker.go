@@ -1,96 +1,83 @@
-// Package serve holds what all protocols share: the listeners with their limits, readiness, and the record of each decision. Each
-// folder below translates one protocol to a request and a decision back, and decides nothing.
+// Package serve holds what all protocols share: the listeners with their limits, readiness, the words of each answer, and who is told of
+// each decision. Each folder below translates one protocol to a request and a decision back; nothing here may decide, know another protocol,
+// or ask the cluster.
 package serve
 
 import (
-	"fmt"
 	"net/http"
-	"runtime/debug"
+	"net/netip"
 	"time"
 
-	"github.com/go-logr/logr"
-	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/time/rate"
-
-	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// Refusals beyond a rate are counted and not logged: whoever sends garbage must not be able to fill a disk.
-const (
-	logRate  = 10
-	logBurst = 100
-)
-
-// Checker decides on requests, and records each decision in metrics and log.
+// Checker decides on requests, and tells its observers of each decision.
 type Checker struct {
-	keys       verify.Keys
-	now        func() time.Time
-	logger     logr.Logger
-	logAllowed bool
-	limiter    *rate.Limiter
-	unlogged   prometheus.Counter
-	panics     prometheus.Counter
-	decisions  *prometheus.CounterVec
-	latency    *prometheus.HistogramVec
+	keys      verify.Keys
+	observers []Observer
+	now       func() time.Time
 }
 
 // Options of a Checker.
 type Options struct {
+	// Keys are what it decides by.
 	Keys verify.Keys
-	// Logger gets a line for each refusal, within a rate.
-	Logger logr.Logger
-	// LogAllowed asks for a line for each request that is let in, too.
-	LogAllowed bool
-	// Metrics is where the metrics are registered.
-	Metrics prometheus.Registerer
+	// Observers are told of each decision, in this order.
+	Observers []Observer
 	// Now is time.Now unless it is set.
 	Now func() time.Time
 }
 
+// Observer is somebody who is told of decisions, such as [Metrics] and [Log].
+type Observer interface {
+	// Protocol returns who is told of the decisions of one protocol. It is called once for each, before the first request.
+	Protocol(name string) ProtocolObserver
+}
+
+// ProtocolObserver is told of the decisions of one protocol, by many goroutines at once. The request waits for it, and can't do without
+// it: it must neither wait nor panic.
+type ProtocolObserver interface {
+	// Decided is told of a decision before it is answered: at is the moment that was decided for, and took is how long that took. It
+	// returns who is to be told what was asked, too; nil, in most cases, for nobody.
+	Decided(decision verify.Decision, at time.Time, took time.Duration) func(Asked)
+	// Panicked is told, where it is recovered, that answering a request went wrong by a defect of ours. The request is refused.
+	Panicked(recovered any)
+}
+
+// Asked is what a decision was made on, as far as observers may know: never the credential. It goes by value, and to those alone who ask
+// for it, since a request whose address is given to somebody behind an interface is allocated.
+type Asked struct {
+	// Address is that of the client; the zero value says that nobody knows.
+	Address netip.Addr
+	// Route is what was asked for.
+	Route verify.Route
+	// Traceparent is the header of this name that came with the request, or "". A client may write whatever it likes into it.
+	Traceparent string
+}
+
 // NewChecker returns a Checker.
 func NewChecker(o Options) *Checker {
-	c := &Checker{
-		keys: o.Keys, now: o.Now, logger: o.Logger, logAllowed: o.LogAllowed,
-		limiter: rate.NewLimiter(logRate, logBurst),
-		unlogged: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: monitoring.Verifier, Name: "refusals_unlogged_total",
-			Help: "Refusals that were counted and not logged, since there were too many.",
-		}),
-		panics: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: monitoring.Verifier, Name: "panics_total",
-			Help: "Requests that were refused because of a defect in the verifier. Should be 0.",
-		}),
-		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: monitoring.Verifier, Name: "decisions_total",
-			Help: "Decisions, by protocol and result; every result but Allowed is a refusal.",
-		}, []string{"protocol", "result"}),
-		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: monitoring.Verifier, Name: "decision_duration_seconds",
-			Help:    "Time of a decision, from the parsed request to the answer.",
-			Buckets: prometheus.ExponentialBuckets(250e-9, 4, 8), // 250 ns to 4 ms
-		}, []string{"protocol"}),
-	}
+	c := &Checker{keys: o.Keys, observers: o.Observers, now: o.Now}
 	if c.now == nil {
 		c.now = time.Now
 	}
-	o.Metrics.MustRegister(c.unlogged, c.panics, c.decisions, c.latency)
 	return c
 }
+
+// Ready tells whether some request can be answered with anything but NotReady.
+func (c *Checker) Ready() bool { return c.keys.Ready(c.now()) }
 
 // Protocol is a Checker for the requests of one protocol.
 type Protocol struct {
 	*Checker
-	name      string
-	decisions [verify.Results]prometheus.Counter
-	latency   prometheus.Observer
+	observers []ProtocolObserver
 }
 
-// Protocol returns a Checker for a protocol, which its name is in metrics and log.
+// Protocol returns a Checker for a protocol, which its name is to observers.
 func (c *Checker) Protocol(name string) *Protocol {
-	p := &Protocol{Checker: c, name: name, latency: c.latency.WithLabelValues(name)}
-	for result := range verify.Result(verify.Results) {
-		p.decisions[result] = c.decisions.WithLabelValues(name, result.String())
+	p := &Protocol{Checker: c}
+	for _, observer := range c.observers {
+		p.observers = append(p.observers, observer.Protocol(name))
 	}
 	return p
 }
@@ -99,26 +86,20 @@ func (c *Checker) Protocol(name string) *Protocol {
 func (p *Protocol) Check(request *verify.Request, traceparent string) verify.Decision {
 	now := p.now()
 	decision := verify.Decide(p.keys, request, now)
-	p.latency.Observe(p.now().Sub(now).Seconds())
-	p.decisions[decision.Result].Inc()
-	switch {
-	case !decision.Allowed():
-		if p.limiter.AllowN(now, 1) {
-			p.log("refused", request, decision, traceparent)
-		} else {
-			p.unlogged.Inc()
+	took := p.now().Sub(now)
+	for _, observer := range p.observers {
+		if tell := observer.Decided(decision, now, took); tell != nil {
+			tell(Asked{Address: request.Address, Route: request.Route, Traceparent: traceparent})
 		}
-	case p.logAllowed:
-		p.log("allowed", request, decision, traceparent)
 	}
 	return decision
 }
 
 // Panicked records that answering a request went wrong, by a defect of ours. The request must then be refused.
 func (p *Protocol) Panicked(recovered any) {
-	p.panics.Inc()
-	p.logger.Error(fmt.Errorf("panic: %v", recovered), "a request was refused because of a defect in the verifier; please report it",
-		"protocol", p.name, "stack", string(debug.Stack()))
+	for _, observer := range p.observers {
+		observer.Panicked(recovered)
+	}
 }
 
 // Recovering is a handler that refuses a request where the one below panics.
@@ -132,33 +113,4 @@ func (p *Protocol) Recovering(handler http.Handler) http.Handler {
 		}()
 		handler.ServeHTTP(w, r)
 	})
-}
-
-// Ready tells whether some request can be answered with anything but NotReady.
-func (c *Checker) Ready() bool { return c.keys.Ready(c.now()) }
-
-func (p *Protocol) log(message string, request *verify.Request, decision verify.Decision, traceparent string) {
-	fields := []any{"protocol", p.name, "result", decision.Result.String()}
-	if request.Address.IsValid() {
-		fields = append(fields, "address", request.Address.String())
-	}
-	if key := decision.Key; key != nil {
-		fields = append(fields, "namespace", key.Namespace, "name", key.Name, "uid", key.UID)
-		switch decision.Result {
-		case verify.RoleMissing:
-			if role, missing := key.Roles.Missing(request.Route.Roles); missing {
-				fields = append(fields, "missingRole", role)
-			}
-			if want := request.Route.Namespace; want != "" && want != key.Namespace {
-				fields = append(fields, "wantedNamespace", want)
-			}
-		case verify.BadRoute:
-			fields = append(fields, "problem", request.Route.Problem)
-		default:
-		}
-	}
-	if trace, span, ok := parseTraceparent(traceparent); ok {
-		fields = append(fields, "traceID", trace, "spanID", span)
-	}
-	p.logger.Info(message, fields...)
 }

@@ -1,9 +1,14 @@
 package serve_test
 
 import (
+	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -17,8 +22,10 @@ func TestFloodOfRefusalsIsCountedAndNotLogged(t *testing.T) {
 	lines := 0
 	registry := prometheus.NewRegistry()
 	checker := serve.NewChecker(serve.Options{
-		Keys: index.New(index.Options{}), Metrics: registry,
-		Logger: funcr.New(func(string, string) { lines++ }, funcr.Options{}),
+		Keys: index.New(index.Options{}),
+		Observers: []serve.Observer{
+			serve.NewMetrics(registry), serve.NewLog(funcr.New(func(string, string) { lines++ }, funcr.Options{}), false, registry),
+		},
 	})
 	protocol := checker.Protocol("test")
 	for range n {
@@ -61,8 +68,10 @@ func TestTraceOfARefusalIsLogged(t *testing.T) {
 	} {
 		var log strings.Builder
 		checker := serve.NewChecker(serve.Options{
-			Keys: index.New(index.Options{}), Metrics: prometheus.NewRegistry(),
-			Logger: funcr.New(func(_, args string) { log.WriteString(args) }, funcr.Options{}),
+			Keys: index.New(index.Options{}),
+			Observers: []serve.Observer{
+				serve.NewLog(funcr.New(func(_, args string) { log.WriteString(args) }, funcr.Options{}), false, prometheus.NewRegistry()),
+			},
 		})
 		checker.Protocol("test").Check(&verify.Request{}, header)
 		if got := strings.Contains(log.String(), `"traceID"="`+trace+`" "spanID"="`+span+`"`); got != logged {
@@ -79,5 +88,73 @@ func TestIsIdentity(t *testing.T) {
 		if serve.IsIdentity(name) != want {
 			t.Errorf("%q: %t", name, !want)
 		}
+	}
+}
+
+// witness is an observer that remembers what it was told, of the protocols whose names it was asked for.
+type witness struct {
+	protocols []string
+	told      []string
+	curious   bool
+	panics    int
+}
+
+func (w *witness) Protocol(name string) serve.ProtocolObserver {
+	w.protocols = append(w.protocols, name)
+	return w
+}
+
+func (w *witness) Decided(decision verify.Decision, at time.Time, took time.Duration) func(serve.Asked) {
+	w.told = append(w.told, fmt.Sprintf("%v at %d, took %v", decision.Result, at.Unix(), took))
+	if !w.curious {
+		return nil
+	}
+	return func(asked serve.Asked) {
+		w.told = append(w.told, fmt.Sprintf("%v for %v, %s", asked.Address, asked.Route.Roles, asked.Traceparent))
+	}
+}
+
+func (w *witness) Panicked(any) { w.panics++ }
+
+func TestObserversAreTold(t *testing.T) {
+	plain, curious := &witness{}, &witness{curious: true}
+	moment := time.Unix(1_000, 0)
+	checker := serve.NewChecker(serve.Options{
+		Keys: index.New(index.Options{}), Observers: []serve.Observer{plain, curious},
+		Now: func() time.Time {
+			moment = moment.Add(time.Millisecond)
+			return moment
+		},
+	})
+	protocol := checker.Protocol("one")
+	checker.Protocol("other")
+	protocol.Check(&verify.Request{Address: netip.MustParseAddr("192.0.2.1"), Route: verify.Route{Roles: []string{"read"}}}, "trace")
+	protocol.Panicked("a defect")
+	for _, w := range []*witness{plain, curious} {
+		want := []string{"NotReady at 1000, took 1ms"}
+		if w.curious {
+			want = append(want, "192.0.2.1 for [read], trace")
+		}
+		if !slices.Equal(w.told, want) || w.panics != 1 || !slices.Equal(w.protocols, []string{"one", "other"}) {
+			t.Errorf("curious %t: told %q of %q, and of %d panics", w.curious, w.told, w.protocols, w.panics)
+		}
+	}
+}
+
+// Requests are many, and so may be observers.
+func TestObserversCostNoAllocation(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	checker := serve.NewChecker(serve.Options{
+		Keys:      index.New(index.Options{}),
+		Observers: []serve.Observer{serve.NewMetrics(registry), serve.NewLog(logr.Discard(), false, registry)},
+		Now:       func() time.Time { return time.Unix(1_000, 0) }, // no further line is due
+	})
+	protocol := checker.Protocol("test")
+	check := func() { protocol.Check(&verify.Request{}, "") }
+	for range 200 { // more than are logged at once
+		check()
+	}
+	if allocations := testing.AllocsPerRun(1000, check); allocations != 0 {
+		t.Errorf("%v allocations", allocations)
 	}
 }

@@ -212,9 +212,8 @@ func TestEmptyMessagesAreRefused(t *testing.T) {
 }
 
 func TestPanicIsRefused(t *testing.T) {
-	registry := prometheus.NewRegistry()
 	// Without keys, every decision panics.
-	checker := serve.NewChecker(serve.Options{Metrics: registry})
+	checker := serve.NewChecker(serve.Options{Observers: []serve.Observer{serve.NewMetrics(prometheus.NewRegistry())}})
 	response := check(t, &extauthz.Server{Checker: checker.Protocol("ext_authz")}, &authv3.CheckRequest{})
 	if response.GetDeniedResponse().GetStatus().GetCode() != 503 {
 		t.Errorf("%v; want a denial with 503", response)

@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
@@ -139,7 +140,8 @@ func newWorld(protocol string) *World {
 	w.source.Heard(start.Add(1e6 * time.Hour)) // later than any ask
 	w.silent.Heard(start.Add(-2 * maxStaleness))
 	w.Protocol = serve.NewChecker(serve.Options{
-		Keys: w.Index, Metrics: w.registry, Now: func() time.Time { return w.Now },
+		Keys: w.Index, Now: func() time.Time { return w.Now },
+		Observers: []serve.Observer{serve.NewMetrics(w.registry), serve.NewLog(logr.Logger{}, false, w.registry)},
 	}).Protocol(protocol)
 	return w
 }

@@ -98,7 +98,7 @@ func New(config *rest.Config, o Options) (*Guard, error) {
 	case staleness < 0:
 		staleness = 0
 	}
-	keys := index.New(index.Options{MaxStaleness: staleness})
+	keys := index.New(time.Now(), index.Options{MaxStaleness: staleness})
 	loader, err := feed.NewLoader(config, keys, feed.Options{Namespaces: o.Namespaces, Selector: o.Selector, Logger: o.Logger})
 	if err != nil {
 		return nil, err

@@ -44,7 +44,7 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	if err != nil {
 		return err
 	}
-	keys := index.New(index.Options{MaxStaleness: o.maxStaleness})
+	keys := index.New(time.Now(), index.Options{MaxStaleness: o.maxStaleness})
 	loader, err := feed.NewLoader(config, keys, feed.Options{Namespaces: o.namespaces, Selector: s.selector, Logger: logger})
 	if err != nil {
 		return err

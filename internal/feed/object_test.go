@@ -83,7 +83,7 @@ func TestAListIsAListOfApiKeys(t *testing.T) {
 		Items:    []v1alpha1.ApiKey{*whole(), *whole()},
 	}
 	list.Items[1].Name, list.Items[1].DeletionTimestamp = "other", nil
-	s := &store{source: index.New(index.Options{}).Source()}
+	s := &store{source: index.New(time.Now(), index.Options{}).Source()}
 	condensed, err := s.condense(decode(t, list))
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +117,7 @@ func TestTheBookmarkThatEndsALoadIsKnown(t *testing.T) {
 // While all objects are gathered, and after, nothing of them is held but what the index needs.
 func TestAFactHoldsNothingOfItsObject(t *testing.T) {
 	const mebibyte = 1 << 20
-	s := &store{source: index.New(index.Options{}).Source()}
+	s := &store{source: index.New(time.Now(), index.Options{}).Source()}
 	heap := func() uint64 {
 		var stats runtime.MemStats
 		runtime.GC()

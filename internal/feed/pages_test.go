@@ -55,7 +55,7 @@ func TestAnAPIServerThatDoesNotStreamIsReadInPages(t *testing.T) {
 		_ = json.NewEncoder(w).Encode(page)
 	}))
 	defer server.Close()
-	x := index.New(index.Options{})
+	x := index.New(time.Now(), index.Options{})
 	loader, err := NewLoader(&rest.Config{Host: server.URL}, x, Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -66,9 +66,9 @@ type shard struct {
 	keys map[token.Digest]*entry
 }
 
-// New returns an empty index.
-func New(options Options) *Index {
-	x := &Index{roles: newRoleSets(), claims: map[token.Digest]*claim{}, maxStaleness: options.MaxStaleness, born: time.Now()}
+// New returns an empty index, made at a moment. Every source is as old as that until it is heard of.
+func New(now time.Time, options Options) *Index {
+	x := &Index{roles: newRoleSets(), claims: map[token.Digest]*claim{}, maxStaleness: options.MaxStaleness, born: now}
 	for i := range x.shards {
 		x.shards[i].keys = map[token.Digest]*entry{}
 	}

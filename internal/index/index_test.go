@@ -41,7 +41,7 @@ func nameOf(key *verify.Key) string {
 }
 
 func loaded() (*index.Index, *index.Source) {
-	x := index.New(index.Options{})
+	x := index.New(born, index.Options{})
 	s := x.Source()
 	s.Replace(nil)
 	return x, s
@@ -152,7 +152,7 @@ func TestDuplicates(t *testing.T) {
 }
 
 func TestReady(t *testing.T) {
-	x := index.New(index.Options{MaxStaleness: time.Minute})
+	x := index.New(born, index.Options{MaxStaleness: time.Minute})
 	if x.Ready(born) {
 		t.Error("ready without any source")
 	}
@@ -182,7 +182,7 @@ func TestReady(t *testing.T) {
 	if !x.Ready(later) || !x.Loaded() || source.Age(later.Add(time.Second)) != time.Second {
 		t.Error("not ready, or of another age")
 	}
-	forever := index.New(index.Options{})
+	forever := index.New(born, index.Options{})
 	forever.Source().Replace(nil)
 	if !forever.Ready(born.Add(1e6 * time.Hour)) {
 		t.Error("not ready though any age will do")
@@ -191,7 +191,7 @@ func TestReady(t *testing.T) {
 
 // Each source is as fresh as it is itself, and an index that has one fresh source is ready.
 func TestASilentSourceStopsNoOther(t *testing.T) {
-	x := index.New(index.Options{MaxStaleness: time.Minute})
+	x := index.New(born, index.Options{MaxStaleness: time.Minute})
 	first, second, catalogue := x.Source(), x.Source(), x.Catalogue()
 	catalogue.Heard(born.Add(time.Hour))
 	catalogue.Replace(access.NewCatalogue(nil))
@@ -231,7 +231,7 @@ func TestASilentSourceStopsNoOther(t *testing.T) {
 
 // A source that may not be read is waited for no longer, and counts once it may be.
 func TestARefusedSource(t *testing.T) {
-	x := index.New(index.Options{MaxStaleness: time.Minute})
+	x := index.New(born, index.Options{MaxStaleness: time.Minute})
 	refused, loaded, catalogue := x.Source(), x.Source(), x.Catalogue()
 	catalogue.Heard(born)
 	catalogue.Replace(access.NewCatalogue(nil))
@@ -257,7 +257,7 @@ func TestARefusedSource(t *testing.T) {
 	if _, fresh := x.Find(digest(2), born.Add(time.Hour)); !fresh || !x.Ready(born.Add(time.Hour)) {
 		t.Error("not ready though the other may be read now")
 	}
-	alone := index.New(index.Options{})
+	alone := index.New(born, index.Options{})
 	alone.Source().Refused()
 	if alone.Ready(born) || alone.Loaded() {
 		t.Error("ready though nothing may be read")
@@ -265,7 +265,7 @@ func TestARefusedSource(t *testing.T) {
 }
 
 func TestRolesInclude(t *testing.T) {
-	x := index.New(index.Options{})
+	x := index.New(born, index.Options{})
 	s, catalogue := x.Source(), x.Catalogue()
 	d := digest(1)
 	s.Put(entry("a", 0, d, "write", "other"))
@@ -379,7 +379,7 @@ func BenchmarkMemory(b *testing.B) {
 	}
 	for b.Loop() {
 		before := heap()
-		x := index.New(index.Options{})
+		x := index.New(born, index.Options{})
 		s := x.Source()
 		for i := range n {
 			e := entry(fmt.Sprintf("key-%d", i), 0, digest(i), "org.permission.customer.read", "org.permission.message.create")
@@ -397,7 +397,8 @@ func BenchmarkMemory(b *testing.B) {
 
 // benchmarkDecide asks with one of a thousand tokens, spread over the index, as a verifier does: from the text of a header to the answer.
 func benchmarkDecide(b *testing.B, n int) {
-	x := index.New(index.Options{MaxStaleness: time.Minute})
+	now := time.Now() // with a monotonic reading, as in a verifier
+	x := index.New(now, index.Options{MaxStaleness: time.Minute})
 	s := x.Source()
 	headers := make([][]string, 0, 1000)
 	entries := make([]index.Entry, n)
@@ -405,7 +406,6 @@ func benchmarkDecide(b *testing.B, n int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	now := time.Now()
 	for i := range entries {
 		entries[i] = entry(fmt.Sprintf("key-%d", i), 0, digest(i), "org.permission.customer.read", "org.permission.message.create")
 		entries[i].Networks, entries[i].Deadline = networks, expiry.At(now.Add(time.Hour))

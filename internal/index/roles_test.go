@@ -89,7 +89,7 @@ func TestSetsOfMoreNamesThanAreInterned(t *testing.T) {
 }
 
 func TestShare(t *testing.T) {
-	x := New(Options{})
+	x := New(time.Time{}, Options{})
 	source := x.Source()
 	if got := source.Share([]string{"b", "a", "b"}); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("shared %v", got)
@@ -132,7 +132,7 @@ const worstKeys = 2_000
 
 // load tells an index of keys, as a loader does.
 func load(roles func(key int) []string) *Index {
-	x := New(Options{})
+	x := New(time.Time{}, Options{})
 	source := x.Source()
 	entries := make([]Entry, worstKeys)
 	for i := range entries {

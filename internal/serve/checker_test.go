@@ -22,7 +22,7 @@ func TestFloodOfRefusalsIsCountedAndNotLogged(t *testing.T) {
 	lines := 0
 	registry := prometheus.NewRegistry()
 	checker := serve.NewChecker(serve.Options{
-		Keys: index.New(index.Options{}),
+		Keys: index.New(time.Now(), index.Options{}),
 		Observers: []serve.Observer{
 			serve.NewMetrics(registry), serve.NewLog(funcr.New(func(string, string) { lines++ }, funcr.Options{}), false, registry),
 		},
@@ -68,7 +68,7 @@ func TestTraceOfARefusalIsLogged(t *testing.T) {
 	} {
 		var log strings.Builder
 		checker := serve.NewChecker(serve.Options{
-			Keys: index.New(index.Options{}),
+			Keys: index.New(time.Now(), index.Options{}),
 			Observers: []serve.Observer{
 				serve.NewLog(funcr.New(func(_, args string) { log.WriteString(args) }, funcr.Options{}), false, prometheus.NewRegistry()),
 			},
@@ -120,7 +120,7 @@ func TestObserversAreTold(t *testing.T) {
 	plain, curious := &witness{}, &witness{curious: true}
 	moment := time.Unix(1_000, 0)
 	checker := serve.NewChecker(serve.Options{
-		Keys: index.New(index.Options{}), Observers: []serve.Observer{plain, curious},
+		Keys: index.New(time.Now(), index.Options{}), Observers: []serve.Observer{plain, curious},
 		Now: func() time.Time {
 			moment = moment.Add(time.Millisecond)
 			return moment
@@ -145,7 +145,7 @@ func TestObserversAreTold(t *testing.T) {
 func TestObserversCostNoAllocation(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	checker := serve.NewChecker(serve.Options{
-		Keys:      index.New(index.Options{}),
+		Keys:      index.New(time.Now(), index.Options{}),
 		Observers: []serve.Observer{serve.NewMetrics(registry), serve.NewLog(logr.Discard(), false, registry)},
 		Now:       func() time.Time { return time.Unix(1_000, 0) }, // no further line is due
 	})

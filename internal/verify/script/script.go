@@ -131,7 +131,7 @@ func Run(t *testing.T, protocol string, adapter Adapter) {
 
 func newWorld(protocol string) *World {
 	w := &World{
-		Index: index.New(index.Options{MaxStaleness: maxStaleness}), Reader: verify.Reader{Prefixes: []string{token.DefaultPrefix}},
+		Index: index.New(start, index.Options{MaxStaleness: maxStaleness}), Reader: verify.Reader{Prefixes: []string{token.DefaultPrefix}},
 		Proxies: policy.Proxies{PeerIsClient: true},
 		name:    protocol, registry: prometheus.NewRegistry(), loaded: true,
 		tokens: map[string]token.Token{}, entries: map[string]index.Entry{}, isSilent: map[index.ID]bool{},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Networks are the networks that something may come from. The zero value contains no address at all: what was never set, or
@@ -68,6 +69,11 @@ func unmapPrefix(p netip.Prefix) (netip.Prefix, error) {
 		return netip.Prefix{}, errors.New("it contains IPv4 mapped into IPv6, and more; write an IPv4 network and an IPv6 network")
 	}
 	return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mappedBits), nil
+}
+
+// Equal tells whether two are the same networks in the same order.
+func (n Networks) Equal(other Networks) bool {
+	return n.any == other.any && slices.Equal(n.prefixes, other.prefixes)
 }
 
 // Contains tells whether an address lies in one of the networks. An IPv4-mapped address is its IPv4 address, and a zone is

@@ -135,11 +135,12 @@ func (s *store) understand(key *v1alpha1.ApiKey) *fact {
 	f.counts = true
 	f.entry.UID = string(key.UID)
 	f.entry.Created = key.CreationTimestamp.Time
-	f.entry.Digest = digest
 	f.entry.Roles = s.source.Share(key.Spec.Roles)
-	if f.entry.Deadline, err = facts.AcceptedUntil(key); err != nil {
+	dead, err := facts.AcceptedUntil(key)
+	if err != nil {
 		unreadable("spec.expiry", err)
 	}
+	f.entry.Credentials = []index.Credential{{Digest: digest, Deadline: dead}}
 	f.entry.Networks = policy.AnyNetwork()
 	if len(key.Spec.CIDRs) > 0 {
 		if f.entry.Networks, err = policy.ParseNetworks(key.Spec.CIDRs); err != nil {

@@ -1,4 +1,5 @@
-// Package index finds keys by their digest; it never sees a token, and never decides.
+// Package index finds keys by their digest; it never sees a token, never decides, reads no clock, and must not come to know where keys come
+// from or who asks.
 package index
 
 import (
@@ -18,15 +19,24 @@ type ID struct {
 	Namespace, Name string
 }
 
-// Entry is what the index is told of an object that has a digest.
+// Credential is a digest that a key is found by.
+type Credential struct {
+	Digest token.Digest
+	// Deadline is the moment from which the key is dead to whoever comes with this digest: that of the key, or an earlier one.
+	Deadline expiry.Deadline
+}
+
+// Entry is what the index is told of an object.
 type Entry struct {
 	ID
 	UID string
 	// Created is when the object was. It tells the elder of two with one digest.
 	Created time.Time
 
-	Digest   token.Digest
-	Deadline expiry.Deadline
+	// Credentials are what the key is found by; none for an object that has no token. Of two with one digest the first counts. The index
+	// keeps no part of the slice.
+	Credentials []Credential
+	// Networks are where the key may be used from. The index may keep them.
 	Networks access.Networks
 	// Roles are those that the object names itself. The index may keep the slice, and the texts that the names are parts of.
 	Roles []string
@@ -192,28 +202,29 @@ func (c *Catalogue) Replace(catalogue *access.Catalogue) {
 // once, and no two sources may tell of the same object.
 type Source struct {
 	feed
-	entries map[ID]*entry
+	entries map[ID]*entry // the first of each object
 }
 
-// entry is an object as the index remembers it. The garbage collector looks at all that is remembered of every key time and again,
-// so it is in as few pieces as can be: this one and a text, and the sets of roles that keys share.
+// entry is a credential of an object as the index remembers it. The garbage collector looks at all that is remembered of every key time and
+// again, so it is in as few pieces as can be: this one and a text, which the entries of an object share, and the sets of roles that keys
+// share. Readers have it without a lock: but for next, which they don't look at, it never changes.
 type entry struct {
 	key     verify.Key
 	source  *Source
 	digest  token.Digest
-	created int64 // Unix seconds, as fine as Kubernetes tells it
-}
-
-func newEntry(e *Entry, source *Source, roles *access.Roles) *entry {
-	text := e.Namespace + e.Name + e.UID
-	inName, inUID := len(e.Namespace), len(e.Namespace)+len(e.Name)
-	return &entry{source: source, digest: e.Digest, created: e.Created.Unix(), key: verify.Key{
-		Namespace: text[:inName], Name: text[inName:inUID], UID: text[inUID:],
-		Deadline: e.Deadline, Networks: e.Networks, Roles: roles,
-	}}
+	created int64  // Unix seconds, as fine as Kubernetes tells it
+	next    *entry // of the same object; guarded by the index's mutex
 }
 
 func (e *entry) id() ID { return ID{Namespace: e.key.Namespace, Name: e.key.Name} }
+
+// of is the one of an object's entries that has a digest; nil if none has.
+func (e *entry) of(digest token.Digest) *entry {
+	for e != nil && e.digest != digest {
+		e = e.next
+	}
+	return e
+}
 
 // Source adds a source of keys. All are added before anybody reads.
 func (x *Index) Source() *Source {
@@ -227,7 +238,8 @@ func (x *Index) Source() *Source {
 // answered from, and what this source would tell is unknown until it is loaded.
 func (s *Source) Refused() { s.settle() }
 
-// Put takes an object as it is now.
+// Put takes an object as it is now. A digest that it has kept is found all the while, and gives the same verify.Key as before unless
+// something has changed that a decision hangs on.
 func (s *Source) Put(e Entry) {
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
@@ -262,35 +274,103 @@ func (s *Source) Replace(all []Entry) {
 }
 
 func (s *Source) put(e Entry) {
-	x := s.index
-	old := s.entries[e.ID]
-	added := newEntry(&e, s, x.roles.acquire(e.Roles))
-	delete(s.entries, e.ID) // and with it the text of the old name
-	s.entries[added.id()] = added
-	if old != nil && old.digest == e.Digest && old.key.UID == e.UID {
-		x.release(old)
-		if c := x.claims[e.Digest]; c != nil {
-			c.replace(old, added)
-			x.settle(e.Digest, c)
-			return
-		}
-		x.set(e.Digest, added)
+	if len(e.Credentials) == 0 {
+		s.remove(e.ID)
 		return
 	}
-	if old != nil {
-		x.disown(old)
+	x, old := s.index, s.entries[e.ID]
+	kept := old
+	if old != nil && old.key.UID != e.UID {
+		kept = nil // another object of the same name
 	}
-	x.own(added)
+	// Revocations first.
+	for o := old; o != nil; o = o.next {
+		if kept == nil || !e.has(o.digest) {
+			x.disown(o)
+		}
+	}
+	key, created := newKey(&e, kept, x.roles.acquire(e.Roles)), e.Created.Unix()
+	unchanged := kept != nil && kept.created == created && kept.key.Roles == key.Roles && kept.key.Networks.Equal(key.Networks)
+	var few [4]*entry
+	entries := few[:0]
+	for i, c := range e.Credentials {
+		if e.first(c.Digest) != i {
+			continue
+		}
+		before := kept.of(c.Digest)
+		if before != nil && unchanged && before.key.Deadline == c.Deadline {
+			entries = append(entries, before)
+			continue
+		}
+		key.Deadline = c.Deadline
+		added := &entry{key: key, source: s, digest: c.Digest, created: created}
+		if before != nil {
+			x.replace(before, added)
+		} else {
+			x.own(added)
+		}
+		entries = append(entries, added)
+	}
+	link(entries)
+	if old != nil {
+		x.roles.release(old.key.Roles)
+	}
+	if kept == nil {
+		delete(s.entries, e.ID) // and with it the text of the old name
+	}
+	s.entries[entries[0].id()] = entries[0]
 }
+
+// newKey is what is known of an object but for a deadline. It shares the text of an entry that the object has already, if it has one.
+func newKey(e *Entry, kept *entry, roles *access.Roles) verify.Key {
+	key := verify.Key{Networks: e.Networks, Roles: roles}
+	if kept != nil {
+		key.Namespace, key.Name, key.UID = kept.key.Namespace, kept.key.Name, kept.key.UID
+		return key
+	}
+	text := e.Namespace + e.Name + e.UID
+	inName, inUID := len(e.Namespace), len(e.Namespace)+len(e.Name)
+	key.Namespace, key.Name, key.UID = text[:inName], text[inName:inUID], text[inUID:]
+	return key
+}
+
+// link makes a chain of the entries of an object.
+func link(entries []*entry) {
+	var next *entry
+	for _, e := range slices.Backward(entries) {
+		e.next, next = next, e
+	}
+}
+
+// first is where the first of the credentials with a digest stands; less than 0 if none has it.
+func (e *Entry) first(digest token.Digest) int {
+	return slices.IndexFunc(e.Credentials, func(c Credential) bool { return c.Digest == digest })
+}
+
+func (e *Entry) has(digest token.Digest) bool { return e.first(digest) >= 0 }
 
 func (s *Source) remove(id ID) {
-	if old := s.entries[id]; old != nil {
-		delete(s.entries, id)
-		s.index.disown(old)
+	old := s.entries[id]
+	if old == nil {
+		return
 	}
+	delete(s.entries, id)
+	for o := old; o != nil; o = o.next {
+		s.index.disown(o)
+	}
+	s.index.roles.release(old.key.Roles)
 }
 
-func (x *Index) release(e *entry) { x.roles.release(e.key.Roles) }
+// replace gives the digest of an entry to one that says something else of the same object, without a moment in between.
+func (x *Index) replace(old, e *entry) {
+	c := x.claims[e.digest]
+	if c == nil {
+		x.set(e.digest, e)
+		return
+	}
+	c.replace(old, e)
+	x.settle(e.digest, c)
+}
 
 // own gives a digest to an entry, if it is the only one that claims it.
 func (x *Index) own(e *entry) {
@@ -309,9 +389,8 @@ func (x *Index) own(e *entry) {
 	x.settle(e.digest, c)
 }
 
-// disown takes a digest from an entry that is gone, or has another digest now.
+// disown takes a digest from an entry whose object is gone, or has it no more.
 func (x *Index) disown(e *entry) {
-	x.release(e)
 	c := x.claims[e.digest]
 	if c == nil {
 		x.set(e.digest, nil)

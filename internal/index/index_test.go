@@ -28,8 +28,8 @@ func digest(n int) (d token.Digest) {
 
 func entry(name string, age time.Duration, d token.Digest, roles ...string) index.Entry {
 	return index.Entry{
-		ID: index.ID{Namespace: "shop", Name: name}, UID: "uid-of-" + name, Created: born.Add(-age), Digest: d,
-		Deadline: expiry.Never(), Networks: access.AnyNetwork(), Roles: roles,
+		ID: index.ID{Namespace: "shop", Name: name}, UID: "uid-of-" + name, Created: born.Add(-age),
+		Credentials: []index.Credential{{Digest: d, Deadline: expiry.Never()}}, Networks: access.AnyNetwork(), Roles: roles,
 	}
 }
 
@@ -323,7 +323,7 @@ func TestAgainstAModel(t *testing.T) {
 		}
 	}
 	for id, e := range model {
-		expect(t, x, e.Digest, id.Name)
+		expect(t, x, e.Credentials[0].Digest, id.Name)
 	}
 }
 
@@ -408,10 +408,10 @@ func benchmarkDecide(b *testing.B, n int) {
 	}
 	for i := range entries {
 		entries[i] = entry(fmt.Sprintf("key-%d", i), 0, digest(i), "org.permission.customer.read", "org.permission.message.create")
-		entries[i].Networks, entries[i].Deadline = networks, expiry.At(now.Add(time.Hour))
+		entries[i].Networks, entries[i].Credentials[0].Deadline = networks, expiry.At(now.Add(time.Hour))
 		if i%(n/1000) == 0 {
 			minted := token.Mint(token.DefaultPrefix)
-			entries[i].Digest = minted.Digest()
+			entries[i].Credentials[0].Digest = minted.Digest()
 			headers = append(headers, []string{"Bearer " + minted.Reveal()})
 		}
 	}

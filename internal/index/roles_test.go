@@ -60,6 +60,32 @@ func rolesOf(x *Index, d token.Digest) *access.Roles {
 	return key.Roles
 }
 
+// However often an object is told of, and however many digests it has, its roles are held once.
+func TestAnObjectHoldsItsRolesOnce(t *testing.T) {
+	x := New(time.Time{}, Options{})
+	source := x.Source()
+	id := ID{Namespace: "team", Name: "key"}
+	one, two := Credential{Digest: token.Digest{1}}, Credential{Digest: token.Digest{2}}
+	for _, e := range []Entry{
+		{Credentials: []Credential{one}, Roles: []string{"read"}},
+		{Credentials: []Credential{one}, Roles: []string{"read"}},
+		{Credentials: []Credential{two, one}, Roles: []string{"read"}},
+		{Credentials: []Credential{two, one}, Roles: []string{"write"}},
+		{Credentials: []Credential{one}, Roles: []string{"write"}},
+		{UID: "another", Credentials: []Credential{one}, Roles: []string{"write"}},
+	} {
+		e.ID = id
+		source.Put(e)
+		if set := x.roles.byPart[rolesOf(x, one.Digest)]; len(x.roles.byPart) != 1 || set == nil || set.users != 1 {
+			t.Errorf("after %+v: %d sets of roles, with %+v", e, len(x.roles.byPart), set)
+		}
+	}
+	source.Remove(id)
+	if len(x.roles.byPart) != 0 {
+		t.Errorf("%d sets of roles are left", len(x.roles.byPart))
+	}
+}
+
 func TestANameIsKeptOnce(t *testing.T) {
 	s := newRoleSets()
 	one, two := s.acquire([]string{strings.Clone("read"), "write"}), s.acquire([]string{strings.Clone("read")})
@@ -97,7 +123,7 @@ func TestShare(t *testing.T) {
 	if got := source.Share(nil); len(got) != 0 {
 		t.Errorf("shared %v", got)
 	}
-	source.Put(Entry{Roles: []string{"b", "a"}})
+	source.Put(Entry{Credentials: make([]Credential, 1), Roles: []string{"b", "a"}})
 	if got := source.Share([]string{"b", "a"}); unsafe.SliceData(got) != unsafe.SliceData(rolesOf(x, token.Digest{}).Direct()) { //nolint:gosec // compared, not used
 		t.Error("another slice than the index has")
 	}
@@ -137,7 +163,7 @@ func load(roles func(key int) []string) *Index {
 	entries := make([]Entry, worstKeys)
 	for i := range entries {
 		entries[i] = Entry{ID: ID{Namespace: "team", Name: fmt.Sprintf("key-%d", i)}, Roles: source.Share(roles(i))}
-		entries[i].Digest[0], entries[i].Digest[1] = byte(i), byte(i>>8)
+		entries[i].Credentials = []Credential{{Digest: token.Digest{byte(i), byte(i >> 8)}}}
 	}
 	source.Replace(entries)
 	return x

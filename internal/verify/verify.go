@@ -10,12 +10,14 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
-// Key is what a decision needs to know of an ApiKey. It never changes, but for what its roles include: whoever has something
-// else to say of a key makes another Key. The zero value opens nothing.
+// Key is what a decision needs to know of an ApiKey that somebody comes to with one of its tokens: a key that has several has a Key for each.
+// It never changes, but for what its roles include: whoever has something else to say of a key makes another Key. As long as there is
+// nothing else to say, [Keys] give the same one. The zero value opens nothing.
 type Key struct {
+	// Namespace, Name and UID are those of the ApiKey.
 	Namespace, Name, UID string
 
-	// Deadline is the moment from which the key is dead.
+	// Deadline is the moment from which the token is dead.
 	Deadline expiry.Deadline
 	// Networks are where the key may be used from.
 	Networks access.Networks

@@ -26,8 +26,8 @@ func NewWorld(protocol string) *World {
 func (w *World) Put(name string, roles []string) string {
 	minted := token.Mint(w.Reader.Prefixes[0])
 	w.source.Put(index.Entry{
-		ID: index.ID{Namespace: "shop", Name: name}, UID: "uid-of-" + name, Created: start, Digest: minted.Digest(),
-		Deadline: expiry.Never(), Networks: policy.AnyNetwork(), Roles: roles,
+		ID: index.ID{Namespace: "shop", Name: name}, UID: "uid-of-" + name, Created: start,
+		Credentials: []index.Credential{{Digest: minted.Digest(), Deadline: expiry.Never()}}, Networks: policy.AnyNetwork(), Roles: roles,
 	})
 	return minted.Reveal()
 }

@@ -198,8 +198,8 @@ func (r *runner) key(t *testing.T, args []string) {
 	name := args[0]
 	minted := token.Mint(r.Reader.Prefixes[0])
 	entry := index.Entry{
-		ID: index.ID{Namespace: "shop", Name: name}, UID: "uid-of-" + name, Created: start, Digest: minted.Digest(),
-		Deadline: expiry.Never(), Networks: policy.AnyNetwork(),
+		ID: index.ID{Namespace: "shop", Name: name}, UID: "uid-of-" + name, Created: start,
+		Credentials: []index.Credential{{Digest: minted.Digest(), Deadline: expiry.Never()}}, Networks: policy.AnyNetwork(),
 	}
 	var cidrs []string
 	for _, arg := range args[1:] {
@@ -214,7 +214,7 @@ func (r *runner) key(t *testing.T, args []string) {
 		case "silent":
 			r.isSilent[entry.ID] = true
 		case "ttl":
-			entry.Deadline = expiry.At(start.Add(duration(t, value)))
+			entry.Credentials[0].Deadline = expiry.At(start.Add(duration(t, value)))
 		default:
 			t.Fatalf("line %d: no such option of a key: %s", r.line, option)
 		}

@@ -1,5 +1,5 @@
 // Package guard checks API keys inside a Go service: net/http middleware and gRPC interceptors over the same index and decision as
-// apikey-verifier.
+// apikey-verifier. It is public, so that nothing of it may be taken away, and it decides nothing itself.
 //
 //	keys, err := guard.New(config, guard.Options{})
 //	// ...

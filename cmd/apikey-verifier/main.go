@@ -1,4 +1,5 @@
-// Command apikey-verifier answers whether a request may pass with the API key that it carries; this package is wiring only.
+// Command apikey-verifier answers whether a request may pass with the API key that it carries; this package is wiring only, and no `if` about
+// keys belongs here.
 package main
 
 import (

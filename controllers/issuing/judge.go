@@ -6,8 +6,8 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/facts"
+	"github.com/apikey-operator/apikey-operator/internal/grant"
 	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/rulebook"
 )
 
@@ -28,11 +28,11 @@ func (r *Reconciler) askRules(ctx context.Context, s *scope) error {
 }
 
 // answer is what an outcome means for the life of a key.
-func answer(outcome policy.Outcome) lifecycle.Rules {
+func answer(outcome grant.Outcome) lifecycle.Rules {
 	switch outcome {
-	case policy.Allowed:
+	case grant.Allowed:
 		return lifecycle.Allowed
-	case policy.UnknownRole, policy.NotAllowed:
+	case grant.UnknownRole, grant.NotAllowed:
 		return lifecycle.Refused
 	default:
 		return lifecycle.Unread
@@ -47,7 +47,7 @@ func (r *Reconciler) assertAllowed(ctx context.Context, s *scope) error {
 		return err
 	}
 	s.verdict = verdict
-	if verdict.Outcome != policy.Allowed {
+	if verdict.Outcome != grant.Allowed {
 		return errStale
 	}
 	return nil
@@ -92,7 +92,7 @@ func (r *Reconciler) needsPass(ctx context.Context, key *v1alpha1.ApiKey) bool {
 	if err != nil {
 		return false // a change of what is missing brings it here again
 	}
-	allowed := verdict.Outcome == policy.Allowed
+	allowed := verdict.Outcome == grant.Allowed
 	if !state.Unissued() {
 		told := key.Condition(v1alpha1.ConditionOutOfPolicy)
 		if allowed {
@@ -121,5 +121,5 @@ func (r *Reconciler) mustWait(ctx context.Context, key *v1alpha1.ApiKey) bool {
 		return true
 	}
 	verdict, err := r.Rules.Judge(ctx, key, r.Clock.Now())
-	return err == nil && verdict.Outcome != policy.Allowed
+	return err == nil && verdict.Outcome != grant.Allowed
 }

@@ -11,7 +11,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/grant"
 )
 
 // outcome is what a step came to. Each says for itself what it writes into the status, and what is told once that is written.
@@ -55,7 +55,7 @@ func (rulesUnread) tell(*Reconciler, *scope, v1alpha1.Reason) {}
 
 // refused says that roles or policies do not allow the key. nothingLeft says that no Secret is left of a token that was committed before.
 type refused struct {
-	verdict     policy.Verdict
+	verdict     grant.Verdict
 	nothingLeft bool
 }
 

@@ -19,8 +19,8 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/facts"
+	"github.com/apikey-operator/apikey-operator/internal/grant"
 	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/rulebook"
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
@@ -90,7 +90,7 @@ type scope struct {
 	asked lifecycle.Verdict
 	plan  lifecycle.Step
 	// verdict is what roles and policies say, in words; Unjudged where they were not asked, or can't be.
-	verdict policy.Verdict
+	verdict grant.Verdict
 	// round is that of the namespace's gate.
 	round uint64
 	// skew is the clock's, where it was asked for.

@@ -16,8 +16,8 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/facts"
+	"github.com/apikey-operator/apikey-operator/internal/grant"
 	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
 )
 
 // write is the one writer of status: it settles the status by the outcome, writes it if that changed anything, and then tells of
@@ -54,9 +54,9 @@ func settle(s *scope, o outcome) {
 	meta.RemoveStatusCondition(conditions, v1alpha1.ConditionClockSkewed)
 
 	switch {
-	case !s.key.IsReady(), s.verdict.Outcome == policy.Allowed:
+	case !s.key.IsReady(), s.verdict.Outcome == grant.Allowed:
 		meta.RemoveStatusCondition(conditions, v1alpha1.ConditionOutOfPolicy)
-	case s.verdict.Outcome != policy.Unjudged:
+	case s.verdict.Outcome != grant.Unjudged:
 		setCondition(s, v1alpha1.ConditionOutOfPolicy, metav1.ConditionTrue, v1alpha1.ReasonOutOfPolicy, outOfPolicyMessage(s.verdict))
 	}
 
@@ -141,14 +141,14 @@ func clip(text string) string {
 	return text
 }
 
-var refusals = map[policy.Outcome]v1alpha1.Reason{
-	policy.UnknownRole: v1alpha1.ReasonUnknownRole,
-	policy.NotAllowed:  v1alpha1.ReasonNotAllowed,
+var refusals = map[grant.Outcome]v1alpha1.Reason{
+	grant.UnknownRole: v1alpha1.ReasonUnknownRole,
+	grant.NotAllowed:  v1alpha1.ReasonNotAllowed,
 }
 
-func refusalMessage(verdict policy.Verdict) string { return verdict.Message + "; " + verdict.Cure }
+func refusalMessage(verdict grant.Verdict) string { return verdict.Message + "; " + verdict.Cure }
 
-func outOfPolicyMessage(verdict policy.Verdict) string {
+func outOfPolicyMessage(verdict grant.Verdict) string {
 	return "the key keeps working, but would not be issued today: " + verdict.Message
 }
 

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/index"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
 )
 
 // roles is what a reflector of ApiRoles writes to. It keeps what each includes, and tells the index of all of it at each change: a
@@ -73,9 +73,9 @@ func (r *roles) take(object any) (bool, error) {
 }
 
 func (r *roles) tell() {
-	all := make([]policy.Role, 0, len(r.includes))
+	all := make([]access.Role, 0, len(r.includes))
 	for name, includes := range r.includes {
-		all = append(all, policy.Role{Name: name, Includes: includes})
+		all = append(all, access.Role{Name: name, Includes: includes})
 	}
-	r.catalogue.Replace(policy.NewCatalogue(all))
+	r.catalogue.Replace(access.NewCatalogue(all))
 }

@@ -10,9 +10,9 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/facts"
 	"github.com/apikey-operator/apikey-operator/internal/index"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
@@ -141,9 +141,9 @@ func (s *store) understand(key *v1alpha1.ApiKey) *fact {
 		unreadable("spec.expiry", err)
 	}
 	f.entry.Credentials = []index.Credential{{Digest: digest, Deadline: dead}}
-	f.entry.Networks = policy.AnyNetwork()
+	f.entry.Networks = access.AnyNetwork()
 	if len(key.Spec.CIDRs) > 0 {
-		if f.entry.Networks, err = policy.ParseNetworks(key.Spec.CIDRs); err != nil {
+		if f.entry.Networks, err = access.ParseNetworks(key.Spec.CIDRs); err != nil {
 			unreadable("spec.cidrs", err)
 		}
 	}

@@ -10,26 +10,27 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/grant"
 )
 
 // compile translates the cluster's objects. One that is being deleted counts until it is gone.
-func compile(roles []v1alpha1.ApiRole, policies []v1alpha1.ApiKeyPolicy, options Options) *policy.Rules {
-	entries := make([]policy.Role, len(roles))
+func compile(roles []v1alpha1.ApiRole, policies []v1alpha1.ApiKeyPolicy, options Options) *grant.Rules {
+	entries := make([]access.Role, len(roles))
 	for i := range roles {
-		entries[i] = policy.Role{Name: roles[i].Name, Includes: roles[i].Spec.Includes}
+		entries[i] = access.Role{Name: roles[i].Name, Includes: roles[i].Spec.Includes}
 	}
-	terms := make([]policy.Terms, len(policies))
+	terms := make([]grant.Terms, len(policies))
 	for i := range policies {
 		terms[i] = translate(&policies[i])
 	}
-	return policy.NewRules(policy.NewCatalogue(entries), terms, options.RequireCatalogue, options.RequirePolicy)
+	return grant.NewRules(access.NewCatalogue(entries), terms, options.RequireCatalogue, options.RequirePolicy)
 }
 
 // translate puts a policy into terms. What it can't understand, such as an object from a version to come, allows nothing.
-func translate(p *v1alpha1.ApiKeyPolicy) policy.Terms {
-	terms := policy.Terms{
+func translate(p *v1alpha1.ApiKeyPolicy) grant.Terms {
+	terms := grant.Terms{
 		Name:          p.Name,
 		Roles:         p.Spec.Roles,
 		AllowedCIDRs:  p.Spec.AllowedCIDRs,

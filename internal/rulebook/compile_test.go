@@ -10,7 +10,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/grant"
 )
 
 func TestWhatCanNotBeUnderstoodAllowsNothing(t *testing.T) {
@@ -25,8 +25,8 @@ func TestWhatCanNotBeUnderstoodAllowsNothing(t *testing.T) {
 		"a label that is none": {v1alpha1.ApiKeyPolicySpec{Roles: []string{"*"}, NamespaceSelector: expression("a b", "Exists")}, "spec.namespaceSelector"},
 	} {
 		rules := compile(nil, []v1alpha1.ApiKeyPolicy{{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: c.spec}}, Options{})
-		verdict := rules.Judge(policy.Request{Roles: []string{"a"}, Lifetime: time.Hour})
-		if allowed := verdict.Outcome == policy.Allowed; allowed != (c.want == "") || !strings.Contains(verdict.Message, c.want) {
+		verdict := rules.Judge(grant.Request{Roles: []string{"a"}, Lifetime: time.Hour})
+		if allowed := verdict.Outcome == grant.Allowed; allowed != (c.want == "") || !strings.Contains(verdict.Message, c.want) {
 			t.Errorf("%s: %d %q", name, verdict.Outcome, verdict.Message)
 		}
 	}
@@ -68,13 +68,13 @@ func TestWhatAKeyAsksFor(t *testing.T) {
 	for name, c := range map[string]struct {
 		expiry v1alpha1.ApiKeyExpiry
 		issued time.Duration // before now; 0 is not yet
-		want   policy.Request
+		want   grant.Request
 	}{
-		"never":         {v1alpha1.ApiKeyExpiry{Never: ptr.To(true)}, 0, policy.Request{Never: true, Expiry: "after: "}},
-		"after":         {v1alpha1.ApiKeyExpiry{After: "90d"}, 0, policy.Request{Lifetime: 90 * 24 * time.Hour, Expiry: "after: 90d"}},
-		"after, issued": {v1alpha1.ApiKeyExpiry{After: "90d"}, time.Hour, policy.Request{Lifetime: 90 * 24 * time.Hour, Expiry: "after: 90d"}},
-		"at":            {at, 0, policy.Request{Lifetime: 24 * time.Hour, Expiry: "at: 2030-01-02T00:00:00Z", Shrinks: true}},
-		"at, issued":    {at, time.Hour, policy.Request{Lifetime: 25 * time.Hour, Expiry: "at: 2030-01-02T00:00:00Z"}},
+		"never":         {v1alpha1.ApiKeyExpiry{Never: ptr.To(true)}, 0, grant.Request{Never: true, Expiry: "after: "}},
+		"after":         {v1alpha1.ApiKeyExpiry{After: "90d"}, 0, grant.Request{Lifetime: 90 * 24 * time.Hour, Expiry: "after: 90d"}},
+		"after, issued": {v1alpha1.ApiKeyExpiry{After: "90d"}, time.Hour, grant.Request{Lifetime: 90 * 24 * time.Hour, Expiry: "after: 90d"}},
+		"at":            {at, 0, grant.Request{Lifetime: 24 * time.Hour, Expiry: "at: 2030-01-02T00:00:00Z", Shrinks: true}},
+		"at, issued":    {at, time.Hour, grant.Request{Lifetime: 25 * time.Hour, Expiry: "at: 2030-01-02T00:00:00Z"}},
 	} {
 		key := &v1alpha1.ApiKey{Spec: v1alpha1.ApiKeySpec{Expiry: c.expiry}}
 		if c.issued != 0 {

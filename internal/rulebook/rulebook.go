@@ -21,7 +21,7 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/facts"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
+	"github.com/apikey-operator/apikey-operator/internal/grant"
 )
 
 // ErrUnread says that the roles, policies and namespaces have not all been read yet, or may not be. What has not been read is
@@ -51,7 +51,7 @@ type Book struct {
 	told []func(namespace string)
 
 	mu    sync.Mutex
-	rules *policy.Rules // nil until compiled, and after a change
+	rules *grant.Rules // nil until compiled, and after a change
 }
 
 // NewLive returns a book that reads anew whenever it is asked.
@@ -245,7 +245,7 @@ func (b *Book) changed(object any) {
 }
 
 // Rules are those of this moment, compiled once after each change.
-func (b *Book) Rules(ctx context.Context) (*policy.Rules, error) {
+func (b *Book) Rules(ctx context.Context) (*grant.Rules, error) {
 	if !b.Synced() {
 		return nil, ErrUnread
 	}
@@ -269,23 +269,23 @@ func (b *Book) Rules(ctx context.Context) (*policy.Rules, error) {
 }
 
 // Judge asks the rules about a key. An error means that there is no verdict, and so no licence.
-func (b *Book) Judge(ctx context.Context, key *v1alpha1.ApiKey, now time.Time) (policy.Verdict, error) {
+func (b *Book) Judge(ctx context.Context, key *v1alpha1.ApiKey, now time.Time) (grant.Verdict, error) {
 	rules, err := b.Rules(ctx)
 	if err != nil {
-		return policy.Verdict{}, err
+		return grant.Verdict{}, err
 	}
 	if rules.AllowAll() {
-		return policy.Verdict{Outcome: policy.Allowed}, nil
+		return grant.Verdict{Outcome: grant.Allowed}, nil
 	}
 	request, err := ask(key, now)
 	if err != nil {
-		return policy.Verdict{}, err
+		return grant.Verdict{}, err
 	}
 	if rules.AskNamespace() {
 		namespace := namespaceMeta()
 		if err := b.Reader.Get(ctx, client.ObjectKey{Name: key.Namespace}, namespace); err != nil {
 			// Not there yet, or not any more: no labels can be told from that.
-			return policy.Verdict{}, fmt.Errorf("labels of the key's namespace: %w", err)
+			return grant.Verdict{}, fmt.Errorf("labels of the key's namespace: %w", err)
 		}
 		request.Labels = namespace.Labels
 	}
@@ -299,9 +299,9 @@ func namespaceMeta() *metav1.PartialObjectMetadata {
 }
 
 // ask puts what a key asks for into a request. The life of a key that is out is as long as it was when it was issued.
-func ask(key *v1alpha1.ApiKey, now time.Time) (policy.Request, error) {
+func ask(key *v1alpha1.ApiKey, now time.Time) (grant.Request, error) {
 	spec := key.Spec
-	request := policy.Request{Namespace: key.Namespace, Roles: spec.Roles, CIDRs: spec.CIDRs}
+	request := grant.Request{Namespace: key.Namespace, Roles: spec.Roles, CIDRs: spec.CIDRs}
 	life, err := facts.Life(key, now)
 	if err != nil {
 		return request, err

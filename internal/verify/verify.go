@@ -1,4 +1,5 @@
-// Package verify is the one place that says yes or no; it knows keys and requests, not HTTP, gRPC or Kubernetes.
+// Package verify is the one place that says yes or no; it knows keys and requests, reads no clock, and must not come to know HTTP, gRPC or
+// Kubernetes.
 package verify
 
 import (

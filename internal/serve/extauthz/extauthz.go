@@ -1,4 +1,5 @@
-// Package extauthz answers the external authorization calls of Envoy and of the gateways made of it (ext_authz v3, gRPC).
+// Package extauthz answers the external authorization calls of Envoy and of the gateways made of it (ext_authz v3, gRPC); it translates, and
+// decides nothing.
 package extauthz
 
 import (
@@ -46,6 +47,7 @@ var (
 type Server struct {
 	authv3.UnimplementedAuthorizationServer
 
+	// Checker decides, and Reader reads credentials.
 	Checker *serve.Protocol
 	Reader  verify.Reader
 	// Proxies say whose word on the client's address is taken. The peer of Envoy's connection counts as the client unless it is

@@ -1,5 +1,5 @@
-// Package forwardauth answers the subrequests of nginx (auth_request), ingress-nginx, Traefik, Caddy and HAProxy: 200 with the
-// caller's identity in headers, or a refusal.
+// Package forwardauth answers the subrequests of nginx (auth_request), ingress-nginx, Traefik, Caddy and HAProxy: 200 with the caller's
+// identity in headers, or a refusal; it translates, and decides nothing.
 package forwardauth
 
 import (
@@ -24,6 +24,7 @@ const (
 // Handler answers forward-auth requests of any method. The route's wishes are in the query: role, any number of times, and
 // namespace, at most once.
 type Handler struct {
+	// Checker decides, and Reader reads credentials.
 	Checker *serve.Protocol
 	Reader  verify.Reader
 	// Proxies say whose word on the client's address is taken.

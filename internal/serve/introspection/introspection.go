@@ -1,4 +1,5 @@
-// Package introspection tells resource servers whether a token is active (OAuth 2.0 Token Introspection, RFC 7662).
+// Package introspection tells resource servers whether a token is active (OAuth 2.0 Token Introspection, RFC 7662); it translates, decides
+// nothing, and must not be served to whoever comes.
 package introspection
 
 import (
@@ -35,6 +36,7 @@ type answer struct {
 // Handler answers introspection requests: a form with the parameter token and, for keys with networks, client_address, which is
 // an extension as RFC 7662, section 2.1, allows. It must stand behind something that authenticates and authorizes the caller.
 type Handler struct {
+	// Checker decides, and Reader reads credentials.
 	Checker *serve.Protocol
 	Reader  verify.Reader
 }

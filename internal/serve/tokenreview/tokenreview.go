@@ -1,5 +1,5 @@
-// Package tokenreview answers the webhook calls by which kube-apiserver, kube-rbac-proxy and others authenticate a token
-// (TokenReview of authentication.k8s.io, v1 and v1beta1).
+// Package tokenreview answers the webhook calls by which kube-apiserver, kube-rbac-proxy and others authenticate a token (TokenReview of
+// authentication.k8s.io, v1 and v1beta1); it translates, and decides nothing.
 package tokenreview
 
 import (
@@ -58,6 +58,7 @@ type user struct {
 // Handler answers TokenReviews. There is no client address in one, so that keys with networks are refused; there is no route
 // either: what a key may do, its groups decide.
 type Handler struct {
+	// Checker decides, and Reader reads credentials.
 	Checker *serve.Protocol
 	Reader  verify.Reader
 	// Audiences are those that this verifier speaks for.

@@ -6,9 +6,9 @@ import (
 	"net/http/httputil"
 	"testing"
 
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
 	"github.com/apikey-operator/apikey-operator/internal/index"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/token"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
@@ -27,7 +27,7 @@ func (w *World) Put(name string, roles []string) string {
 	minted := token.Mint(w.Reader.Prefixes[0])
 	w.source.Put(index.Entry{
 		ID: index.ID{Namespace: "shop", Name: name}, UID: "uid-of-" + name, Created: start,
-		Credentials: []index.Credential{{Digest: minted.Digest(), Deadline: expiry.Never()}}, Networks: policy.AnyNetwork(), Roles: roles,
+		Credentials: []index.Credential{{Digest: minted.Digest(), Deadline: expiry.Never()}}, Networks: access.AnyNetwork(), Roles: roles,
 	})
 	return minted.Reveal()
 }

@@ -27,9 +27,9 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
 	"github.com/apikey-operator/apikey-operator/internal/index"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/token"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
@@ -48,7 +48,7 @@ type World struct {
 	Protocol *serve.Protocol
 	Index    *index.Index
 	Reader   verify.Reader
-	Proxies  policy.Proxies
+	Proxies  access.Proxies
 	Defaults verify.Defaults
 	// Now is the moment of the ask at hand.
 	Now time.Time
@@ -132,7 +132,7 @@ func Run(t *testing.T, protocol string, adapter Adapter) {
 func newWorld(protocol string) *World {
 	w := &World{
 		Index: index.New(start, index.Options{MaxStaleness: maxStaleness}), Reader: verify.Reader{Prefixes: []string{token.DefaultPrefix}},
-		Proxies: policy.Proxies{PeerIsClient: true},
+		Proxies: access.Proxies{PeerIsClient: true},
 		name:    protocol, registry: prometheus.NewRegistry(), loaded: true,
 		tokens: map[string]token.Token{}, entries: map[string]index.Entry{}, isSilent: map[index.ID]bool{},
 	}
@@ -175,7 +175,7 @@ func (r *runner) run(t *testing.T, line string) {
 	case "prefixes":
 		r.Reader.Prefixes = strings.Split(args[0], ",")
 	case "proxies":
-		if r.Proxies.Trusted, err = policy.ParseNetworks(args); err != nil {
+		if r.Proxies.Trusted, err = access.ParseNetworks(args); err != nil {
 			t.Fatalf("line %d: %v", r.line, err)
 		}
 	case "defaults":
@@ -199,7 +199,7 @@ func (r *runner) key(t *testing.T, args []string) {
 	minted := token.Mint(r.Reader.Prefixes[0])
 	entry := index.Entry{
 		ID: index.ID{Namespace: "shop", Name: name}, UID: "uid-of-" + name, Created: start,
-		Credentials: []index.Credential{{Digest: minted.Digest(), Deadline: expiry.Never()}}, Networks: policy.AnyNetwork(),
+		Credentials: []index.Credential{{Digest: minted.Digest(), Deadline: expiry.Never()}}, Networks: access.AnyNetwork(),
 	}
 	var cidrs []string
 	for _, arg := range args[1:] {
@@ -221,7 +221,7 @@ func (r *runner) key(t *testing.T, args []string) {
 	}
 	if len(cidrs) > 0 {
 		// What can't be parsed opens nothing.
-		entry.Networks, _ = policy.ParseNetworks(cidrs)
+		entry.Networks, _ = access.ParseNetworks(cidrs)
 	}
 	r.tokens[name], r.entries[name] = minted, entry
 	r.sourceOf(entry.ID).Put(entry)

@@ -22,8 +22,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/index"
-	"github.com/apikey-operator/apikey-operator/internal/policy"
 )
 
 // Options of a Loader. The zero value loads every ApiKey of the cluster.
@@ -88,7 +88,7 @@ func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, e
 	namespaces := slices.Compact(slices.Sorted(slices.Values(options.Namespaces)))
 	for _, namespace := range namespaces {
 		// The API server takes an empty name for all namespaces.
-		if err := policy.ValidateNamespace(namespace); err != nil {
+		if err := access.ValidateNamespace(namespace); err != nil {
 			return nil, err
 		}
 	}

@@ -64,7 +64,7 @@ func run(ctx context.Context, names []string) error {
 		wanted = append(wanted, set...)
 	}
 	if len(wanted) == 0 {
-		return errors.New("usage: go run ./hack/kube controlplane|demo|node|oldest ...")
+		return errors.New("nothing is named: want controlplane, demo, node or oldest, or several of them")
 	}
 	return m.make(ctx, wanted)
 }

@@ -86,9 +86,9 @@ func files(t *testing.T, folder string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var found []string
-	for _, entry := range entries {
-		found = append(found, entry.Name())
+	found := make([]string, len(entries))
+	for i, entry := range entries {
+		found[i] = entry.Name()
 	}
 	return found
 }

@@ -11,7 +11,8 @@ import (
 
 func TestProgressCountsPackagesAndEstimates(t *testing.T) {
 	p := newProgress()
-	packages := []listed{{ImportPath: "cached/a"}, {ImportPath: "cached/b"}}
+	packages := make([]listed, 0, 22)
+	packages = append(packages, listed{ImportPath: "cached/a"}, listed{ImportPath: "cached/b"})
 	for i := range 20 {
 		packages = append(packages, listed{ImportPath: fmt.Sprintf("p%d", i), Stale: true})
 	}

@@ -142,7 +142,7 @@ func diagram(t *testing.T) (text, diagram string) {
 func TestDiagram(t *testing.T) {
 	text, diagram := diagram(t)
 	names, drawn := read(t, diagram)
-	var want []string
+	want := make([]string, 0, numStates)
 	for _, state := range allStates() {
 		want = append(want, state.String())
 		if !strings.Contains(text, "\n| "+state.String()+" | ") {

@@ -28,7 +28,7 @@ type check func(*question) refusal
 
 // question is what a key asks for, and what it carries by that.
 type question struct {
-	*Request
+	Request
 	catalogue *access.Catalogue
 	carried   []string // the key's roles, and all that they include
 }

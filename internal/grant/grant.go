@@ -107,7 +107,7 @@ func (r *Rules) Judge(request Request) Verdict {
 		if !rule.applies(r) {
 			continue
 		}
-		if verdict := rule.judge(r, &request); verdict.Outcome != Allowed {
+		if verdict := rule.judge(r, request); verdict.Outcome != Allowed {
 			return verdict
 		}
 	}

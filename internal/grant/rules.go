@@ -10,7 +10,7 @@ type rule struct {
 	// applies tells whether a cluster has anything to ask. Where no rule applies every key is allowed, unseen.
 	applies func(*Rules) bool
 	// judge answers with Allowed, or with the verdict that is told.
-	judge func(*Rules, *Request) Verdict
+	judge func(*Rules, Request) Verdict
 }
 
 // chain is every rule, in the order in which they are asked.
@@ -22,7 +22,7 @@ var chain = []rule{
 func (r *Rules) hasCatalogue() bool { return r.requireCatalogue || !r.Catalogue.Empty() }
 
 // knowsRoles wants each role that the key names to be in the catalogue.
-func (r *Rules) knowsRoles(request *Request) Verdict {
+func (r *Rules) knowsRoles(request Request) Verdict {
 	message := r.unknownRoles(request.Roles)
 	if message == "" {
 		return Verdict{Outcome: Allowed}
@@ -54,7 +54,7 @@ func (r *Rules) unknownRoles(roles []string) string {
 func (r *Rules) hasPolicies() bool { return r.requirePolicy || len(r.policies) > 0 }
 
 // onePolicyAllows wants a single policy that selects the key's namespace and allows all that it asks for.
-func (r *Rules) onePolicyAllows(request *Request) Verdict {
+func (r *Rules) onePolicyAllows(request Request) Verdict {
 	if len(r.policies) == 0 {
 		return Verdict{
 			Outcome: NotAllowed,
@@ -66,11 +66,14 @@ func (r *Rules) onePolicyAllows(request *Request) Verdict {
 		Outcome: NotAllowed,
 		Cure:    "delete this ApiKey and create one that asks for less, or have a policy changed, and the key is issued",
 	}
-	asked := &question{Request: request, catalogue: r.Catalogue, carried: r.Catalogue.Closure(request.Roles)}
+	var asked *question // once there is a policy to ask
 	var refusals []string
 	for _, p := range r.policies {
 		if p.Selects != nil && p.Unreadable == "" && !p.Selects(request.Labels) {
 			continue // not named, or a policy for others would change what is told of every key
+		}
+		if asked == nil {
+			asked = &question{Request: request, catalogue: r.Catalogue, carried: r.Catalogue.Closure(request.Roles)}
 		}
 		refused, wait := p.refusals(asked)
 		if len(refused) == 0 {

@@ -19,7 +19,7 @@ import (
 var (
 	metadataAuthorization = strings.ToLower(verify.HeaderAuthorization)
 	metadataAPIKey        = strings.ToLower(verify.HeaderAPIKey)
-	metadataForwardedFor  = strings.ToLower(headerForwardedFor)
+	metadataForwardedFor  = strings.ToLower(serve.HeaderForwardedFor)
 	metadataTraceparent   = strings.ToLower(serve.HeaderTraceparent)
 )
 

@@ -169,7 +169,7 @@ func (g *Guard) Handler(next http.Handler, need Need) http.Handler {
 func (g *Guard) admitHTTP(w http.ResponseWriter, r *http.Request, route verify.Route) *http.Request {
 	request := verify.Request{
 		Credential: g.reader.Headers(r.Header[verify.HeaderAuthorization], r.Header[verify.HeaderAPIKey]),
-		Address:    g.proxies.Client(access.ParsePeer(r.RemoteAddr), r.Header[headerForwardedFor]),
+		Address:    g.proxies.Client(access.ParsePeer(r.RemoteAddr), r.Header[serve.HeaderForwardedFor]),
 		Route:      route,
 	}
 	decision := g.http.Check(&request, r.Header.Get(serve.HeaderTraceparent))
@@ -185,8 +185,6 @@ func (g *Guard) admitHTTP(w http.ResponseWriter, r *http.Request, route verify.R
 	}
 	return inner
 }
-
-const headerForwardedFor = "X-Forwarded-For"
 
 func (n Need) route() verify.Route {
 	var namespaces []string

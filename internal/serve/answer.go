@@ -106,6 +106,9 @@ func AnswerTo(result verify.Result) Answer {
 	return Answer{http.StatusServiceUnavailable, "", codes.Unavailable, "the API keys are not known yet"}
 }
 
+// HeaderForwardedFor is the header in which proxies say who called them.
+const HeaderForwardedFor = "X-Forwarded-For"
+
 // HeaderChallenge is the header of an Answer's Challenge.
 const HeaderChallenge = "Www-Authenticate"
 

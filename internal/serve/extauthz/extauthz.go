@@ -26,11 +26,6 @@ import (
 const (
 	extensionRoles     = "roles"
 	extensionNamespace = "namespace"
-
-	headerAuthorization = "authorization"
-	headerAPIKey        = "x-api-key"
-	headerForwardedFor  = "x-forwarded-for"
-	headerTraceparent   = "traceparent"
 )
 
 // Envoy's header names are in lower case.
@@ -40,6 +35,11 @@ var (
 	headerUID       = strings.ToLower(serve.HeaderUID)
 	headerRoles     = strings.ToLower(serve.HeaderRoles)
 	headerChallenge = strings.ToLower(serve.HeaderChallenge)
+
+	headerAuthorization = strings.ToLower(verify.HeaderAuthorization)
+	headerAPIKey        = strings.ToLower(verify.HeaderAPIKey)
+	headerForwardedFor  = strings.ToLower(serve.HeaderForwardedFor)
+	headerTraceparent   = strings.ToLower(serve.HeaderTraceparent)
 )
 
 // Server implements envoy.service.auth.v3.Authorization. Every call succeeds, with a refusal inside where there is one: Envoy

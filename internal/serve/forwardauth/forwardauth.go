@@ -17,8 +17,6 @@ const Path = "/auth"
 const (
 	paramRole      = "role"
 	paramNamespace = "namespace"
-
-	headerForwardedFor = "X-Forwarded-For"
 )
 
 // Handler answers forward-auth requests of any method. The route's wishes are in the query: role, any number of times, and
@@ -39,7 +37,7 @@ type Handler struct {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	request := verify.Request{
 		Credential: h.Reader.Headers(r.Header[verify.HeaderAuthorization], r.Header[verify.HeaderAPIKey]),
-		Address:    h.Proxies.Client(access.ParsePeer(r.RemoteAddr), r.Header[headerForwardedFor]),
+		Address:    h.Proxies.Client(access.ParsePeer(r.RemoteAddr), r.Header[serve.HeaderForwardedFor]),
 		Route:      h.Defaults.Apply(route(r.URL.RawQuery)),
 	}
 	decision := h.Checker.Check(&request, r.Header.Get(serve.HeaderTraceparent))

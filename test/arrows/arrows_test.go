@@ -193,12 +193,12 @@ func judge(packages map[string][]string, rules, common []rule) (complaints []str
 			}
 		}
 		if empty {
-			complaints = append(complaints, fmt.Sprintf("there is no package %s: its rule guards nothing", rule.room))
+			complaints = append(complaints, "there is no package "+rule.room+": its rule guards nothing")
 		}
 	}
 	for name := range packages {
 		if !covered[name] {
-			complaints = append(complaints, fmt.Sprintf("%s has no rule: say in this file what it must not come to depend on, and why", name))
+			complaints = append(complaints, name+" has no rule: say in this file what it must not come to depend on, and why")
 		}
 	}
 	slices.Sort(complaints)
@@ -213,7 +213,7 @@ func TestArrows(t *testing.T) {
 	for _, room := range pureRooms {
 		own = append(own, rule{room: room, why: "a pure room can be tested, fuzzed and reused without a cluster", forbidden: impure})
 	}
-	var common []rule
+	common := make([]rule, 0, len(products))
 	for _, room := range products {
 		common = append(common, rule{
 			room: room, why: "the product must not contain what only people and CI run", forbidden: tools, except: "internal/verify/script",

@@ -186,8 +186,10 @@ func judge(packages map[string][]string, rules, common []rule) (complaints []str
 			covered[name] = covered[name] || i < len(rules)
 			for _, dependency := range dependencies {
 				// The room's own packages among themselves are no business of the rule.
-				own, isOurs := strings.CutPrefix(dependency, module)
-				if !(isOurs && rule.has(own)) && slices.ContainsFunc(rule.forbidden, func(forbidden string) bool { return isBelow(dependency, forbidden) }) {
+				if own, isOurs := strings.CutPrefix(dependency, module); isOurs && rule.has(own) {
+					continue
+				}
+				if slices.ContainsFunc(rule.forbidden, func(forbidden string) bool { return isBelow(dependency, forbidden) }) {
 					complaints = append(complaints, fmt.Sprintf("%s depends on %s, but: %s", name, dependency, rule.why))
 				}
 			}

@@ -40,10 +40,10 @@ func TestPagesAndChartNameTheSameFloor(t *testing.T) {
 // The table of docs/versions.md tells the releases that are tested, to the patch.
 func TestVersionsPageNamesTheTestedReleases(t *testing.T) {
 	table, _, _ := strings.Cut(page(t, "docs", "versions.md"), "\n## ")
-	var want []string
-	for _, file := range []string{"go.mod", "oldest.mod"} {
+	want := make([]string, 2)
+	for i, file := range []string{"go.mod", "oldest.mod"} {
 		version := release(t, file)
-		want = append(want, version[1]+"."+version[2])
+		want[i] = version[1] + "." + version[2]
 	}
 	if got := released.FindAllString(table, -1); !slices.Equal(got, want) {
 		t.Errorf("docs/versions.md names %v, and the modules pin %v", got, want)

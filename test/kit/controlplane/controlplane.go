@@ -285,30 +285,32 @@ func (c *ControlPlane) startControllers(ctx context.Context, all bool, logs stri
 	if err := os.WriteFile(ca, c.Admin.CAData, 0o600); err != nil {
 		return err
 	}
-	// A kind that is new is looked for more often than usual: what hangs on it, such as the deletion of what it owns, is waited for.
-	name, args := "controllers", []string{"--discovery-period=5s"}
+	name, args := "controllers", []string{
+		"--kubeconfig=" + kubeconfig,
+		"--root-ca-file=" + ca,
+		// A quota on a kind that was not known yet when it came is looked at again only then; usual are five minutes.
+		"--resource-quota-sync-period=5s",
+	}
 	if all {
 		port, err := freePort()
 		if err != nil {
 			return err
 		}
-		name, args = "kube-controller-manager", []string{
-			"--authentication-kubeconfig=" + kubeconfig,
-			"--authorization-kubeconfig=" + kubeconfig,
-			"--service-account-private-key-file=" + filepath.Join(c.plane.APIServer.CertDir, "sa-signer.key"),
+		name = "kube-controller-manager"
+		args = append(args,
+			"--authentication-kubeconfig="+kubeconfig,
+			"--authorization-kubeconfig="+kubeconfig,
+			"--service-account-private-key-file="+filepath.Join(c.plane.APIServer.CertDir, "sa-signer.key"),
 			"--use-service-account-credentials",
 			"--leader-elect=false",
 			"--bind-address=127.0.0.1",
-			"--secure-port=" + strconv.Itoa(port),
-			"--cert-dir=" + c.dir,
-		}
+			"--secure-port="+strconv.Itoa(port),
+			"--cert-dir="+c.dir,
+		)
+	} else {
+		// A kind that is new is looked for more often than usual: what hangs on it, such as the deletion of what it owns, is waited for.
+		args = append(args, "--discovery-period=5s")
 	}
-	args = append(args,
-		"--kubeconfig="+kubeconfig,
-		"--root-ca-file="+ca,
-		// A quota on a kind that was not known yet when it came is looked at again only then; usual are five minutes.
-		"--resource-quota-sync-period=5s",
-	)
 	c.controller = exec.Command(c.Binary(name), args...) //nolint:noctx // stopped by Stop, after what depends on it
 	// A group of its own, so that Ctrl-C in a terminal stops things in order and not all at once.
 	c.controller.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -15,8 +15,9 @@ VERSION ?= devel
 REGISTRY ?=
 LDFLAGS := -s -w -X github.com/apikey-operator/apikey-operator/internal/version.version=$(VERSION)
 
-# Suites of Ginkgo run in several processes, each with a control plane of its own. They mostly wait: more processes than cores are right.
-PROCS ?= 4
+# Suites of Ginkgo run in several processes, each with a control plane of its own. They wait for half of their time: a process more than
+# there are cores is right.
+PROCS ?= 3
 GINKGO := $(TOOL) ginkgo --vet=off --timeout=40m
 # Vet is a linter's, so that it does not load every package once more for each test.
 GOTEST := go test -vet=off -timeout 40m
@@ -60,7 +61,7 @@ push: ## Build both images and put them into a registry (REGISTRY=registry.examp
 
 .PHONY: test
 test: kube build bin/promtool ## Run all tests; those on a real control plane too. Suites run side by side and print when they end.
-	@$(MAKE) --no-print-directory --output-sync=target --jobs test-unit test-specs test-install test-pages
+	@$(MAKE) --no-print-directory --output-sync=target --jobs=2 test-specs test-unit test-pages test-install
 	@for gateway in nginx caddy traefik; do PATH=$$PATH:/usr/sbin:bin command -v $$gateway >/dev/null || \
 		echo "LEFT OUT: $$gateway is not here, and nothing was proved about it (apt-get install nginx-light caddy; make traefik)"; done
 
@@ -76,11 +77,11 @@ test-specs: kube build ## Run the specs of the operator, and of the verifier beh
 
 .PHONY: test-install
 test-install: kube build ## Run the specs of installing, upgrading and uninstalling.
-	cd test/install && $(GINKGO) --procs=3 $(GINKGOFLAGS) .
+	cd test/install && $(GINKGO) --procs=2 $(GINKGOFLAGS) .
 
 .PHONY: test-pages
 test-pages: kube build bin/promtool ## Run the commands of docs/, and test images and alerts.
-	cd test && $(GOTEST) -p 3 -parallel 4 $(GOTESTFLAGS) ./docs ./image ./monitoring
+	cd test && $(GOTEST) -p 1 -parallel 3 $(GOTESTFLAGS) ./docs ./image ./monitoring
 
 .PHONY: e2e
 e2e: node build ## Install into a real cluster of one node, use it and disturb it. Needs root and what .ci/run installs (E2EFLAGS).

@@ -29,7 +29,7 @@ import (
 )
 
 // Generous, since the machine may be busy: what is awaited mostly takes milliseconds.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // Clients call from one of these. The gateways call the verifier from 127.0.0.1, the only trusted proxy, so that a client can
 // be told from a proxy though all are on loopback.

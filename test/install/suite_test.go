@@ -31,7 +31,7 @@ import (
 )
 
 // Generous, since the machine may be busy: what is awaited mostly takes milliseconds.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // root is the repository's, seen from here.
 const root = "../.."

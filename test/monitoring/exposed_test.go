@@ -30,7 +30,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // Alerts, dashboard and docs speak of series that the binaries expose, with labels that these have, and the docs of all.
 func TestQueriesAndDocsAgreeWithWhatIsExposed(t *testing.T) {

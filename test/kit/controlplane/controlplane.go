@@ -33,8 +33,11 @@ import (
 // assetsVariable is envtest's name for the folder of control plane binaries.
 const assetsVariable = "KUBEBUILDER_ASSETS"
 
+// startPatience is how long each process may take to be at work. On a machine with nothing else to do it takes seconds.
+const startPatience = 3 * time.Minute
+
 // accountPatience is how long a service account is waited for.
-const accountPatience = 15 * time.Second
+const accountPatience = time.Minute
 
 // Options of a control plane. The zero value is good.
 type Options struct {
@@ -84,7 +87,7 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 	c.plane = &envtest.ControlPlane{
 		Etcd: &envtest.Etcd{
 			Path:         c.Binary("etcd"),
-			StartTimeout: time.Minute,
+			StartTimeout: startPatience,
 			StopTimeout:  time.Minute,
 			DataDir:      filepath.Join(c.dir, "etcd"),
 		},
@@ -114,7 +117,7 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 			return nil, err
 		}
 	}
-	server.StartTimeout, server.StopTimeout = time.Minute, time.Minute
+	server.StartTimeout, server.StopTimeout = startPatience, time.Minute
 	server.Err, err = c.log(options.Logs, "kube-apiserver.log")
 	if err != nil {
 		return nil, err
@@ -335,7 +338,7 @@ func (c *ControlPlane) waitForControllers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for {
 		if _, err := clients.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{}); err == nil {

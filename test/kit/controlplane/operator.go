@@ -34,7 +34,7 @@ func (c *ControlPlane) Install(ctx context.Context) error {
 // WaitGuarded waits until each admission policy of config/policy refuses what it must: the API server takes a new policy up only some
 // time after it was created. The operator is the given service account, and each policy's name starts with its name.
 func (c *ControlPlane) WaitGuarded(ctx context.Context, namespace, serviceAccount string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	const key = `{"apiVersion":"apikey-operator.io/v1alpha1","kind":"ApiKey","metadata":{"name":"install-probe"},` +
 		`"spec":{"roles":["install.probe"],"expiry":{"never":true}}}`

@@ -82,7 +82,7 @@ func (p *Process) WaitListening(ctx context.Context, network, address string) er
 }
 
 func (p *Process) wait(ctx context.Context, ready func(context.Context) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for !ready(ctx) {
 		select {

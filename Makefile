@@ -19,7 +19,8 @@ LDFLAGS := -s -w -X github.com/apikey-operator/apikey-operator/internal/version.
 # there are cores is right.
 PROCS ?= 3
 GINKGO := $(TOOL) ginkgo --vet=off --timeout=40m
-# Vet is a linter's, so that it does not load every package once more for each test.
+# Vet is a linter's, so that it does not load every package once more for each test. Tests that run other programs have -count=1: Go would
+# take their last result for good, though what those programs do has changed.
 GOTEST := go test -vet=off -timeout 40m
 
 ##@ General
@@ -69,7 +70,7 @@ test: kube build bin/promtool ## Run all tests; those on a real control plane to
 test-unit: ## Run the tests that need no control plane: seconds.
 	$(GOTEST) $(GOTESTFLAGS) ./...
 	cd hack/release && $(GOTEST) $(GOTESTFLAGS) ./...
-	cd test && $(GOTEST) $(GOTESTFLAGS) ./arrows ./kit/... ./e2e/...
+	cd test && $(GOTEST) $(GOTESTFLAGS) -count=1 ./arrows ./kit/... ./e2e/...
 
 .PHONY: test-specs
 test-specs: kube build ## Run the specs of the operator, and of the verifier behind real gateways (GINKGOFLAGS=--focus=...).
@@ -81,7 +82,7 @@ test-install: kube build ## Run the specs of installing, upgrading and uninstall
 
 .PHONY: test-pages
 test-pages: kube build bin/promtool ## Run the commands of docs/, and test images and alerts.
-	cd test && $(GOTEST) -p 1 -parallel 3 $(GOTESTFLAGS) ./docs ./image ./monitoring
+	cd test && $(GOTEST) -count=1 -p 1 -parallel 3 $(GOTESTFLAGS) ./docs ./image ./monitoring
 
 .PHONY: e2e
 e2e: node build ## Install into a real cluster of one node, use it and disturb it. Needs root and what .ci/run installs (E2EFLAGS).

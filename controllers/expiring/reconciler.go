@@ -22,10 +22,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/facts"
 	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
+	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 )
-
-// Somebody changed the key between our look and our delete: look again soon.
-const staleDelay = 250 * time.Millisecond
 
 // Reconciler deletes one expired ApiKey at a time. All fields are required.
 type Reconciler struct {
@@ -48,7 +46,7 @@ type Reconciler struct {
 // NewDeletedCounter makes the counter of deletions and registers it.
 func NewDeletedCounter(registry prometheus.Registerer) prometheus.Counter {
 	deleted := prometheus.NewCounter(prometheus.CounterOpts{
-		Namespace: "apikey_operator", Name: "deleted_total",
+		Namespace: monitoring.Operator, Name: "deleted_total",
 		Help: "Expired ApiKeys that were deleted once their ttlAfterExpired had passed.",
 	})
 	registry.MustRegister(deleted)
@@ -108,7 +106,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	case apierrors.IsNotFound(err):
 		return ctrl.Result{}, nil
 	case apierrors.IsConflict(err):
-		return ctrl.Result{RequeueAfter: staleDelay}, nil
+		return ctrl.Result{RequeueAfter: lifecycle.StaleDelay}, nil
 	case err != nil:
 		return ctrl.Result{}, fmt.Errorf("delete expired ApiKey: %w", err)
 	}

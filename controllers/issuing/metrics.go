@@ -4,9 +4,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 )
-
-const metricsNamespace = "apikey_operator"
 
 // Metrics are the counters of this controller. Their labels have few values, and never a key's name.
 type Metrics struct {
@@ -18,7 +17,7 @@ type Metrics struct {
 // NewMetrics makes the metrics and registers them. It panics where they are registered already.
 func NewMetrics(registry prometheus.Registerer) *Metrics {
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: metricsNamespace, Name: name, Help: help})
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: monitoring.Operator, Name: name, Help: help})
 	}
 	m := &Metrics{
 		issued:    counter("issued_total", "Keys whose token was delivered and confirmed."),
@@ -26,18 +25,18 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		withdrawn: counter("secrets_withdrawn_total", "Secrets deleted because spec.secret.revealFor had passed."),
 		conflicts: counter("secret_conflicts_total", "Times that a key came upon a Secret that is not its own."),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: metricsNamespace, Name: "refused_total",
+			Namespace: monitoring.Operator, Name: "refused_total",
 			Help: "Times that a key began to wait for a role, a policy, or an API server that refuses its Secret, by the reason of its " +
 				"condition Ready.",
 		}, []string{"reason"}),
 		issueSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Namespace: metricsNamespace, Name: "issue_duration_seconds",
+			Namespace: monitoring.Operator, Name: "issue_duration_seconds",
 			Help: "From a key's creation to its confirmed delivery. A creationTimestamp is whole seconds, so a fast issue reads " +
 				"as anything up to one second.",
 			Buckets: []float64{1, 2, 5, 10, 30, 60, 300, 1800, 3600},
 		}),
 		expiryLateness: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Namespace: metricsNamespace, Name: "expiry_lateness_seconds",
+			Namespace: monitoring.Operator, Name: "expiry_lateness_seconds",
 			Help:    "From a key's deadline to the moment that it was marked as expired. A verifier does not wait for the mark.",
 			Buckets: []float64{.01, .05, .1, .5, 1, 2, 5, 10, 30, 60, 300, 3600},
 		}),

@@ -30,9 +30,6 @@ const (
 	// must be shorter than the manager's grace period.
 	passTimeout = 20 * time.Second
 
-	// Another writer was faster, and the cache has not seen it yet: look again soon.
-	staleDelay = 250 * time.Millisecond
-
 	// The clock may be set while a pass waits for an answer. What was judged by a moment this far away is judged anew.
 	maxJump = time.Minute
 
@@ -123,7 +120,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	switch {
 	case errors.Is(err, errStale) || apierrors.IsConflict(err):
-		return ctrl.Result{RequeueAfter: staleDelay}, nil
+		return ctrl.Result{RequeueAfter: lifecycle.StaleDelay}, nil
 	case apierrors.IsNotFound(err):
 		// Deleted under our hands, or asked of an API server that does not serve the kind yet. The cache will tell.
 		return ctrl.Result{RequeueAfter: time.Second}, nil

@@ -5,9 +5,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 )
 
-var skewDesc = prometheus.NewDesc("apikey_operator_clock_skew_seconds",
+var skewDesc = prometheus.NewDesc(monitoring.Operator+"_clock_skew_seconds",
 	"This machine's time less the API server's. Absent while it can't be measured.", nil, nil)
 
 // Collector measures the clock's skew whenever it is scraped, so that an alert ends with its cause. It does so on a replica that

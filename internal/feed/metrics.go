@@ -4,9 +4,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-)
 
-const namespace = "apikey_verifier"
+	"github.com/apikey-operator/apikey-operator/internal/monitoring"
+)
 
 // Collector tells of an index and its load.
 type Collector struct {
@@ -17,7 +17,7 @@ type Collector struct {
 // NewCollector returns the metrics of what a loader feeds.
 func NewCollector(l *Loader) *Collector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil)
+		return prometheus.NewDesc(prometheus.BuildFQName(monitoring.Verifier, "", name), help, labels, nil)
 	}
 	return &Collector{
 		loader:   l,

@@ -10,9 +10,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 )
-
-const metricsNamespace = "apikey_operator"
 
 // A key made to live shorter than this is taken for one that a program replaces: its warning lasts less than a day, and no person could
 // act on it.
@@ -32,19 +31,19 @@ var expiringWithin = []struct {
 }
 
 var (
-	keysDesc = prometheus.NewDesc(metricsNamespace+"_keys",
+	keysDesc = prometheus.NewDesc(monitoring.Operator+"_keys",
 		"ApiKeys by state: the reason of their condition Ready, or Unseen where it has none. Reported by the leader.",
 		[]string{"state"}, nil)
-	longestWaitDesc = prometheus.NewDesc(metricsNamespace+"_longest_wait_seconds",
+	longestWaitDesc = prometheus.NewDesc(monitoring.Operator+"_longest_wait_seconds",
 		"Age of the oldest ApiKey in each state that waits to be issued, 0 where none does. Reported by the leader.",
 		[]string{"state"}, nil)
-	expiringDesc = prometheus.NewDesc(metricsNamespace+"_keys_expiring",
+	expiringDesc = prometheus.NewDesc(monitoring.Operator+"_keys_expiring",
 		"ApiKeys with the condition Expiring, by how soon: 7d counts those of 1d too. Keys that live less than five days are left out. "+
 			"Reported by the leader.",
 		[]string{"within"}, nil)
-	outOfPolicyDesc = prometheus.NewDesc(metricsNamespace+"_keys_out_of_policy",
+	outOfPolicyDesc = prometheus.NewDesc(monitoring.Operator+"_keys_out_of_policy",
 		"ApiKeys that work but would not be issued today. Reported by the leader.", nil, nil)
-	keyExpiryDesc = prometheus.NewDesc(metricsNamespace+"_key_expiry_timestamp_seconds",
+	keyExpiryDesc = prometheus.NewDesc(monitoring.Operator+"_key_expiry_timestamp_seconds",
 		"When a key that is in use expires, as a Unix time. One series a key: off unless --expiry-metric-per-key. Reported by the leader.",
 		[]string{"namespace", "name"}, nil)
 )

@@ -79,6 +79,10 @@ const (
 	// finds nothing due costs no request.
 	MaxWait = 10 * time.Minute
 
+	// StaleDelay is until the next look at a key that somebody changed between a look and what was to be done: a cache may not have seen
+	// it yet.
+	StaleDelay = 250 * time.Millisecond
+
 	// skewDelay is between looks while nothing may be decided for the clock's sake.
 	skewDelay = time.Minute
 

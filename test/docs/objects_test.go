@@ -43,7 +43,7 @@ var crds = []struct {
 		"example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
 	}},
 	{"hack/traefik", "github.com/traefik/traefik/v3", []string{"docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml"}},
-	{".", "istio.io/api", []string{"kubernetes/customresourcedefinitions.gen.yaml"}},
+	{"test", "istio.io/api", []string{"kubernetes/customresourcedefinitions.gen.yaml"}},
 }
 
 // crdFiles downloads the modules, unless they are here already, and finds their files.

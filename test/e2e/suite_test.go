@@ -76,7 +76,7 @@ var _ = BeforeSuite(func() {
 
 // In one container, since only those within one run in the order that they are written in.
 var _ = Describe("The product", func() {
-	Describe("installed", installed)
+	Describe("installed", Ordered, ContinueOnFailure, installed)
 	Describe("in use", Ordered, inUse)
 })
 

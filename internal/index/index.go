@@ -238,8 +238,8 @@ func (x *Index) Source() *Source {
 // answered from, and what this source would tell is unknown until it is loaded.
 func (s *Source) Refused() { s.settle() }
 
-// Put takes an object as it is now. A digest that it has kept is found all the while, and gives the same verify.Key as before unless
-// something has changed that a decision hangs on.
+// Put takes an object as it is now. A digest that stays is found throughout. It gives the same verify.Key as before, unless
+// something has changed that a decision depends on.
 func (s *Source) Put(e Entry) {
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()

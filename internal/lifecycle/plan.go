@@ -214,8 +214,8 @@ type Step struct {
 	Again Look
 }
 
-// Plan says what is to be done about a key now: to ask for a part of the verdict, and then to plan anew, or the one thing that is due. What
-// it does not know, it does nothing about.
+// Plan says what is to be done about a key now. Either a part of the verdict must be asked for, and then there is another plan, or one thing
+// is due. Where no row matches, nothing is done.
 func Plan(facts Facts, verdict Verdict, now time.Time) Step {
 	state := facts.State()
 	step := Step{State: state, Due: facts.due(verdict, now)}

@@ -34,8 +34,8 @@ type Observer interface {
 	Protocol(name string) ProtocolObserver
 }
 
-// ProtocolObserver is told of the decisions of one protocol, by many goroutines at once. The request waits for it, and can't do without
-// it: it must neither wait nor panic.
+// ProtocolObserver is told of the decisions of one protocol, by many goroutines at once. The request waits for each call, so that a call
+// must neither block nor panic.
 type ProtocolObserver interface {
 	// Decided is told of a decision before it is answered: at is the moment that was decided for, and took is how long that took. It
 	// returns who is to be told what was asked, too; nil, in most cases, for nobody.
@@ -73,7 +73,7 @@ type Protocol struct {
 	observers []ProtocolObserver
 }
 
-// Protocol returns a Checker for a protocol, which its name is to observers.
+// Protocol returns a Checker for one protocol. Observers know the protocol by this name.
 func (c *Checker) Protocol(name string) *Protocol {
 	p := &Protocol{Checker: c}
 	for _, observer := range c.observers {

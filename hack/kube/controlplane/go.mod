@@ -1,5 +1,5 @@
 // The control plane that tests, the demo and the benchmarks run, pinned here so
-// that the product's own go.mod stays free of it. hack/kube/build compiles it.
+// that the product's own go.mod stays free of it. hack/kube compiles it.
 module github.com/apikey-operator/apikey-operator/hack/kube/controlplane
 
 go 1.26.0

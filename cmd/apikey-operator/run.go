@@ -93,7 +93,7 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 
 	logger.Info("starting", "version", version.String(), "server", config.Host, "workers", o.workers, "leaderElection", o.leaderElect,
 		"namespaces", o.namespaces)
-	if err := mgr.Start(ctx); err != nil {
+	if err := start(ctx, mgr); err != nil {
 		return err
 	}
 	logger.Info("stopped")
@@ -106,6 +106,37 @@ func restConfig(o *options) (*rest.Config, error) {
 		config.QPS, config.Burst = o.qps, o.burst
 	}
 	return config, err
+}
+
+// start runs a manager until ctx ends and all work in hand is done. A manager whose caches have not synced has no work in hand: start
+// returns at once then, since controller-runtime would go on waiting for these caches, in a loop that takes a whole core.
+func start(ctx context.Context, mgr ctrl.Manager) error {
+	synced := make(chan struct{})
+	if err := mgr.Add(afterCaches(func() { close(synced) })); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- mgr.Start(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-synced:
+		return <-ended
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// afterCaches is a runnable that a manager calls once its caches have synced, on every replica.
+type afterCaches func()
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (afterCaches) NeedLeaderElection() bool { return false }
+
+// Start implements manager.Runnable.
+func (f afterCaches) Start(context.Context) error {
+	f()
+	return nil
 }
 
 func newManager(config *rest.Config, o *options) (ctrl.Manager, error) {

@@ -50,5 +50,8 @@ func (k *ApiKey) IsIssued() bool { return k.Status.IssuedAt != nil }
 // just passed has no mark yet.
 func (k *ApiKey) IsExpired() bool { return k.ReadyReason() == ReasonExpired }
 
+// IsSuspended tells whether spec.suspend asks verifiers to refuse the key's token.
+func (k *ApiKey) IsSuspended() bool { return k.Spec.Suspend != nil && *k.Spec.Suspend }
+
 // IsKept tells whether the annotation asks for the key to be kept for ever once it has expired.
 func (k *ApiKey) IsKept() bool { return k.Annotations[AnnotationKeep] == "true" }

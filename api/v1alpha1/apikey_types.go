@@ -35,10 +35,10 @@ type ApiKey struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// spec says what the key may do, and until when. It can't be edited:
-	// delete the ApiKey and create a new one.
+	// spec says what the key may do, and until when. Only suspend can be
+	// edited. To change anything else, delete the ApiKey and create a new one.
 	// +required
-	// +kubebuilder:validation:XValidation:rule="self == oldSelf",messageExpression="'an ApiKey can not be edited (changed:' + (has(self.displayName) != has(oldSelf.displayName) || has(self.displayName) && self.displayName != oldSelf.displayName ? ' spec.displayName' : '') + (self.roles != oldSelf.roles ? ' spec.roles' : '') + (self.expiry != oldSelf.expiry ? ' spec.expiry' : '') + (has(self.cidrs) != has(oldSelf.cidrs) || has(self.cidrs) && self.cidrs != oldSelf.cidrs ? ' spec.cidrs' : '') + (has(self.secret) != has(oldSelf.secret) || has(self.secret) && self.secret != oldSelf.secret ? ' spec.secret' : '') + (has(self.ttlAfterExpired) != has(oldSelf.ttlAfterExpired) || has(self.ttlAfterExpired) && self.ttlAfterExpired != oldSelf.ttlAfterExpired ? ' spec.ttlAfterExpired' : '') + '); delete it, which revokes its token, and create a new one'"
+	// +kubebuilder:validation:XValidation:rule="(has(self.displayName) == has(oldSelf.displayName) && (!has(self.displayName) || self.displayName == oldSelf.displayName)) && self.roles == oldSelf.roles && self.expiry == oldSelf.expiry && (has(self.cidrs) == has(oldSelf.cidrs) && (!has(self.cidrs) || self.cidrs == oldSelf.cidrs)) && (has(self.secret) == has(oldSelf.secret) && (!has(self.secret) || self.secret == oldSelf.secret)) && (has(self.ttlAfterExpired) == has(oldSelf.ttlAfterExpired) && (!has(self.ttlAfterExpired) || self.ttlAfterExpired == oldSelf.ttlAfterExpired))",messageExpression="'an ApiKey can not be edited, except for spec.suspend (changed:' + (has(self.displayName) != has(oldSelf.displayName) || has(self.displayName) && self.displayName != oldSelf.displayName ? ' spec.displayName' : '') + (self.roles != oldSelf.roles ? ' spec.roles' : '') + (self.expiry != oldSelf.expiry ? ' spec.expiry' : '') + (has(self.cidrs) != has(oldSelf.cidrs) || has(self.cidrs) && self.cidrs != oldSelf.cidrs ? ' spec.cidrs' : '') + (has(self.secret) != has(oldSelf.secret) || has(self.secret) && self.secret != oldSelf.secret ? ' spec.secret' : '') + (has(self.ttlAfterExpired) != has(oldSelf.ttlAfterExpired) || has(self.ttlAfterExpired) && self.ttlAfterExpired != oldSelf.ttlAfterExpired ? ' spec.ttlAfterExpired' : '') + '); delete it, which revokes its token, and create a new one'"
 	Spec ApiKeySpec `json:"spec,omitzero"`
 
 	// status is what the operator has done. Nobody else writes it. Until the
@@ -107,6 +107,13 @@ type ApiKeySpec struct {
 	// apikey-operator.io/keep: "true", is not deleted.
 	// +optional
 	TTLAfterExpired Duration `json:"ttlAfterExpired,omitempty"`
+
+	// suspend makes verifiers refuse the token for as long as it is true, with
+	// the answer that they give to an unknown token. The token works again
+	// once suspend is false or absent. Expiry and everything else go on. It is
+	// the one field that can be edited.
+	// +optional
+	Suspend *bool `json:"suspend,omitempty"`
 }
 
 // Duration is a length of time as people write it: days, hours, minutes and seconds in this order, each optional, such

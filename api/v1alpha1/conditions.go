@@ -30,6 +30,9 @@ const (
 	// ReasonIssued (True): the token is in the Secret, or its user has claimed it from there.
 	ReasonIssued Reason = "Issued"
 
+	// ReasonSuspended (True): the token is issued, and verifiers refuse it while spec.suspend is true.
+	ReasonSuspended Reason = "Suspended"
+
 	// ReasonIssuing (False): the operator is at work on the key.
 	ReasonIssuing Reason = "Issuing"
 
@@ -62,6 +65,9 @@ const (
 
 	// ReasonOutOfPolicy is the reason of the condition of the same name.
 	ReasonOutOfPolicy Reason = "OutOfPolicy"
+
+	// ReasonResumed tells, in an event, that spec.suspend was lifted and verifiers accept the token again.
+	ReasonResumed Reason = "Resumed"
 
 	// ReasonSecretWithdrawn tells, in an event, that the Secret was deleted because spec.secret.revealFor
 	// had passed.

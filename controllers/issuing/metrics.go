@@ -9,9 +9,9 @@ import (
 
 // Metrics are the counters of this controller. Their labels have few values, and never a key's name.
 type Metrics struct {
-	issued, expired, withdrawn, conflicts prometheus.Counter
-	refused                               *prometheus.CounterVec
-	issueSeconds, expiryLateness          prometheus.Histogram
+	issued, expired, withdrawn, conflicts, suspended, resumed prometheus.Counter
+	refused                                                   *prometheus.CounterVec
+	issueSeconds, expiryLateness                              prometheus.Histogram
 }
 
 // NewMetrics makes the metrics and registers them. It panics where they are registered already.
@@ -23,6 +23,8 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		issued:    counter("issued_total", "Keys whose token was delivered and confirmed."),
 		expired:   counter("expired_total", "Keys that were marked as expired."),
 		withdrawn: counter("secrets_withdrawn_total", "Secrets deleted because spec.secret.revealFor had passed."),
+		suspended: counter("suspended_total", "Issued keys that were suspended."),
+		resumed:   counter("resumed_total", "Suspended keys whose token is accepted again."),
 		conflicts: counter("secret_conflicts_total", "Times that a key came upon a Secret that is not its own."),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: monitoring.Operator, Name: "refused_total",
@@ -41,7 +43,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Buckets: []float64{.01, .05, .1, .5, 1, 2, 5, 10, 30, 60, 300, 3600},
 		}),
 	}
-	registry.MustRegister(m.issued, m.expired, m.withdrawn, m.conflicts, m.refused, m.issueSeconds, m.expiryLateness)
+	registry.MustRegister(m.issued, m.expired, m.withdrawn, m.conflicts, m.suspended, m.resumed, m.refused, m.issueSeconds, m.expiryLateness)
 	for _, reason := range []v1alpha1.Reason{v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed, v1alpha1.ReasonDeliveryRefused} {
 		m.refused.WithLabelValues(string(reason)) // so that an alert sees a zero and not an absence
 	}

@@ -122,8 +122,11 @@ type confirmed struct{}
 
 func (confirmed) settle(s *scope) {
 	fixDeadline(s)
-	setReady(s, v1alpha1.ReasonIssued, fmt.Sprintf("the token is in Secret %q under the key %q, and nowhere else",
-		s.key.SecretName(), s.key.SecretKey()))
+	if s.key.IsSuspended() {
+		setReady(s, v1alpha1.ReasonSuspended, suspendedMessage)
+	} else {
+		setReady(s, v1alpha1.ReasonIssued, issuedMessage(s))
+	}
 	s.key.Status.IssuedAt = ptr.To(metav1.NewTime(s.now))
 }
 
@@ -131,8 +134,29 @@ func (confirmed) tell(r *Reconciler, s *scope, before v1alpha1.Reason) {
 	if before != v1alpha1.ReasonIssued {
 		r.Metrics.issued.Inc()
 		r.Metrics.issueSeconds.Observe(r.Clock.Since(s.key.CreationTimestamp.Time).Seconds())
-		r.event(s, corev1.EventTypeNormal, v1alpha1.ReasonIssued, "Issue", s.key.Condition(v1alpha1.ConditionReady).Message)
+		r.event(s, corev1.EventTypeNormal, v1alpha1.ReasonIssued, "Issue", issuedMessage(s))
 	}
+}
+
+// suspended says that verifiers refuse the token of an issued key. by is the field manager that set spec.suspend; "" if nobody knows.
+type suspended struct{ by string }
+
+func (suspended) settle(s *scope) { setReady(s, v1alpha1.ReasonSuspended, suspendedMessage) }
+
+func (o suspended) tell(r *Reconciler, s *scope, _ v1alpha1.Reason) {
+	r.Metrics.suspended.Inc()
+	r.event(s, corev1.EventTypeWarning, v1alpha1.ReasonSuspended, "Suspend", suspendedMessage+byManager(o.by))
+}
+
+// resumed says that verifiers accept the token of a suspended key again. by is the field manager of spec.suspend; "" if nobody knows.
+type resumed struct{ by string }
+
+func (resumed) settle(s *scope) { setReady(s, v1alpha1.ReasonIssued, issuedMessage(s)) }
+
+func (o resumed) tell(r *Reconciler, s *scope, _ v1alpha1.Reason) {
+	r.Metrics.resumed.Inc()
+	r.event(s, corev1.EventTypeNormal, v1alpha1.ReasonResumed, "Resume",
+		"verifiers accept the token again: spec.suspend is false or absent"+byManager(o.by))
 }
 
 // withdrawn says that the Secret of a key that lives on is gone; byUs, that it was deleted just now.

@@ -111,7 +111,7 @@ func requestFor(object client.Object) reconcile.Request {
 	return reconcile.Request{NamespacedName: client.ObjectKeyFromObject(object)}
 }
 
-// appeared tells what is new from what this controller wrote itself: a spec never changes and the status is this controller's own. A
+// appeared tells what somebody else wrote from what this controller wrote itself, which is the status. Of a spec, spec.suspend can change. A
 // key that was replaced while the watch was interrupted comes as an update, with another UID and the same generation.
 func appeared(e event.UpdateEvent) bool {
 	return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() || e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration()

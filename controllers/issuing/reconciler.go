@@ -178,6 +178,8 @@ func (r *Reconciler) do(ctx context.Context, s *scope) error {
 		return r.try(ctx, s)
 	case lifecycle.Resume:
 		return r.resume(ctx, s, token.Token{})
+	case lifecycle.Suspend, lifecycle.Lift:
+		return r.suspend(ctx, s)
 	case lifecycle.Withdraw:
 		return r.withdraw(ctx, s)
 	case lifecycle.Expire:

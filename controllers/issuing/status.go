@@ -92,7 +92,7 @@ func clearToken(s *scope, nothingLeft bool) {
 // setReady sets Ready, and Stalled with it: kstatus takes Ready=False alone for progress.
 func setReady(s *scope, reason v1alpha1.Reason, message string) {
 	ready := metav1.ConditionFalse
-	if reason == v1alpha1.ReasonIssued {
+	if reason == v1alpha1.ReasonIssued || reason == v1alpha1.ReasonSuspended {
 		ready = metav1.ConditionTrue
 	}
 	setCondition(s, v1alpha1.ConditionReady, ready, reason, message)
@@ -150,6 +150,20 @@ func refusalMessage(verdict grant.Verdict) string { return verdict.Message + "; 
 
 func outOfPolicyMessage(verdict grant.Verdict) string {
 	return "the key keeps working, but would not be issued today: " + verdict.Message
+}
+
+func issuedMessage(s *scope) string {
+	return fmt.Sprintf("the token is in Secret %q under the key %q, and nowhere else", s.key.SecretName(), s.key.SecretKey())
+}
+
+const suspendedMessage = "the key is suspended: verifiers refuse its token until spec.suspend is false or absent"
+
+// byManager is the end of a message that names a field manager.
+func byManager(manager string) string {
+	if manager == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (field manager %q)", manager)
 }
 
 func expiredMessage(s *scope) string {

@@ -40,6 +40,7 @@ func Record(key *v1alpha1.ApiKey) lifecycle.Record {
 		Issued:        key.IsIssued(),
 		SecretNamed:   key.Status.SecretName != "",
 		SecretDeleted: key.Status.SecretDeletedAt != nil,
+		Suspend:       key.IsSuspended(),
 		ClockSkewed:   key.Condition(v1alpha1.ConditionClockSkewed) != nil,
 	}
 	if r.Issued {
@@ -64,6 +65,8 @@ func told(reason v1alpha1.Reason) lifecycle.Told {
 		return lifecycle.ToldNothing
 	case v1alpha1.ReasonIssued:
 		return lifecycle.ToldIssued
+	case v1alpha1.ReasonSuspended:
+		return lifecycle.ToldSuspended
 	case v1alpha1.ReasonExpired:
 		return lifecycle.ToldExpired
 	case v1alpha1.ReasonSecretConflict:

@@ -141,6 +141,7 @@ func (s *store) understand(key *v1alpha1.ApiKey) *fact {
 		unreadable("spec.expiry", err)
 	}
 	f.entry.Credentials = []index.Credential{{Digest: digest, Deadline: dead}}
+	f.entry.Suspended = key.IsSuspended()
 	f.entry.Networks = access.AnyNetwork()
 	if len(key.Spec.CIDRs) > 0 {
 		if f.entry.Networks, err = access.ParseNetworks(key.Spec.CIDRs); err != nil {

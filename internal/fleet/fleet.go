@@ -125,7 +125,7 @@ func newCensus() *census {
 	} {
 		c.states[state], c.longestWait[state] = 0, 0
 	}
-	for _, state := range []v1alpha1.Reason{v1alpha1.ReasonIssued, v1alpha1.ReasonExpired} {
+	for _, state := range []v1alpha1.Reason{v1alpha1.ReasonIssued, v1alpha1.ReasonSuspended, v1alpha1.ReasonExpired} {
 		c.states[string(state)] = 0
 	}
 	for _, within := range expiringWithin {

@@ -36,6 +36,8 @@ type Entry struct {
 	// Credentials are what the key is found by; none for an object that has no token. Of two with one digest the first counts. The index
 	// keeps no part of the slice.
 	Credentials []Credential
+	// Suspended says that every credential is refused for now.
+	Suspended bool
 	// Networks are where the key may be used from. The index may keep them.
 	Networks access.Networks
 	// Roles are those that the object names itself. The index may keep the slice, and the texts that the names are parts of.
@@ -290,7 +292,8 @@ func (s *Source) put(e Entry) {
 		}
 	}
 	key, created := newKey(&e, kept, x.roles.acquire(e.Roles)), e.Created.Unix()
-	unchanged := kept != nil && kept.created == created && kept.key.Roles == key.Roles && kept.key.Networks.Equal(key.Networks)
+	unchanged := kept != nil && kept.created == created && kept.key.Roles == key.Roles && kept.key.Suspended == key.Suspended &&
+		kept.key.Networks.Equal(key.Networks)
 	var few [4]*entry
 	entries := few[:0]
 	for i, c := range e.Credentials {
@@ -323,7 +326,7 @@ func (s *Source) put(e Entry) {
 
 // newKey is what is known of an object but for a deadline. It shares the text of an entry that the object has already, if it has one.
 func newKey(e *Entry, kept *entry, roles *access.Roles) verify.Key {
-	key := verify.Key{Networks: e.Networks, Roles: roles}
+	key := verify.Key{Suspended: e.Suspended, Networks: e.Networks, Roles: roles}
 	if kept != nil {
 		key.Namespace, key.Name, key.UID = kept.key.Namespace, kept.key.Name, kept.key.UID
 		return key

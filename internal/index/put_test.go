@@ -107,6 +107,7 @@ func TestAKeyStaysTheSameUntilItIsAnother(t *testing.T) {
 		"roles":             {func(e *index.Entry) { e.Roles = []string{"read"} }, false, false},
 		"networks":          {func(e *index.Entry) { e.Networks = networks("10.0.0.0/9") }, false, false},
 		"any network":       {func(e *index.Entry) { e.Networks = access.AnyNetwork() }, false, false},
+		"its suspension":    {func(e *index.Entry) { e.Suspended = true }, false, false},
 		"the object":        {func(e *index.Entry) { e.UID = "another" }, false, false},
 		"when it was made":  {func(e *index.Entry) { e.Created = born.Add(time.Second) }, false, false},
 	} {
@@ -122,7 +123,7 @@ func TestAKeyStaysTheSameUntilItIsAnother(t *testing.T) {
 				t.Errorf("%s: the same keys: %t, %t", name, find(x, digest(1)) == first, find(x, digest(2)) == second)
 			}
 		}
-		if first.Deadline != old.Deadline || first.Roles != old.Roles || first.UID != old.UID || !first.Networks.Equal(old.Networks) {
+		if first.Suspended != old.Suspended || first.Deadline != old.Deadline || first.Roles != old.Roles || first.UID != old.UID || !first.Networks.Equal(old.Networks) {
 			t.Errorf("%s: a key that somebody may be reading was changed", name)
 		}
 	}

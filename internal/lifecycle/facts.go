@@ -29,7 +29,7 @@ func (f Facts) DeadlineAt(now time.Time) expiry.Deadline {
 }
 
 // AcceptedUntil is the deadline by which a verifier judges the key's token. It has passed for a key that is marked as expired, whatever a
-// clock says, and for one that has no digest.
+// clock says, and for one that has no digest. A suspended key is refused besides, and its deadline goes on.
 func (f Facts) AcceptedUntil() expiry.Deadline {
 	if !f.State().Alive() || !f.Findable() || f.Life > 0 {
 		return expiry.Deadline{}
@@ -40,7 +40,7 @@ func (f Facts) AcceptedUntil() expiry.Deadline {
 // Expiring tells whether the key is in the last part of its life, of which its user is warned.
 func (f Facts) Expiring(now time.Time) bool {
 	warnFrom, ok := f.at(AtWarning, Verdict{}, now)
-	return ok && f.State() == Issued && !now.Before(warnFrom)
+	return ok && f.State().Out() && !now.Before(warnFrom)
 }
 
 // at is when a moment of the key's life comes; false if it does not come by itself.

@@ -13,7 +13,7 @@ var (
 	asks    = []Action{AskRules, AskGate, AskClock}
 	mints   = []Action{Issue, Try, Resume}
 	deletes = []Action{TakeBack, Withdraw, Expire, Collect}
-	tells   = []Action{TellUnread, TellSkew, Settle, Hold, Refuse}
+	tells   = []Action{TellUnread, TellSkew, Settle, Hold, Refuse, Suspend, Lift}
 )
 
 // planned is a plan with all that it was made of.
@@ -49,6 +49,9 @@ var invariants = []struct {
 	}},
 	{"an issued key is never issued again, or refused", func(p planned) bool {
 		return !p.facts.Issued || !p.mints() && !p.does(Refuse, TakeBack)
+	}},
+	{"a key is told that it is suspended, or is not, only if it is out and that is so", func(p planned) bool {
+		return !p.does(Suspend, Lift) || p.facts.Issued && !p.dead() && p.facts.Suspend == p.does(Suspend)
 	}},
 	{"a token is minted only for a living key that the rules allow", func(p planned) bool {
 		return !p.mints() || p.verdict.Rules == Allowed && !p.dead()
@@ -144,10 +147,10 @@ func TestInvariants(t *testing.T) {
 	past, future := noon.Add(-time.Hour), noon.Add(time.Hour)
 	var all []Facts
 	for told := ToldNothing; told <= ToldExpired; told++ {
-		for bits := range 1 << 7 {
+		for bits := range 1 << 8 {
 			bit := func(n int) bool { return bits&(1<<n) != 0 }
 			record := Record{
-				Told: told, Deleting: bit(0), Committed: bit(1), Issued: bit(2), SecretNamed: bit(3), SecretDeleted: bit(4), ClockSkewed: bit(5),
+				Told: told, Deleting: bit(0), Committed: bit(1), Issued: bit(2), SecretNamed: bit(3), SecretDeleted: bit(4), ClockSkewed: bit(5), Suspend: bit(7),
 			}
 			if record.Issued {
 				record.IssuedAt = past
@@ -173,7 +176,7 @@ func TestInvariants(t *testing.T) {
 					verdict := Verdict{Rules: rules, Gate: gate, Clock: clock}
 					check(t, facts, verdict, noon)
 					i := slices.IndexFunc(rows, func(r row) bool {
-						return r.matches(facts.State(), facts.due(verdict, noon), facts.Committed || facts.SecretNamed, verdict)
+						return r.matches(facts.Record, facts.due(verdict, noon), verdict)
 					})
 					if i < 0 {
 						t.Fatalf("no row for %+v, %+v", facts, verdict)
@@ -236,7 +239,7 @@ func FuzzPlan(f *testing.F) {
 		at := func(offset int64) time.Time { return noon.Add(time.Duration(offset)) }
 		facts := Facts{Record: Record{
 			Told: Told(bits>>12) % (ToldExpired + 1), Deleting: bit(0), Committed: bit(1), Issued: bit(2), IssuedAt: at(issued), SecretNamed: bit(3),
-			SecretDeleted: bit(4), ClockSkewed: bit(5), ConflictSince: at(issued),
+			SecretDeleted: bit(4), ClockSkewed: bit(5), Suspend: bit(10), ConflictSince: at(issued),
 		}}
 		if bit(6) {
 			facts.KeptBy = "Flux"

@@ -33,6 +33,8 @@ const (
 	Conflicted
 	// Issued keys have their token out. No other one is ever minted for them.
 	Issued
+	// Suspended keys are issued, and have been told that verifiers refuse their token until somebody resumes them.
+	Suspended
 	// Expired keys have been marked as such, for ever, and are deleted after a while.
 	Expired
 	// Tombstone keys have expired, and are kept.
@@ -82,6 +84,7 @@ var states = [numStates]struct {
 	Committed:  {name: "Committed", stage: unissued, moments: []Moment{AtDeadline}, polled: true},
 	Conflicted: {name: "Conflicted", stage: unissued, moments: []Moment{AtDeadline}, urgency: AfterOthers, polled: true},
 	Issued:     {name: "Issued", stage: issued, moments: []Moment{AtDeadline, AtWithdrawal, AtWarning}, urgency: Prompt},
+	Suspended:  {name: "Suspended", stage: issued, moments: []Moment{AtDeadline, AtWithdrawal, AtWarning}, urgency: Prompt},
 	Expired:    {name: "Expired", stage: over, moments: []Moment{AtCollection}, urgency: Prompt},
 	Tombstone:  {name: "Tombstone", stage: over, urgency: Prompt},
 	Deleting:   {name: "Deleting", stage: over},
@@ -96,6 +99,9 @@ func (s State) Alive() bool { return states[s].stage != over }
 // Unissued tells whether a key of this state is alive, and has no confirmed token.
 func (s State) Unissued() bool { return states[s].stage == unissued }
 
+// Out tells whether a key of this state is alive, and its token was confirmed to be in its Secret.
+func (s State) Out() bool { return states[s].stage == issued }
+
 // Urgency is how soon a key of this state is looked at.
 func (s State) Urgency() Urgency { return states[s].urgency }
 
@@ -103,9 +109,10 @@ func (s State) Urgency() Urgency { return states[s].urgency }
 // for something else.
 func (s State) AwaitsRules() bool { return states[s].awaitsRules }
 
-// unissuedStates and living are the states that rows speak of together.
+// unissuedStates, outStates and living are the states that rows speak of together.
 var (
 	unissuedStates = having(State.Unissued)
+	outStates      = having(State.Out)
 	living         = having(State.Alive)
 )
 
@@ -153,6 +160,8 @@ const (
 	ToldConflict
 	// ToldIssued says that its token is out.
 	ToldIssued
+	// ToldSuspended says that its token is out, and that verifiers refuse it.
+	ToldSuspended
 	// ToldExpired is the mark that it has expired.
 	ToldExpired
 )
@@ -169,6 +178,8 @@ type Record struct {
 	IssuedAt time.Time
 	// SecretNamed says that the status names a Secret; SecretDeleted, that it has been deleted, or need not be.
 	SecretNamed, SecretDeleted bool
+	// Suspend says that its user wants verifiers to refuse the token.
+	Suspend bool
 	// ConflictSince is since when another's Secret has been in the way; zero if none is, or nobody knows.
 	ConflictSince time.Time
 	// ClockSkewed says that the key was told that the operator's clock is wrong.
@@ -187,6 +198,8 @@ func (r Record) State() State {
 		return Tombstone
 	case r.Told == ToldExpired:
 		return Expired
+	case r.Issued && r.Told == ToldSuspended:
+		return Suspended
 	case r.Issued:
 		return Issued
 	case r.Told == ToldConflict:

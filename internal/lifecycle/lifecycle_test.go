@@ -34,6 +34,8 @@ func sample(t *testing.T, state State) Facts {
 	}
 	out := of(committed, ToldIssued)
 	out.Issued, out.IssuedAt = true, noon
+	suspended := of(out, ToldSuspended)
+	suspended.Suspend = true
 	kept := of(out, ToldExpired)
 	kept.KeptBy = "Flux"
 	deleted := out
@@ -45,6 +47,7 @@ func sample(t *testing.T, state State) Facts {
 		Committed:  {Record: committed, Deadline: expiry.At(tomorrow)},
 		Conflicted: {Record: of(committed, ToldConflict), Deadline: expiry.At(tomorrow)},
 		Issued:     {Record: out, Deadline: expiry.At(tomorrow)},
+		Suspended:  {Record: suspended, Deadline: expiry.At(tomorrow)},
 		Expired:    {Record: of(out, ToldExpired), CollectAt: tomorrow},
 		Tombstone:  {Record: kept},
 		Deleting:   {Record: deleted},
@@ -75,6 +78,7 @@ func TestStateOfARecordThatContradictsItself(t *testing.T) {
 		"issued, and told that it waits":    {Record{Told: ToldRules, Issued: true, Committed: true}, Issued},
 		"issued, and told that it is held":  {Record{Told: ToldDelivery, Issued: true}, Issued},
 		"issued, and told of a conflict":    {Record{Told: ToldConflict, Issued: true, ConflictSince: noon}, Issued},
+		"suspended, and never issued":       {Record{Told: ToldSuspended, Suspend: true, Committed: true}, Committed},
 		"issued, and told nothing":          {Record{Issued: true}, Issued},
 		"issued, without a digest":          {Record{Told: ToldIssued, Issued: true}, Issued},
 		"committed, and told that it waits": {Record{Told: ToldRules, Committed: true}, Committed},
@@ -93,8 +97,8 @@ func TestStateOfARecordThatContradictsItself(t *testing.T) {
 
 func TestWhatStatesHaveInCommon(t *testing.T) {
 	type properties struct {
-		alive, unissued, awaitsRules bool
-		urgency                      Urgency
+		alive, unissued, out, awaitsRules bool
+		urgency                           Urgency
 	}
 	want := map[State]properties{
 		Pending:    {alive: true, unissued: true, awaitsRules: true},
@@ -102,13 +106,14 @@ func TestWhatStatesHaveInCommon(t *testing.T) {
 		Held:       {alive: true, unissued: true, urgency: AfterOthers},
 		Committed:  {alive: true, unissued: true},
 		Conflicted: {alive: true, unissued: true, urgency: AfterOthers},
-		Issued:     {alive: true, urgency: Prompt},
+		Issued:     {alive: true, out: true, urgency: Prompt},
+		Suspended:  {alive: true, out: true, urgency: Prompt},
 		Expired:    {urgency: Prompt},
 		Tombstone:  {urgency: Prompt},
 		Deleting:   {},
 	}
 	for _, s := range allStates() {
-		if got := (properties{s.Alive(), s.Unissued(), s.AwaitsRules(), s.Urgency()}); got != want[s] {
+		if got := (properties{s.Alive(), s.Unissued(), s.Out(), s.AwaitsRules(), s.Urgency()}); got != want[s] {
 			t.Errorf("%s: %+v, want %+v", s, got, want[s])
 		}
 	}
@@ -136,7 +141,7 @@ func TestAcceptedUntil(t *testing.T) {
 	for _, state := range allStates() {
 		facts := sample(t, state)
 		facts.Deadline = expiry.Never()
-		accepted := state == Committed || state == Conflicted || state == Issued
+		accepted := state == Committed || state == Conflicted || state == Issued || state == Suspended // its deadline goes on
 		if got := !facts.AcceptedUntil().Passed(noon); got != accepted {
 			t.Errorf("%s: accepted %t", state, got)
 		}
@@ -174,7 +179,7 @@ func TestExpiring(t *testing.T) {
 		}
 	}
 	for _, state := range allStates() {
-		if got := lifeOf10h(state).Expiring(warning); got != (state == Issued) {
+		if got := lifeOf10h(state).Expiring(warning); got != (state == Issued || state == Suspended) {
 			t.Errorf("%s: expiring %t", state, got)
 		}
 	}
@@ -246,11 +251,14 @@ func TestLeads(t *testing.T) {
 		if from.Alive() && !Leads(from, Expired) {
 			t.Errorf("%s does not end", from)
 		}
-		if from.Alive() && from != Issued && Leads(Issued, from) {
-			t.Errorf("from Issued back to %s", from)
+		if from.Unissued() && (Leads(Issued, from) || Leads(Suspended, from)) {
+			t.Errorf("from Issued or Suspended back to %s", from)
 		}
 	}
-	if Leads(Pending, Issued) || !Leads(Pending, Committed) || !Leads(Committed, Issued) {
+	if !Leads(Issued, Suspended) || !Leads(Suspended, Issued) {
+		t.Error("a key can't be suspended, or not be resumed")
+	}
+	if Leads(Pending, Suspended) || Leads(Pending, Issued) || !Leads(Pending, Committed) || !Leads(Committed, Issued) {
 		t.Error("a token is confirmed that was never committed")
 	}
 }

@@ -102,6 +102,11 @@ const (
 	// Resume goes on where a commit was not followed by a confirmation.
 	Resume
 
+	// Suspend tells that verifiers refuse the token. They do so by the spec, whether it is told or not.
+	Suspend
+	// Lift tells that they accept it again.
+	Lift
+
 	// Withdraw deletes the Secret of a key that lives on.
 	Withdraw
 	// Expire deletes the Secret and marks the key as expired.
@@ -133,6 +138,8 @@ var actions = [numActions]struct {
 	Issue:      {name: "Issue", byTime: true},
 	Try:        {name: "Try", byTime: true},
 	Resume:     {name: "Resume", byTime: true},
+	Suspend:    {name: "Suspend", settles: true},
+	Lift:       {name: "Lift", settles: true},
 	Withdraw:   {name: "Withdraw", byTime: true},
 	Expire:     {name: "Expire", byTime: true},
 	Collect:    {name: "Collect", byTime: true},
@@ -149,6 +156,8 @@ type row struct {
 	gate  []Gate
 	// left says that the key may have a token, committed, or taken back halfway.
 	left bool
+	// suspend says that the user wants the key suspended.
+	suspend bool
 
 	do Action
 	// to are the other states that the key may come to by this.
@@ -164,7 +173,10 @@ var rows = []row{
 	{in: living, due: AtDeadline, do: Expire, to: []State{Expired, Tombstone}, why: "its deadline has passed"},
 	{in: living, rules: []Rules{RulesUnasked}, do: AskRules, why: "roles and policies have not been asked"},
 
-	{in: []State{Issued}, due: AtWithdrawal, do: Withdraw, why: "its revealFor has passed"},
+	{in: outStates, due: AtWithdrawal, do: Withdraw, why: "its revealFor has passed"},
+	{in: []State{Issued}, suspend: true, do: Suspend, to: []State{Suspended}, why: "spec.suspend is set"},
+	{in: []State{Suspended}, suspend: true, do: Settle, why: "its token is out, and suspended"},
+	{in: []State{Suspended}, do: Lift, to: []State{Issued}, why: "spec.suspend is not set any more"},
 	{in: []State{Issued}, do: Settle, why: "its token is out"},
 
 	{in: []State{Pending}, rules: []Rules{Unread}, do: TellUnread, why: "roles and policies can't be read"},
@@ -179,7 +191,7 @@ var rows = []row{
 
 	{
 		in: []State{Committed, Conflicted}, rules: []Rules{Allowed}, gate: []Gate{Open, AskFirst, Turn}, do: Resume,
-		to: []State{Committed, Conflicted, Held, Issued}, why: "its token was committed, and not confirmed",
+		to: []State{Committed, Conflicted, Held, Issued, Suspended}, why: "its token was committed, and not confirmed",
 	},
 	{
 		in: []State{Pending, Waiting}, rules: []Rules{Allowed}, gate: []Gate{Open}, do: Issue,
@@ -191,12 +203,13 @@ var rows = []row{
 	},
 }
 
-func (r row) matches(state State, due Moment, left bool, verdict Verdict) bool {
-	return slices.Contains(r.in, state) &&
+func (r row) matches(record Record, due Moment, verdict Verdict) bool {
+	return slices.Contains(r.in, record.State()) &&
 		(r.due == NoMoment || r.due == due) &&
 		(r.rules == nil || slices.Contains(r.rules, verdict.Rules)) &&
 		(r.gate == nil || slices.Contains(r.gate, verdict.Gate)) &&
-		(left || !r.left)
+		(record.Committed || record.SecretNamed || !r.left) &&
+		(record.Suspend || !r.suspend)
 }
 
 // Step is what [Plan] answers.
@@ -219,8 +232,7 @@ type Step struct {
 func Plan(facts Facts, verdict Verdict, now time.Time) Step {
 	state := facts.State()
 	step := Step{State: state, Due: facts.due(verdict, now)}
-	left := facts.Committed || facts.SecretNamed
-	i := slices.IndexFunc(rows, func(r row) bool { return r.matches(state, step.Due, left, verdict) })
+	i := slices.IndexFunc(rows, func(r row) bool { return r.matches(facts.Record, step.Due, verdict) })
 	if i < 0 {
 		step.Why = "nothing is known to be done about it"
 		step.Again = Look{delay: MaxWait}

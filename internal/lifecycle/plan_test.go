@@ -38,6 +38,7 @@ func TestEveryStateAndVerdict(t *testing.T) {
 		Committed:  {AskRules, Nothing, TakeBack, AskGate, Resume, Resume, Resume, Hold},
 		Conflicted: {AskRules, Nothing, TakeBack, AskGate, Resume, Resume, Resume, Hold},
 		Issued:     later(Settle),
+		Suspended:  later(Settle),
 		Expired:    always(Settle),
 		Tombstone:  always(Settle),
 		Deleting:   always(Nothing),
@@ -68,11 +69,11 @@ func TestEveryStateAndMoment(t *testing.T) {
 		asking bool // the rules are asked before
 	}{
 		"deadline":   {AtDeadline, func(f *Facts) { f.Deadline, f.Life = expiry.At(noon), 0 }, living, Expire, false},
-		"withdrawal": {AtWithdrawal, func(f *Facts) { f.WithdrawAt = noon }, []State{Issued}, Withdraw, true},
+		"withdrawal": {AtWithdrawal, func(f *Facts) { f.WithdrawAt = noon }, []State{Issued, Suspended}, Withdraw, true},
 		"collection": {AtCollection, func(f *Facts) { f.CollectAt = noon }, []State{Expired}, Collect, false},
 		"warning": {AtWarning, func(f *Facts) {
 			f.Deadline, f.Life, f.IssuedAt = expiry.At(noon.Add(2*time.Hour)), 0, noon.Add(-8*time.Hour)
-		}, []State{Issued}, Settle, true},
+		}, []State{Issued, Suspended}, Settle, true},
 	} {
 		for _, state := range allStates() {
 			facts := sample(t, state)
@@ -114,6 +115,7 @@ func TestBoundaries(t *testing.T) {
 		"deadline of a held key":       {at(Held, deadline), Verdict{Rules: Allowed, Gate: Shut, Clock: Right}, Hold, Expire, AtDeadline},
 		"deadline of a committed key":  {at(Committed, deadline), allowed, Resume, Expire, AtDeadline},
 		"deadline of a conflicted key": {at(Conflicted, deadline), allowed, Resume, Expire, AtDeadline},
+		"deadline of a suspended key":  {at(Suspended, deadline), allowed, Settle, Expire, AtDeadline},
 		"deadline of an issued key":    {at(Issued, deadline), allowed, Settle, Expire, AtDeadline},
 		"withdrawal":                   {at(Issued, func(f *Facts) { f.WithdrawAt = noon }), allowed, Settle, Withdraw, AtWithdrawal},
 		"collection":                   {at(Expired, func(f *Facts) { f.CollectAt = noon }), allowed, Settle, Collect, AtCollection},
@@ -129,6 +131,34 @@ func TestBoundaries(t *testing.T) {
 			}
 			if wait := step.Again.Wait(noon.Add(offset)); offset < 0 && wait != time.Millisecond {
 				t.Errorf("%s, %dns: looked at again after %s", name, offset, wait)
+			}
+		}
+	}
+}
+
+// A key that is out is told of its suspension and of the end of that. Nothing else waits for either.
+func TestSuspension(t *testing.T) {
+	allowed := Verdict{Rules: Allowed, Gate: Open, Clock: Right}
+	for _, state := range allStates() {
+		for suspend, want := range map[bool]Action{true: Suspend, false: Lift} {
+			facts := sample(t, state)
+			told := facts.Told
+			facts.Suspend = suspend
+			got := Plan(facts, allowed, noon)
+			switch {
+			case suspend && told == ToldIssued && state.Out(), !suspend && state == Suspended:
+				if got.Action != want || got.NeedsClock {
+					t.Errorf("%s, suspend %t: %s, want %s; needs a right clock: %t", state, suspend, got.Action, want, got.NeedsClock)
+				}
+			default:
+				facts.Suspend = sample(t, state).Suspend
+				if same := Plan(facts, allowed, noon); got.Action != same.Action {
+					t.Errorf("%s, suspend %t: %s, where else it is %s", state, suspend, got.Action, same.Action)
+				}
+			}
+			facts.Deadline, facts.Life, facts.Suspend = expiry.At(noon), 0, suspend
+			if state.Alive() && Plan(facts, allowed, noon).Action != Expire {
+				t.Errorf("%s, suspend %t, at its deadline: %s", state, suspend, Plan(facts, allowed, noon).Action)
 			}
 		}
 	}

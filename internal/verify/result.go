@@ -15,6 +15,8 @@ const (
 	Unknown
 	// Expired: the key's deadline has passed.
 	Expired
+	// Suspended: the key is suspended. Its client learns what that of an unknown token does.
+	Suspended
 	// AddressDenied: the client's address is outside of the key's networks, or nobody knows it.
 	AddressDenied
 	// BadRoute: the route's own parameters can't be understood. Letting it through would be a door left open by a typo.
@@ -30,7 +32,7 @@ const (
 
 var resultNames = [Results]string{ //nolint:gosec // names of results
 	NotReady: "NotReady", NoCredential: "NoCredential", Malformed: "Malformed", Unknown: "Unknown", Expired: "Expired",
-	AddressDenied: "AddressDenied", BadRoute: "BadRoute", RoleMissing: "RoleMissing", Allowed: "Allowed",
+	Suspended: "Suspended", AddressDenied: "AddressDenied", BadRoute: "BadRoute", RoleMissing: "RoleMissing", Allowed: "Allowed",
 }
 
 // String is the result's name, as in metrics and logs.
@@ -61,7 +63,7 @@ func (r Result) Class() Class {
 	switch r {
 	case NoCredential:
 		return Unauthenticated
-	case Malformed, Unknown, Expired:
+	case Malformed, Unknown, Expired, Suspended:
 		return InvalidToken
 	case AddressDenied, BadRoute:
 		return Forbidden

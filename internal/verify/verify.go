@@ -18,6 +18,8 @@ type Key struct {
 	// Namespace, Name and UID are those of the ApiKey.
 	Namespace, Name, UID string
 
+	// Suspended says that the token is refused, as if it were unknown, until somebody resumes the key.
+	Suspended bool
 	// Deadline is the moment from which the token is dead.
 	Deadline expiry.Deadline
 	// Networks are where the key may be used from.
@@ -56,7 +58,7 @@ type Decision struct {
 func (d Decision) Allowed() bool { return d.Result == Allowed }
 
 // Decide answers a request at a moment. The first refusal wins, in this order: NotReady (nothing can be answered), NoCredential,
-// Malformed, Unknown, Expired, NotReady (this key's place has been silent for too long), AddressDenied, BadRoute, RoleMissing. Expired goes
+// Malformed, Unknown, Expired, NotReady (this key's place has been silent for too long), Suspended, AddressDenied, BadRoute, RoleMissing. Expired goes
 // before what is known of the key lately: a deadline never moves, and nobody is to find out that an expired token was a key.
 func Decide(keys Keys, request *Request, now time.Time) Decision {
 	var key *Key
@@ -86,6 +88,8 @@ func judge(key *Key, request *Request, now time.Time) Result {
 	switch {
 	case key.Deadline.Passed(now):
 		return Expired
+	case key.Suspended:
+		return Suspended
 	case !key.Networks.Contains(request.Address):
 		return AddressDenied
 	case request.Route.Problem != "":

@@ -212,7 +212,7 @@ var _ = Describe("The health of a key", func() {
 	It("is in progress for a key that is being deleted, and where the status speaks of an older generation", func() {
 		key := made("deleted")
 		stale := live(key)
-		stale.SetGeneration(stale.GetGeneration() + 1) // no edit does that while the spec can't be edited
+		stale.SetGeneration(stale.GetGeneration() + 1) // as an edit of spec.suspend does
 		expect(stale, "Progressing", status.InProgressStatus)
 
 		hold := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":["test.example/hold"]}}`))
@@ -221,6 +221,16 @@ var _ = Describe("The health of a key", func() {
 		expect(live(key), "Progressing", status.TerminatingStatus, "being deleted")
 		release := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
 		Expect(admin.Patch(ctx, key, release)).To(Succeed())
+	})
+
+	It("is good for a suspended key, which says so, and needs nothing from Flux, Argo CD or Helm", func() {
+		key := made("suspended")
+		suspend := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"suspend":true}}`))
+		Expect(admin.Patch(ctx, key, suspend)).To(Succeed())
+		expect(live(key), "Progressing", status.InProgressStatus)
+		pass(key)
+		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonSuspended))
+		expect(live(key), "Healthy", status.CurrentStatus, "the key is suspended")
 	})
 
 	It("needs no script for roles and policies, which have nothing to wait for", func() {

@@ -188,7 +188,7 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 		}
 	})
 
-	It("refuses an edit of any part of the spec, and says what to do instead", func() {
+	It("refuses an edit of any part of the spec but suspend, and says what to do instead", func() {
 		key := build.ApiKey(namespace(), "edited", build.CIDRs("10.0.0.0/8"))
 		create(key)
 		patch := func(body string) error {
@@ -205,11 +205,18 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 		}
 		for field := range reflect.TypeFor[v1alpha1.ApiKeySpec]().Fields() {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if name == "suspend" {
+				continue
+			}
 			Expect(edits).To(HaveKey(name), "a new field needs an edit here, and its place in the message of the rule in api/")
 			Expect(patch(fmt.Sprintf(`{"spec":{%q:%s}}`, name, edits[name]))).To(MatchError(And(
 				ContainSubstring("spec: "), ContainSubstring("(changed: spec."+name+")"), ContainSubstring(cure))))
 		}
 		Expect(patch(`{"spec":{"roles":["x"],"cidrs":["10.0.0.0/9"]}}`)).To(MatchError(ContainSubstring("(changed: spec.roles spec.cidrs)")))
+		for _, suspend := range []string{"true", "false", "true", "null"} {
+			Expect(patch(`{"spec":{"suspend":`+suspend+`}}`)).To(Succeed(), suspend)
+		}
+		Expect(patch(`{"spec":{"suspend":true,"roles":["x"]}}`)).To(MatchError(ContainSubstring("(changed: spec.roles)")))
 		Expect(patch(`{"spec":null}`)).To(MatchError(ContainSubstring("spec: Required value")))
 		Expect(patch(`{"metadata":{"labels":{"team":"a"}}}`)).To(Succeed(), "labels are not the spec")
 	})

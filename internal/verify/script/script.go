@@ -6,6 +6,7 @@
 //	key NAME [namespace=N] [role=R]... [cidr=C]... [ttl=1h]     a key that lives from 0 on; without ttl for ever
 //	key NAME ... silent                                         a key of a namespace that nothing is heard of any more
 //	delete NAME                                                 forgets a key
+//	suspend NAME        resume NAME                             suspends a key, and ends that
 //	token NAME                                                  a token that was never a key's
 //	prefixes P,...      proxies CIDR...      defaults role=R...      require-scope      unloaded
 //	ask [at=30m] [from=ADDRESS] [xff=LINE]... [authorization=LINE]... [apikey=LINE]... [role=R]... [namespace=N] [param=NAME:VALUE] -> RESULT
@@ -170,6 +171,11 @@ func (r *runner) run(t *testing.T, line string) {
 	case "delete":
 		id := r.entries[args[0]].ID
 		r.sourceOf(id).Remove(id)
+	case "suspend", "resume":
+		entry := r.entries[args[0]]
+		entry.Suspended = verb == "suspend"
+		r.entries[args[0]] = entry
+		r.sourceOf(entry.ID).Put(entry)
 	case "token":
 		r.tokens[args[0]] = token.Mint(r.Reader.Prefixes[0])
 	case "prefixes":

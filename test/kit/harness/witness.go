@@ -13,9 +13,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
@@ -31,6 +33,7 @@ type Witness struct {
 	mu         sync.Mutex
 	output     bytes.Buffer
 	tokens     map[string]bool
+	last       map[types.UID]v1alpha1.ApiKeyStatus // as seen last
 	statuses   int
 	violations []string
 	registries registries
@@ -52,7 +55,10 @@ func (r *registries) add(registry *prometheus.Registry) {
 
 // NewWitness starts watching all ApiKeys and all Secrets of the operator's type. The configuration must be an administrator's.
 func NewWitness(ctx context.Context, admin *rest.Config) (*Witness, error) {
-	w := &Witness{tokens: map[string]bool{}, committed: map[string]uint64{}, delivered: map[string]uint64{}}
+	w := &Witness{
+		tokens: map[string]bool{}, last: map[types.UID]v1alpha1.ApiKeyStatus{},
+		committed: map[string]uint64{}, delivered: map[string]uint64{},
+	}
 	secrets, err := Watch(ctx, admin, &corev1.SecretList{}, client.MatchingFields{"type": v1alpha1.SecretType})
 	if err != nil {
 		return nil, err
@@ -98,7 +104,10 @@ func (w *Witness) see(event watch.Event) {
 		if object.Status.Hash != "" {
 			w.first(w.committed, object.Status.Hash, object)
 		}
-		if object.DeletionTimestamp.IsZero() { // deletion raises the generation, and a dying key is left alone
+		// An edit of spec.suspend raises the generation, and the operator answers with the next status.
+		edited := equality.Semantic.DeepEqual(w.last[object.UID], object.Status)
+		w.last[object.UID] = object.Status
+		if object.DeletionTimestamp.IsZero() && !edited { // deletion raises the generation, and a dying key is left alone
 			w.violations = append(w.violations, violations(object)...)
 		}
 		text, err := json.Marshal(object)
@@ -137,13 +146,13 @@ func violations(key *v1alpha1.ApiKey) []string {
 		return found
 	}
 	known := []v1alpha1.Reason{
-		v1alpha1.ReasonIssued, v1alpha1.ReasonIssuing, v1alpha1.ReasonExpired, v1alpha1.ReasonSecretConflict,
+		v1alpha1.ReasonIssued, v1alpha1.ReasonSuspended, v1alpha1.ReasonIssuing, v1alpha1.ReasonExpired, v1alpha1.ReasonSecretConflict,
 		v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed, v1alpha1.ReasonDeliveryRefused,
 	}
 	if !slices.Contains(known, v1alpha1.Reason(ready.Reason)) {
 		wrong("unknown reason %q", ready.Reason)
 	}
-	if issued := ready.Reason == string(v1alpha1.ReasonIssued); issued != (ready.Status == metav1.ConditionTrue) {
+	if issued := slices.Contains([]v1alpha1.Reason{v1alpha1.ReasonIssued, v1alpha1.ReasonSuspended}, v1alpha1.Reason(ready.Reason)); issued != (ready.Status == metav1.ConditionTrue) {
 		wrong("Ready is %s with reason %s", ready.Status, ready.Reason)
 	} else if issued && (status.IssuedAt == nil || status.Hash == "" || status.SecretName == "" || status.TokenHint == "") {
 		wrong("issued without issuedAt, hash, secretName or tokenHint")
@@ -173,7 +182,7 @@ func waiting(key *v1alpha1.ApiKey, ready *metav1.Condition, wrong func(format st
 			wrong("waits with reason %s, and is not Stalled for it", reason)
 		}
 	}
-	if meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionOutOfPolicy) != nil && ready.Reason != string(v1alpha1.ReasonIssued) {
+	if meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionOutOfPolicy) != nil && ready.Status != metav1.ConditionTrue {
 		wrong("out of policy with reason %s", ready.Reason)
 	}
 }

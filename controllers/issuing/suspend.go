@@ -1,0 +1,47 @@
+package issuing
+
+import (
+	"context"
+	"encoding/json"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+)
+
+// suspend tells that an issued key is suspended, or is not any more. Verifiers have read that from the spec already.
+func (r *Reconciler) suspend(ctx context.Context, s *scope) error {
+	// The cache keeps no managed fields.
+	live := &v1alpha1.ApiKey{}
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(s.key), live); err != nil {
+		return err
+	}
+	if live.UID != s.key.UID || live.IsSuspended() != s.key.IsSuspended() {
+		return errStale
+	}
+	by := suspendManager(live.ManagedFields)
+	if s.key.IsSuspended() {
+		return r.write(ctx, s, suspended{by})
+	}
+	return r.write(ctx, s, resumed{by})
+}
+
+// suspendManager is the field manager that last wrote spec.suspend; "" if the field is absent, or nobody can tell.
+func suspendManager(fields []metav1.ManagedFieldsEntry) string {
+	var last metav1.ManagedFieldsEntry
+	for _, entry := range fields {
+		var owned struct {
+			Spec struct {
+				Suspend json.RawMessage `json:"f:suspend"`
+			} `json:"f:spec"`
+		}
+		if entry.FieldsV1 == nil || json.Unmarshal(entry.FieldsV1.Raw, &owned) != nil || owned.Spec.Suspend == nil {
+			continue
+		}
+		if last.Manager == "" || last.Time.Before(entry.Time) {
+			last = entry
+		}
+	}
+	return last.Manager
+}

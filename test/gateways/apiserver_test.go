@@ -84,6 +84,15 @@ var _ = Describe("kube-apiserver with the verifier as its token webhook", Label(
 		}).Should(BeTrue())
 	})
 
+	It("refuses a suspended key, and reads for it again once it is resumed", func() {
+		key, token := issue(ns, "suspended")
+		Eventually(func() error { return reads(token) }).Should(Succeed())
+		suspend(key, true)
+		Eventually(func() bool { return apierrors.IsUnauthorized(reads(token)) }).Should(BeTrue())
+		suspend(key, false)
+		Eventually(func() error { return reads(token) }).Should(Succeed())
+	})
+
 	It("refuses a revoked key, and an expired one", func() {
 		key, token := issue(ns, "revoked")
 		_, expiring := issue(ns, "expired", soon())

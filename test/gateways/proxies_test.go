@@ -87,6 +87,15 @@ func proxied(program string, start starter) {
 			refused(http.StatusUnauthorized, near, "Authorization", "Basic dXNlcjpwYXNz")
 		})
 
+		It("refuses a suspended key, and lets it in again once it is resumed", func() {
+			key, token := issue(ns, "suspended")
+			becomes(http.StatusOK, near, "Authorization", "Bearer "+token)
+			suspend(key, true)
+			becomes(http.StatusUnauthorized, near, "Authorization", "Bearer "+token)
+			suspend(key, false)
+			becomes(http.StatusOK, near, "Authorization", "Bearer "+token)
+		})
+
 		It("refuses a revoked key", func() {
 			key, token := issue(ns, "revoked")
 			becomes(http.StatusOK, near, "Authorization", "Bearer "+token)

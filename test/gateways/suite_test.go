@@ -174,6 +174,13 @@ func revoke(key *v1alpha1.ApiKey) {
 	Expect(admin.Delete(ctx, key)).To(Succeed())
 }
 
+// suspend suspends a key, or resumes it.
+func suspend(key *v1alpha1.ApiKey, on bool) {
+	GinkgoHelper()
+	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"suspend":%t}}`, on))
+	Expect(admin.Patch(ctx, key, patch)).To(Succeed())
+}
+
 // touch changes something that nobody looks at, so that whoever watches an object hears of it.
 func touch(object client.Object) {
 	GinkgoHelper()

@@ -102,8 +102,16 @@ nightly: test-versions ## What takes long by nature: other Kubernetes releases, 
 	$(MAKE) --no-print-directory fuzz FUZZTIME=5m
 
 .PHONY: lint
-lint: ## Run the linters; kube-api-linter on api/ among them.
-	@for module in . hack/release test test/install; do echo "$$module"; (cd $$module && $(TOOL) golangci-lint-kube-api-linter run); done
+lint: lint-text ## Run the linters; kube-api-linter on api/ among them.
+	@for module in . hack/lint hack/release test test/install; do echo "$$module"; (cd $$module && $(TOOL) golangci-lint-kube-api-linter run); done
+
+# Pages of samples show first that the rules find what they are for.
+.PHONY: lint-text
+lint-text: bin/vale bin/actionlint ## Check the English of docs, comments and messages, and the hosted workflows: seconds.
+	cd hack/lint && $(GOTEST) -count=1 .
+	bin/actionlint -shellcheck= -pyflakes=
+	bin/vale --minAlertLevel=error $$(git ls-files --cached --others --exclude-standard -- '*.md' '*.go' \
+		':!hack/lint' ':!docs/reference' ':!*zz_generated*')
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (default 10s).
@@ -148,6 +156,13 @@ traefik: ## Build Traefik into bin/, so that the tests run it as well as nginx a
 # Without service discovery, which the rules have no use for and which is most of the code.
 bin/promtool: hack/promtool/go.mod hack/promtool/go.sum
 	cd hack/promtool && go build -tags remove_all_sd -ldflags '-s -w' -o ../../bin/promtool github.com/prometheus/prometheus/cmd/promtool
+
+# Vale reads Go with tree-sitter, which is C: the one build that needs a C compiler.
+bin/vale: hack/lint/go.mod hack/lint/go.sum
+	cd hack/lint && CGO_ENABLED=1 go build -o ../../bin/ github.com/vale-cli/vale/v3/cmd/vale
+
+bin/actionlint: hack/lint/go.mod hack/lint/go.sum
+	cd hack/lint && go build -o ../../bin/ github.com/rhysd/actionlint/cmd/actionlint
 
 .PHONY: clean
 clean: ## Remove bin/ and dist/.

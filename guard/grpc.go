@@ -15,7 +15,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// The names of metadata are in lower case.
+// gRPC metadata keys are lower case.
 var (
 	metadataAuthorization = strings.ToLower(verify.HeaderAuthorization)
 	metadataAPIKey        = strings.ToLower(verify.HeaderAPIKey)
@@ -23,9 +23,12 @@ var (
 	metadataTraceparent   = strings.ToLower(serve.HeaderTraceparent)
 )
 
-// UnaryServerInterceptor lets calls in that have what their method needs. needs says what that is, by the full name of the method
-// ("/package.Service/Method"). The handler finds the caller by FromContext, and neither the token nor metadata called x-apikey-…
-// in its context. Others get UNAUTHENTICATED, PERMISSION_DENIED or UNAVAILABLE.
+// UnaryServerInterceptor returns an interceptor that calls the handler if the call has an API key that meets
+// the need of its method. needs returns that need for the full name of a method, such as
+// "/package.Service/Method". Other calls fail with UNAUTHENTICATED, PERMISSION_DENIED or UNAVAILABLE.
+//
+// In the context that the handler receives, [FromContext] returns the caller. The metadata with the token and
+// all metadata that start with x-apikey- are removed.
 func (g *Guard) UnaryServerInterceptor(needs func(method string) Need) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		ctx, err := g.admit(ctx, needs(info.FullMethod))
@@ -36,7 +39,8 @@ func (g *Guard) UnaryServerInterceptor(needs func(method string) Need) grpc.Unar
 	}
 }
 
-// StreamServerInterceptor is UnaryServerInterceptor for streams. A stream is checked when it begins.
+// StreamServerInterceptor does for streams what [Guard.UnaryServerInterceptor] does for unary calls. A stream
+// is checked once, when it begins: it continues when its API key expires or is revoked.
 func (g *Guard) StreamServerInterceptor(needs func(method string) Need) grpc.StreamServerInterceptor {
 	return func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		ctx, err := g.admit(stream.Context(), needs(info.FullMethod))
@@ -52,7 +56,7 @@ type admitted struct {
 	ctx context.Context //nolint:containedctx // grpc.ServerStream's own shape
 }
 
-// Context implements grpc.ServerStream.
+// Context implements [grpc.ServerStream].
 func (a admitted) Context() context.Context { return a.ctx }
 
 func (g *Guard) admit(ctx context.Context, need Need) (_ context.Context, err error) {
@@ -85,7 +89,7 @@ func (g *Guard) admit(ctx context.Context, need Need) (_ context.Context, err er
 	return withIdentity(metadata.NewIncomingContext(ctx, inner), decision.Key), nil
 }
 
-// refusal is the status of a result that is not Allowed.
+// refusal returns the gRPC status for a result other than [verify.Allowed].
 func refusal(result verify.Result) error {
 	answer := serve.AnswerTo(result)
 	return status.Error(answer.Code, answer.Message)

@@ -1,14 +1,44 @@
-// Package guard checks API keys inside a Go service: net/http middleware and gRPC interceptors over the same index and decision as
-// apikey-verifier. It is public, so that nothing of it may be taken away, and it decides nothing itself.
+// Package guard checks API keys inside a Go service. It offers net/http middleware and gRPC interceptors that
+// give the same answers as apikey-verifier, without a call to it. This is a public package: don't remove or
+// change anything exported, and don't decide anything here.
+//
+// # Getting started
+//
+// [New] returns a [Guard], [Guard.Run] loads the API keys and follows their changes, and [Guard.Handler]
+// protects a handler:
 //
 //	keys, err := guard.New(config, guard.Options{})
 //	// ...
 //	go keys.Run(ctx)
 //	http.Handle("/orders", keys.Handler(orders, guard.Need{Roles: []string{"org.permission.order.read"}}))
 //
-// The service's account needs to get, list and watch ApiKeys and ApiRoles (the ClusterRole apikey-verifier holds no more than that
-// and what the verifier needs for its own callers). No request is let in before both have been loaded. examples/orders is a whole
-// program.
+// [Guard.UnaryServerInterceptor] and [Guard.StreamServerInterceptor] do the same for gRPC. The program in
+// examples/orders shows a whole service.
+//
+// # What a client sends
+//
+// The token is either the bearer token of the Authorization header or the value of the X-API-Key header. Over
+// gRPC, both are metadata. The service behind the guard finds out who called with [FromContext]. It sees
+// neither the token nor any header that starts with X-Apikey-, so a client can't forge an identity.
+//
+// # Permissions
+//
+// The service account of the service must be allowed to get, list and watch ApiKeys and ApiRoles. A
+// ClusterRole for it holds these two rules and no others. The ClusterRole apikey-verifier would also do, but
+// it includes what the verifier needs to authenticate its own callers.
+//
+// # Startup and loss of the API server
+//
+// Until the API keys and the role catalogue are loaded, the guard refuses every request with 503 or
+// UNAVAILABLE. The same happens when the API server has sent nothing for longer than Options.MaxStaleness.
+// Let the readiness probe return [Guard.Ready], so that no client is routed to a replica that can't answer
+// yet.
+//
+// # Client addresses
+//
+// An ApiKey can restrict the networks from which it may be used. The guard takes the peer of the connection
+// for the client. If a proxy or load balancer stands in front of the service, list its addresses in
+// Options.TrustedProxies, so that the guard reads the client address from X-Forwarded-For.
 package guard
 
 import (
@@ -30,46 +60,54 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// DefaultMaxStaleness is how long keys are accepted without a word from the API server, unless Options say otherwise.
+// DefaultMaxStaleness is the value of Options.MaxStaleness if it is zero.
 const DefaultMaxStaleness = 10 * time.Minute
 
-// Options of a Guard. The zero value accepts the keys of the whole cluster, from clients that connect by themselves.
+// Options configure a [Guard]. The zero value accepts the API keys of all namespaces from clients that
+// connect directly.
 type Options struct {
-	// Namespaces are those whose keys are accepted; none means all. One that may not be read stops the keys of no other.
+	// Namespaces whose API keys are accepted. Empty means all namespaces. If the service may not read one of
+	// them, only the keys of that namespace are refused.
 	Namespaces []string
-	// Selector picks the keys that are accepted by their labels; nil means all.
+	// Selector restricts the accepted API keys by the labels of the ApiKey. Nil means all API keys.
 	Selector labels.Selector
-	// MaxStaleness is how long keys are accepted without a word from the API server, which speaks about once a minute, for each of
-	// Namespaces by itself. Zero means DefaultMaxStaleness; less than zero means for ever.
+	// MaxStaleness is how long API keys stay accepted after the API server was last heard of. It counts
+	// separately for each of Namespaces. While the connection is healthy, the API server sends an event or a
+	// bookmark about once a minute. Zero means [DefaultMaxStaleness]. A negative value means no limit.
 	MaxStaleness time.Duration
-	// TokenPrefixes are those of the tokens that are accepted; none means the operator's default, ak.
+	// TokenPrefixes are the prefixes of the tokens that are accepted. Empty means the operator's default, ak.
 	TokenPrefixes []string
-	// TrustedProxies are the addresses of proxies in front whose X-Forwarded-For is believed, such as 10.0.7.16/28, and never a
-	// network that clients are in. None means that whoever connects is the client.
+	// TrustedProxies are the networks, in CIDR notation such as 10.0.7.16/28, of the proxies whose
+	// X-Forwarded-For header is trusted. Never list a network that contains clients: they could claim any
+	// address. Empty means that the peer of the connection is the client.
 	TrustedProxies []string
-	// Logger gets a line for each refusal, within a rate. The zero value logs nothing.
+	// Logger receives a line for each refused request, up to a limited rate. The zero value logs nothing.
 	Logger logr.Logger
-	// Metrics is where metrics are registered, under the names of apikey-verifier; nil means nowhere.
+	// Metrics is where the metrics are registered, under the same names as those of apikey-verifier. Nil
+	// means that the metrics aren't exposed.
 	Metrics prometheus.Registerer
 }
 
-// Need is what a caller needs to be let in. The zero value lets in every live key.
+// Need is what a route requires of an API key. The zero value accepts every API key that is issued and not
+// expired.
 type Need struct {
-	// Roles are all needed.
+	// Roles that the API key must carry, all of them.
 	Roles []string
-	// Namespace is the one that the key must be of; "" means any.
+	// Namespace that the ApiKey must be in. Empty means any namespace.
 	Namespace string
 }
 
-// Identity is who calls.
+// Identity identifies the API key that a request was made with.
 type Identity struct {
-	// Namespace, Name and UID are those of the ApiKey.
+	// Namespace, Name and UID of the ApiKey.
 	Namespace, Name, UID string
-	// Roles are all that the key carries, in order. They must not be changed.
+	// Roles that the API key carries, including those that other roles include, sorted. Callers must not
+	// modify the slice.
 	Roles []string
 }
 
-// Guard knows the cluster's API keys and lets requests in.
+// Guard checks requests against the API keys of the cluster. Create it with [New]. It is safe for concurrent
+// use.
 type Guard struct {
 	loader  *feed.Loader
 	checker *serve.Checker
@@ -79,8 +117,9 @@ type Guard struct {
 	proxies access.Proxies
 }
 
-// New returns a Guard that knows the keys which the user of a configuration may see, once Run is called. An error tells which option is
-// wrong.
+// New returns a [Guard] that reads API keys with the permissions of config. It loads nothing before
+// [Guard.Run] is called. It returns an error that names the option if an option is invalid, or if the metrics
+// are already registered with Options.Metrics.
 func New(config *rest.Config, o Options) (*Guard, error) {
 	for _, prefix := range o.TokenPrefixes {
 		if err := token.ValidatePrefix(prefix); err != nil {
@@ -127,16 +166,19 @@ func newGuard(loader *feed.Loader, checker *serve.Checker, prefixes []string, tr
 	}
 }
 
-// Run loads the keys, and follows them until the context ends.
+// Run loads the API keys and follows their changes until ctx is done. Call it once. If the API server can't
+// be reached, Run retries with backoff.
 func (g *Guard) Run(ctx context.Context) { g.loader.Run(ctx) }
 
-// Ready tells whether the keys are known, of one of Namespaces at least; else every request is refused with 503. It is meant for a
-// readiness probe.
+// Ready reports whether the guard can accept API keys: the role catalogue is loaded and fresh, and so are the
+// API keys of at least one namespace. Otherwise every request is refused with 503. Use it in a readiness
+// probe.
 func (g *Guard) Ready() bool { return g.checker.Ready() }
 
 type contextKey struct{}
 
-// FromContext is who calls, in the context of a request that a Guard has let in; false in any other.
+// FromContext returns the identity of the caller from the context of a request that a [Guard] accepted. It
+// returns false for any other context.
 func FromContext(ctx context.Context) (Identity, bool) {
 	identity, ok := ctx.Value(contextKey{}).(Identity)
 	return identity, ok
@@ -148,12 +190,15 @@ func withIdentity(ctx context.Context, key *verify.Key) context.Context {
 	})
 }
 
-// Handler lets requests in to next: those with a key that has what is needed, from where it may be used. next finds the caller
-// by FromContext, and neither the token nor headers called X-Apikey-… in the request. Others get 401, 403 or 503, as from
-// apikey-verifier. A need that can't be met, such as a misspelt role, lets nobody in.
+// Handler returns a handler that calls next if the request has an API key that meets need and that may be
+// used from the client's address. Otherwise it answers with 401, 403 or 503, as apikey-verifier does.
+//
+// In the request that next receives, [FromContext] returns the caller. The header with the token and all
+// headers that start with X-Apikey- are removed. A need that is invalid, for example because a role is
+// misspelt, refuses every request.
 func (g *Guard) Handler(next http.Handler, need Need) http.Handler {
 	route := need.route()
-	// Only the check is guarded against panics of ours; those of next are its own business.
+	// Recovering covers the check only. A panic in next must reach the server.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		inner := (*http.Request)(nil)
 		g.http.Recovering(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -165,7 +210,8 @@ func (g *Guard) Handler(next http.Handler, need Need) http.Handler {
 	})
 }
 
-// admitHTTP returns the request as it goes on, or refuses it and returns nil.
+// admitHTTP returns the request for the next handler. If the request is refused, it writes the answer and
+// returns nil.
 func (g *Guard) admitHTTP(w http.ResponseWriter, r *http.Request, route verify.Route) *http.Request {
 	request := verify.Request{
 		Credential: g.reader.Headers(r.Header[verify.HeaderAuthorization], r.Header[verify.HeaderAPIKey]),

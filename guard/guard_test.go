@@ -24,7 +24,8 @@ func guardOf(world *script.World) *Guard {
 	return &Guard{http: world.Protocol, grpc: world.Protocol, reader: world.Reader, proxies: world.Proxies}
 }
 
-// needOf is false for what a program can't say, or would not: the rest of the world's settings are flags of the verifier.
+// needOf translates a scripted request to a [Need]. It returns false if a Need can't express the request:
+// some settings of the world exist only as flags of the verifier.
 func needOf(world *script.World, ask script.Ask) (Need, bool) {
 	if len(ask.Params) > 0 || len(ask.Namespaces) > 1 || len(ask.Namespaces) == 1 && ask.Namespaces[0] == "" ||
 		len(world.Defaults.Roles) > 0 || world.Defaults.RequireScope {
@@ -43,7 +44,7 @@ func TestHTTPScripts(t *testing.T) {
 		next := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			identity, ok := FromContext(r.Context())
 			if !ok {
-				t.Error("let in without an identity")
+				t.Error("the context of an accepted request has no identity")
 			}
 			for name, value := range map[string]string{"Namespace": identity.Namespace, "Name": identity.Name, "Uid": identity.UID, "Roles": fmt.Sprint(identity.Roles)} {
 				w.Header().Set("X-Apikey-"+name, value)
@@ -85,11 +86,11 @@ func TestGRPCScripts(t *testing.T) {
 		told := status.Convert(err)
 		for class, want := range map[verify.Class]*status.Status{
 			verify.OK:                nil,
-			verify.Unauthenticated:   status.New(codes.Unauthenticated, "no API key"),
+			verify.Unauthenticated:   status.New(codes.Unauthenticated, "no API key in Authorization or X-API-Key"),
 			verify.InvalidToken:      status.New(codes.Unauthenticated, "invalid_token"),
 			verify.Forbidden:         status.New(codes.PermissionDenied, "forbidden"),
 			verify.InsufficientScope: status.New(codes.PermissionDenied, "insufficient_scope"),
-			verify.Unavailable:       status.New(codes.Unavailable, "the API keys are not known yet"),
+			verify.Unavailable:       status.New(codes.Unavailable, "API keys are not loaded or are stale; try again later"),
 		} {
 			if told.Code() == want.Code() && told.Message() == want.Message() {
 				answer.Class = class
@@ -99,17 +100,17 @@ func TestGRPCScripts(t *testing.T) {
 	})
 }
 
-func TestWhatTheServiceMustNotSee(t *testing.T) {
+func TestTokenAndForgedIdentityAreRemoved(t *testing.T) {
 	world := script.NewWorld("go-http")
 	key := world.Put("a", nil)
 	next := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		for name, values := range r.Header {
 			if strings.Contains(strings.Join(values, " "), key) || strings.Contains(strings.ToLower(name), "apikey") {
-				t.Errorf("the service sees %s", name)
+				t.Errorf("the service receives the header %s", name)
 			}
 		}
 		if r.Header.Get("X-Other") != "stays" {
-			t.Error("a header is missing")
+			t.Error("the header X-Other is missing or changed")
 		}
 	})
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
@@ -120,10 +121,10 @@ func TestWhatTheServiceMustNotSee(t *testing.T) {
 	recorder := httptest.NewRecorder()
 	guardOf(world).Handler(next, Need{}).ServeHTTP(recorder, r)
 	if recorder.Code != http.StatusOK {
-		t.Errorf("refused with %d", recorder.Code)
+		t.Errorf("status %d, want %d", recorder.Code, http.StatusOK)
 	}
 	if r.Header.Get("X-Api-Key") == "" {
-		t.Error("the caller's own request was changed")
+		t.Error("the original request was modified")
 	}
 
 	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+key, "x-apikey-name", "admin", "x-other", "stays"))
@@ -131,7 +132,7 @@ func TestWhatTheServiceMustNotSee(t *testing.T) {
 	if _, err := interceptor(ctx, nil, &grpc.UnaryServerInfo{}, func(ctx context.Context, _ any) (any, error) {
 		seen, _ := metadata.FromIncomingContext(ctx)
 		if len(seen) != 1 || seen.Get("x-other")[0] != "stays" {
-			t.Errorf("the service sees %d fields of metadata", len(seen))
+			t.Errorf("the service receives %d metadata keys, want x-other alone", len(seen))
 		}
 		return nil, nil
 	}); err != nil {
@@ -139,12 +140,12 @@ func TestWhatTheServiceMustNotSee(t *testing.T) {
 	}
 }
 
-func TestPanicOfTheServiceIsItsOwn(t *testing.T) {
+func TestPanicOfTheServiceReachesTheServer(t *testing.T) {
 	world := script.NewWorld("go-http")
 	key := world.Put("a", nil)
 	defer func() {
-		if recover() != http.ErrAbortHandler { //nolint:errorlint // a panic's very value
-			t.Error("the panic did not reach the server")
+		if recover() != http.ErrAbortHandler { //nolint:errorlint // net/http compares the value, too
+			t.Error("the panic of the service did not reach the server")
 		}
 	}()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)

@@ -94,7 +94,7 @@ func AnswerTo(result verify.Result) Answer {
 	case verify.OK:
 		return Answer{Status: http.StatusOK, Code: codes.OK}
 	case verify.Unauthenticated:
-		return Answer{http.StatusUnauthorized, realm, codes.Unauthenticated, "no API key"}
+		return Answer{http.StatusUnauthorized, realm, codes.Unauthenticated, "no API key in Authorization or X-API-Key"}
 	case verify.InvalidToken:
 		return Answer{http.StatusUnauthorized, realm + `, error="` + invalidToken + `"`, codes.Unauthenticated, invalidToken}
 	case verify.Forbidden:
@@ -103,7 +103,7 @@ func AnswerTo(result verify.Result) Answer {
 		return Answer{http.StatusForbidden, realm + `, error="` + insufficientScope + `"`, codes.PermissionDenied, insufficientScope}
 	case verify.Unavailable:
 	}
-	return Answer{http.StatusServiceUnavailable, "", codes.Unavailable, "the API keys are not known yet"}
+	return Answer{http.StatusServiceUnavailable, "", codes.Unavailable, "API keys are not loaded or are stale; try again later"}
 }
 
 // HeaderForwardedFor is the header in which proxies say who called them.

@@ -13,23 +13,24 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// The headers that tell an upstream who called. A 200 carries all of them, and none is empty: a gateway may leave a header that
-// it finds empty as the client sent it.
+// Headers that carry the identity of the caller to the upstream. An answer with status 200 sets all of them
+// to non-empty values: some gateways forward the client's own header if the answer leaves it empty.
 const (
 	HeaderNamespace = "X-Apikey-Namespace"
 	HeaderName      = "X-Apikey-Name"
 	HeaderUID       = "X-Apikey-Uid"
 	HeaderRoles     = "X-Apikey-Roles"
 
-	// identityPrefix begins all of these, and what else may be added in time.
+	// identityPrefix is the prefix of these headers, in lower case. It is reserved for further ones.
 	identityPrefix = "x-apikey-"
 )
 
-// NoRoles is the value of HeaderRoles where a route asks for none; no role can be called so.
+// NoRoles is the value of [HeaderRoles] if the route requires no roles. It isn't a valid role name.
 const NoRoles = "-"
 
-// IsIdentity tells whether a header, in whatever case, could be taken for one of those that tell who called: some servers take a
-// dash, an underscore and a dot for the same.
+// IsIdentity reports whether an upstream could take a header for one of those that carry the identity. The
+// case of the name doesn't matter. Dashes, underscores and dots count as equal, because some servers treat
+// them so.
 func IsIdentity(header string) bool {
 	if len(header) < len(identityPrefix) {
 		return false
@@ -49,14 +50,16 @@ func IsIdentity(header string) bool {
 	return true
 }
 
-// Withheld tells whether a header of a request, by its name in whatever case, must not go on to an upstream: it holds the credential, or
-// could be taken for one of those that tell who called. With the zero credential, the latter alone.
+// Withheld reports whether a request header must not be forwarded to the upstream: it holds the credential,
+// or [IsIdentity] is true for it. The case of the name doesn't matter. With the zero credential, only
+// [IsIdentity] counts.
 func Withheld(header string, credential verify.Credential) bool {
 	return credential.In(header) || IsIdentity(header)
 }
 
-// Roles is the value of HeaderRoles: the roles that the route asked for, all of which the key carries, or all of the key's. The
-// former is bounded by the route's author; the latter can be 256 names of 253 bytes, more than the buffers of most proxies.
+// Roles returns the value of [HeaderRoles]: the roles that the route requires, or, if all is true, all roles
+// of the key. The author of the route controls the size of the former. The latter can be 256 names of 253
+// bytes, which is more than most proxies accept in a header.
 func Roles(key *verify.Key, route verify.Route, all bool) string {
 	roles := route.Roles
 	if all {
@@ -68,27 +71,28 @@ func Roles(key *verify.Key, route verify.Route, all bool) string {
 	return strings.Join(roles, ",")
 }
 
-// Answer is what a client is told.
+// Answer is what a client receives for a decision, over HTTP or gRPC.
 type Answer struct {
-	// Status is that of HTTP.
+	// Status is the HTTP status.
 	Status int
-	// Challenge is the value of WWW-Authenticate; "" for none.
+	// Challenge is the value of the WWW-Authenticate header. Empty means no header.
 	Challenge string
-	// Code is that of gRPC, and Message goes with it; "" for OK.
+	// Code is the gRPC status code. Message is its message, empty for OK.
 	Code    codes.Code
 	Message string
 }
 
-// realm is what RFC 9110, section 11.5, calls the protection space.
+// realm is the challenge with its protection space (RFC 9110, section 11.5).
 const realm = `Bearer realm="apikey"`
 
-// The codes of RFC 6750, section 3.1.
+// Error codes of RFC 6750, section 3.1.
 const (
 	invalidToken      = "invalid_token"
 	insufficientScope = "insufficient_scope"
 )
 
-// AnswerTo is what a client is told of a result, which is as much as its class says: the one place where a class becomes words.
+// AnswerTo returns the answer for a result. It depends on nothing but the class of the result, see
+// [verify.Class]. This is the only place that translates a class to a protocol.
 func AnswerTo(result verify.Result) Answer {
 	switch result.Class() {
 	case verify.OK:
@@ -106,13 +110,13 @@ func AnswerTo(result verify.Result) Answer {
 	return Answer{http.StatusServiceUnavailable, "", codes.Unavailable, "API keys are not loaded or are stale; try again later"}
 }
 
-// HeaderForwardedFor is the header in which proxies say who called them.
+// HeaderForwardedFor is the header in which each proxy appends the address that it was called from.
 const HeaderForwardedFor = "X-Forwarded-For"
 
-// HeaderChallenge is the header of an Answer's Challenge.
+// HeaderChallenge is the header for Answer.Challenge.
 const HeaderChallenge = "Www-Authenticate"
 
-// Write answers a request over HTTP, without a body.
+// Write writes the answer to an HTTP response, without a body.
 func (a Answer) Write(w http.ResponseWriter) {
 	if a.Challenge != "" {
 		w.Header()[HeaderChallenge] = []string{a.Challenge}
@@ -120,41 +124,41 @@ func (a Answer) Write(w http.ResponseWriter) {
 	w.WriteHeader(a.Status)
 }
 
-// maxBody is many times the size of anything that is asked with; what is larger is no question.
+// maxBody is the maximum size of a request body in bytes. Real requests are many times smaller.
 const maxBody = 64 << 10
 
 // MediaJSON is the media type of JSON.
 const MediaJSON = "application/json"
 
-// ReadPost returns the body of a POST of a media type, of at most 64 KiB. Any other request is answered here, with 405, 415, 413 or 400;
-// what names, for a person, what is wanted.
+// ReadPost returns the body of a POST request with the media type, up to 64 KiB. For any other request, it
+// writes 405, 415, 413 or 400 and returns false. what describes the expected body in the error message.
 func ReadPost(w http.ResponseWriter, r *http.Request, mediaType, what string) ([]byte, bool) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		http.Error(w, "want a POST of "+what, http.StatusMethodNotAllowed)
+		http.Error(w, "method not allowed: send a POST with "+what, http.StatusMethodNotAllowed)
 		return nil, false
 	}
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != mediaType {
-		http.Error(w, "want Content-Type "+mediaType, http.StatusUnsupportedMediaType)
+		http.Error(w, "unsupported Content-Type: must be "+mediaType, http.StatusUnsupportedMediaType)
 		return nil, false
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		http.Error(w, "want a body of at most 64 KiB", http.StatusRequestEntityTooLarge)
+		http.Error(w, "request body too large: must be at most 64 KiB", http.StatusRequestEntityTooLarge)
 	case err != nil:
-		http.Error(w, "the body can't be read", http.StatusBadRequest)
+		http.Error(w, "could not read the request body", http.StatusBadRequest)
 	}
 	return body, err == nil
 }
 
-// WriteJSON answers a request with 200 and a document that must not be stored.
+// WriteJSON answers with status 200 and a JSON document that caches must not store.
 func WriteJSON(w http.ResponseWriter, document any) {
 	w.Header().Set("Content-Type", MediaJSON)
 	w.Header().Set("Cache-Control", "no-store")
-	_ = json.NewEncoder(w).Encode(document) // the caller is gone; there is nobody to tell
+	_ = json.NewEncoder(w).Encode(document) // an error means that the caller has closed the connection
 }
 
-// Subject is the name of a key where users have one.
+// Subject returns the user name of a key in protocols that have users, such as apikey:NAMESPACE:NAME.
 func Subject(key *verify.Key) string { return "apikey:" + key.Namespace + ":" + key.Name }

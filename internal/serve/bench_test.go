@@ -14,15 +14,15 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// oneKey answers every digest with one key.
+// oneKey finds the same key for every digest.
 type oneKey struct{ key *verify.Key }
 
 func (k oneKey) Find(token.Digest, time.Time) (*verify.Key, bool) { return k.key, true }
 
 func (oneKey) Ready(time.Time) bool { return true }
 
-// BenchmarkCheck is what a decision costs together with those who are told of it: one that lets in, and a refusal that is not logged,
-// since there are too many.
+// BenchmarkCheck measures a decision together with its observers: for a request that is accepted, and for a
+// refusal beyond the rate limit of the log.
 func BenchmarkCheck(b *testing.B) {
 	credential := verify.Reader{Prefixes: []string{token.DefaultPrefix}}.Token(token.Mint(token.DefaultPrefix).Reveal())
 	for name, keys := range map[string]oneKey{
@@ -38,7 +38,7 @@ func BenchmarkCheck(b *testing.B) {
 			for b.Loop() {
 				request := verify.Request{Credential: credential}
 				if protocol.Check(&request, "").Allowed() != (name == "allowed") {
-					b.Fatal("decided otherwise")
+					b.Fatalf("got another decision than %s", name)
 				}
 			}
 		})

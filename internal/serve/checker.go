@@ -1,6 +1,6 @@
-// Package serve holds what all protocols share: the listeners with their limits, readiness, the words of each answer, and who is told of
-// each decision. Each folder below translates one protocol to a request and a decision back; nothing here may decide, know another protocol,
-// or ask the cluster.
+// Package serve has what all protocols share: listeners and their limits, readiness, the answer for each
+// result, and the observers of decisions. Each package below it translates one protocol to a [verify.Request]
+// and a [verify.Decision] back. Don't decide here, don't depend on a protocol, and don't call the API server.
 package serve
 
 import (
@@ -11,51 +11,54 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// Checker decides on requests, and tells its observers of each decision.
+// Checker decides on requests and notifies its observers of each decision.
 type Checker struct {
 	keys      verify.Keys
 	observers []Observer
 	now       func() time.Time
 }
 
-// Options of a Checker.
+// Options configure a [Checker].
 type Options struct {
-	// Keys are what it decides by.
+	// Keys are the API keys to decide with.
 	Keys verify.Keys
-	// Observers are told of each decision, in this order.
+	// Observers are notified of each decision, in this order.
 	Observers []Observer
-	// Now is time.Now unless it is set.
+	// Now returns the current time. Nil means [time.Now].
 	Now func() time.Time
 }
 
-// Observer is somebody who is told of decisions, such as [Metrics] and [Log].
+// Observer is notified of decisions. [Metrics] and [Log] are observers.
 type Observer interface {
-	// Protocol returns who is told of the decisions of one protocol. It is called once for each, before the first request.
+	// Protocol returns the observer for the decisions of one protocol. It is called once for each protocol,
+	// before the first request.
 	Protocol(name string) ProtocolObserver
 }
 
-// ProtocolObserver is told of the decisions of one protocol, by many goroutines at once. The request waits for each call, so that a call
-// must neither block nor panic.
+// ProtocolObserver is notified of the decisions of one protocol. Its methods are called concurrently. The
+// request waits for them, so they must not block or panic.
 type ProtocolObserver interface {
-	// Decided is told of a decision before it is answered: at is the moment that was decided for, and took is how long that took. It
-	// returns who is to be told what was asked, too; nil, in most cases, for nobody.
+	// Decided is called after the decision and before the answer. at is the time that the decision was made
+	// for, took is how long it took. Decided returns a function that is then called with the request, or nil
+	// if the observer doesn't need it, which is the usual case.
 	Decided(decision verify.Decision, at time.Time, took time.Duration) func(Asked)
-	// Panicked is told, where it is recovered, that answering a request went wrong by a defect of ours. The request is refused.
+	// Panicked is called with the recovered value when a handler panics. The request is refused.
 	Panicked(recovered any)
 }
 
-// Asked is what a decision was made on, as far as observers may know: never the credential. It goes by value, and to those alone who ask
-// for it, since a request whose address is given to somebody behind an interface is allocated.
+// Asked has the parts of a request that observers may see. It never has the credential. It is passed by
+// value, and only to observers that ask for it, because passing the address of a request through an interface
+// would allocate the request on the heap.
 type Asked struct {
-	// Address is that of the client; the zero value says that nobody knows.
+	// Address is the client address. The zero value means unknown.
 	Address netip.Addr
-	// Route is what was asked for.
+	// Route is the scope of the route.
 	Route verify.Route
-	// Traceparent is the header of this name that came with the request, or "". A client may write whatever it likes into it.
+	// Traceparent is the value of the header of that name, or empty. Clients control it, so don't trust it.
 	Traceparent string
 }
 
-// NewChecker returns a Checker.
+// NewChecker returns a [Checker].
 func NewChecker(o Options) *Checker {
 	c := &Checker{keys: o.Keys, observers: o.Observers, now: o.Now}
 	if c.now == nil {
@@ -64,16 +67,16 @@ func NewChecker(o Options) *Checker {
 	return c
 }
 
-// Ready tells whether some request can be answered with anything but NotReady.
+// Ready reports whether any request can get another result than [verify.NotReady].
 func (c *Checker) Ready() bool { return c.keys.Ready(c.now()) }
 
-// Protocol is a Checker for the requests of one protocol.
+// Protocol is a [Checker] for the requests of one protocol.
 type Protocol struct {
 	*Checker
 	observers []ProtocolObserver
 }
 
-// Protocol returns a Checker for one protocol. Observers know the protocol by this name.
+// Protocol returns the checker for the protocol with the name that metrics and logs use.
 func (c *Checker) Protocol(name string) *Protocol {
 	p := &Protocol{Checker: c}
 	for _, observer := range c.observers {
@@ -82,7 +85,8 @@ func (c *Checker) Protocol(name string) *Protocol {
 	return p
 }
 
-// Check decides on a request. traceparent is the header of this name that came with it, or "".
+// Check decides on a request and notifies the observers. traceparent is the value of the request's header of
+// that name, or empty.
 func (p *Protocol) Check(request *verify.Request, traceparent string) verify.Decision {
 	now := p.now()
 	decision := verify.Decide(p.keys, request, now)
@@ -95,14 +99,14 @@ func (p *Protocol) Check(request *verify.Request, traceparent string) verify.Dec
 	return decision
 }
 
-// Panicked records that answering a request went wrong, by a defect of ours. The request must then be refused.
+// Panicked notifies the observers of a panic. The caller must refuse the request.
 func (p *Protocol) Panicked(recovered any) {
 	for _, observer := range p.observers {
 		observer.Panicked(recovered)
 	}
 }
 
-// Recovering is a handler that refuses a request where the one below panics.
+// Recovering returns a handler that recovers from panics of handler and then refuses the request.
 func (p *Protocol) Recovering(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {

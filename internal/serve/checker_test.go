@@ -17,7 +17,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-func TestFloodOfRefusalsIsCountedAndNotLogged(t *testing.T) {
+func TestRefusalsBeyondTheLogRateAreCounted(t *testing.T) {
 	const n = 1000
 	lines := 0
 	registry := prometheus.NewRegistry()
@@ -32,7 +32,7 @@ func TestFloodOfRefusalsIsCountedAndNotLogged(t *testing.T) {
 		protocol.Check(&verify.Request{}, "")
 	}
 	if lines < 100 || lines > n/2 {
-		t.Errorf("%d of %d refusals were logged", lines, n)
+		t.Errorf("%d of %d refusals were logged, want 100 to %d", lines, n, n/2)
 	}
 	families, err := registry.Gather()
 	if err != nil {
@@ -45,7 +45,7 @@ func TestFloodOfRefusalsIsCountedAndNotLogged(t *testing.T) {
 		}
 	}
 	if counted["apikey_verifier_decisions_total"] != n || counted["apikey_verifier_refusals_unlogged_total"] != float64(n-lines) {
-		t.Errorf("counted %v, logged %d", counted, lines)
+		t.Errorf("metrics %v after %d refusals, %d of them logged", counted, n, lines)
 	}
 }
 
@@ -75,7 +75,7 @@ func TestTraceOfARefusalIsLogged(t *testing.T) {
 		})
 		checker.Protocol("test").Check(&verify.Request{}, header)
 		if got := strings.Contains(log.String(), `"traceID"="`+trace+`" "spanID"="`+span+`"`); got != logged {
-			t.Errorf("%.80q: %s", header, log.String())
+			t.Errorf("traceparent %.80q: trace is logged: %t, want %t; log: %s", header, got, logged, log.String())
 		}
 	}
 }
@@ -86,17 +86,17 @@ func TestIsIdentity(t *testing.T) {
 		"X-Api-Key": false, "x-apikey": false, "X-Apikeys": false, "apikey-name": false, "": false, "xx-apikey-name": false,
 	} {
 		if serve.IsIdentity(name) != want {
-			t.Errorf("%q: %t", name, !want)
+			t.Errorf("IsIdentity(%q) = %t, want %t", name, !want, want)
 		}
 	}
 }
 
-// witness is an observer that remembers what it was told, of the protocols whose names it was asked for.
+// witness is an observer that records the protocols and the decisions that it is notified of.
 type witness struct {
-	protocols []string
-	told      []string
-	curious   bool
-	panics    int
+	protocols     []string
+	decisions     []string
+	wantsRequests bool
+	panics        int
 }
 
 func (w *witness) Protocol(name string) serve.ProtocolObserver {
@@ -105,22 +105,22 @@ func (w *witness) Protocol(name string) serve.ProtocolObserver {
 }
 
 func (w *witness) Decided(decision verify.Decision, at time.Time, took time.Duration) func(serve.Asked) {
-	w.told = append(w.told, fmt.Sprintf("%v at %d, took %v", decision.Result, at.Unix(), took))
-	if !w.curious {
+	w.decisions = append(w.decisions, fmt.Sprintf("%v at %d, took %v", decision.Result, at.Unix(), took))
+	if !w.wantsRequests {
 		return nil
 	}
 	return func(asked serve.Asked) {
-		w.told = append(w.told, fmt.Sprintf("%v for %v, %s", asked.Address, asked.Route.Roles, asked.Traceparent))
+		w.decisions = append(w.decisions, fmt.Sprintf("%v for %v, %s", asked.Address, asked.Route.Roles, asked.Traceparent))
 	}
 }
 
 func (w *witness) Panicked(any) { w.panics++ }
 
-func TestObserversAreTold(t *testing.T) {
-	plain, curious := &witness{}, &witness{curious: true}
+func TestObserversAreNotified(t *testing.T) {
+	plain, detailed := &witness{}, &witness{wantsRequests: true}
 	moment := time.Unix(1_000, 0)
 	checker := serve.NewChecker(serve.Options{
-		Keys: index.New(time.Now(), index.Options{}), Observers: []serve.Observer{plain, curious},
+		Keys: index.New(time.Now(), index.Options{}), Observers: []serve.Observer{plain, detailed},
 		Now: func() time.Time {
 			moment = moment.Add(time.Millisecond)
 			return moment
@@ -129,32 +129,33 @@ func TestObserversAreTold(t *testing.T) {
 	protocol := checker.Protocol("one")
 	checker.Protocol("other")
 	protocol.Check(&verify.Request{Address: netip.MustParseAddr("192.0.2.1"), Route: verify.Route{Roles: []string{"read"}}}, "trace")
-	protocol.Panicked("a defect")
-	for _, w := range []*witness{plain, curious} {
+	protocol.Panicked("a bug")
+	for _, w := range []*witness{plain, detailed} {
 		want := []string{"NotReady at 1000, took 1ms"}
-		if w.curious {
+		if w.wantsRequests {
 			want = append(want, "192.0.2.1 for [read], trace")
 		}
-		if !slices.Equal(w.told, want) || w.panics != 1 || !slices.Equal(w.protocols, []string{"one", "other"}) {
-			t.Errorf("curious %t: told %q of %q, and of %d panics", w.curious, w.told, w.protocols, w.panics)
+		if !slices.Equal(w.decisions, want) || w.panics != 1 || !slices.Equal(w.protocols, []string{"one", "other"}) {
+			t.Errorf("wants requests %t: got %q for the protocols %q and %d panics, want %q and 1 panic",
+				w.wantsRequests, w.decisions, w.protocols, w.panics, want)
 		}
 	}
 }
 
-// Requests are many, and so may be observers.
+// Every request passes through all observers.
 func TestObserversCostNoAllocation(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	checker := serve.NewChecker(serve.Options{
 		Keys:      index.New(time.Now(), index.Options{}),
 		Observers: []serve.Observer{serve.NewMetrics(registry), serve.NewLog(logr.Discard(), false, registry)},
-		Now:       func() time.Time { return time.Unix(1_000, 0) }, // no further line is due
+		Now:       func() time.Time { return time.Unix(1_000, 0) }, // the rate limiter of the log gets no new tokens
 	})
 	protocol := checker.Protocol("test")
 	check := func() { protocol.Check(&verify.Request{}, "") }
-	for range 200 { // more than are logged at once
+	for range 200 { // more than the burst of the log
 		check()
 	}
 	if allocations := testing.AllocsPerRun(1000, check); allocations != 0 {
-		t.Errorf("%v allocations", allocations)
+		t.Errorf("%v allocations for a request, want 0", allocations)
 	}
 }

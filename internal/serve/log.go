@@ -13,13 +13,14 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// Refusals beyond a rate are counted and not logged: whoever sends garbage must not be able to fill a disk.
+// Refusals beyond this rate are counted but not logged, so that clients can't fill the disk with invalid
+// requests.
 const (
-	logRate  = 10 // a second
+	logRate  = 10 // lines per second
 	logBurst = 100
 )
 
-// Log is the observer that writes a line for each refusal, within a rate.
+// Log is an [Observer] that logs refusals up to a limited rate.
 type Log struct {
 	logger   logr.Logger
 	allowed  bool
@@ -27,14 +28,14 @@ type Log struct {
 	unlogged prometheus.Counter
 }
 
-// NewLog returns the observer, and registers the metric of the lines that it leaves out; it panics if that has been registered before.
-// allowed asks for a line for each request that is let in, too, at whatever rate.
+// NewLog returns a [Log]. It registers a metric that counts the refusals that it doesn't log, and panics if
+// that metric is already registered. If allowed is true, it also logs all accepted requests, without a limit.
 func NewLog(logger logr.Logger, allowed bool, registry prometheus.Registerer) *Log {
 	l := &Log{
 		logger: logger, allowed: allowed, limiter: rate.NewLimiter(logRate, logBurst),
 		unlogged: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: monitoring.Verifier, Name: "refusals_unlogged_total",
-			Help: "Refusals that were counted and not logged, since there were too many.",
+			Help: "Refusals that were counted but not logged because they exceeded the rate limit of the log.",
 		}),
 	}
 	registry.MustRegister(l.unlogged)
@@ -65,14 +66,14 @@ func (l *protocolLog) Decided(decision verify.Decision, at time.Time, _ time.Dur
 
 // Panicked implements [ProtocolObserver].
 func (l *protocolLog) Panicked(recovered any) {
-	l.logger.Error(fmt.Errorf("panic: %v", recovered), "a request was refused because of a defect in the verifier; please report it",
+	l.logger.Error(fmt.Errorf("panic: %v", recovered), "Request refused because of a bug in the verifier; please report it",
 		"protocol", l.name, "stack", string(debug.Stack()))
 }
 
 func (l *protocolLog) write(decision verify.Decision, asked *Asked) {
-	message := "refused"
+	message := "Request refused"
 	if decision.Allowed() {
-		message = "allowed"
+		message = "Request allowed"
 	}
 	fields := []any{"protocol", l.name, "result", decision.Result.String()}
 	if asked.Address.IsValid() {

@@ -9,27 +9,27 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// Metrics is the observer that counts decisions and times them.
+// Metrics is an [Observer] that counts decisions and measures how long they take.
 type Metrics struct {
 	panics    prometheus.Counter
 	decisions *prometheus.CounterVec
 	latency   *prometheus.HistogramVec
 }
 
-// NewMetrics returns the observer, and registers its metrics. It panics if they have been registered before.
+// NewMetrics returns [Metrics] and registers them. It panics if they are already registered.
 func NewMetrics(registry prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: monitoring.Verifier, Name: "panics_total",
-			Help: "Requests that were refused because of a defect in the verifier. Should be 0.",
+			Help: "Requests that were refused because of a bug in the verifier. Should be 0.",
 		}),
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: monitoring.Verifier, Name: "decisions_total",
-			Help: "Decisions, by protocol and result; every result but Allowed is a refusal.",
+			Help: "Decisions by protocol and result. Every result other than Allowed is a refusal.",
 		}, []string{"protocol", "result"}),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: monitoring.Verifier, Name: "decision_duration_seconds",
-			Help:    "Time of a decision, from the parsed request to the answer.",
+			Help:    "How long a decision takes, from the parsed request to the result.",
 			Buckets: prometheus.ExponentialBuckets(250e-9, 4, 8), // 250 ns to 4 ms
 		}, []string{"protocol"}),
 	}
@@ -46,7 +46,8 @@ func (m *Metrics) Protocol(name string) ProtocolObserver {
 	return p
 }
 
-// protocolMetrics are the series of one protocol, looked up once.
+// protocolMetrics holds the time series of one protocol, so that requests don't have to look them up by
+// label.
 type protocolMetrics struct {
 	panics    prometheus.Counter
 	decisions [verify.Results]prometheus.Counter

@@ -10,29 +10,32 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// MaxMessage bounds a gRPC message that is read, in bytes: all headers of a request, and more than the proxies in front let pass.
+// MaxMessage is the maximum size of a gRPC message in bytes. A message carries all headers of a request, and
+// this is more than the proxies in front of the verifier accept.
 const MaxMessage = 256 << 10
 
-// ErrUnreadable says that a message has arrived in full and can't be read: it is too large, or not what it should be.
-var ErrUnreadable = errors.New("the message can't be read")
+// ErrUnreadable means that the client has sent a whole message, but it is too large or can't be decoded.
+var ErrUnreadable = errors.New("unreadable gRPC message")
 
-// wire is how grpc-go's own stream is read: the five bytes before a message, and its bytes in portions.
+// wire is the part of grpc-go's stream that reads a message in portions: first its header of five bytes, then
+// its content.
 type wire interface {
 	ReadMessageHeader(header []byte) error
 	Read(n int) (mem.BufferSlice, error)
 }
 
-// Receive reads the one message of a unary call. Where grpc-go would fail the call because of what the client sent, this returns
-// [ErrUnreadable], so that the call can be answered: a gateway takes a failed call for a failed server, and may be told to let requests
-// through then. A message above [MaxMessage] is read to its end and thrown away as it comes. Any other error means that the client is gone.
+// Receive reads the only message of a unary call. Where grpc-go would fail the call because of what the
+// client sent, Receive returns [ErrUnreadable], so that the call can be answered. A gateway takes a failed
+// call for a failed verifier, and may be configured to accept requests in that case. A message larger than
+// [MaxMessage] is read and discarded in portions. Any other error means that the client is gone.
 func Receive(stream grpc.ServerStream, into proto.Message) error {
 	source, ok := grpc.ServerTransportStreamFromContext(stream.Context()).(wire)
 	if !ok {
-		return errors.New("this version of grpc-go does not let a message be read in portions")
+		return errors.New("grpc-go: the stream can't be read in portions: unsupported version")
 	}
 	err := receive(source, into)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return ErrUnreadable // the client has sent all that it will
+		return ErrUnreadable // the client ended the stream within a message, or sent none
 	}
 	return err
 }
@@ -55,7 +58,7 @@ func receive(source wire, into proto.Message) error {
 	}
 	defer data.Free()
 	if err := source.ReadMessageHeader(header[:]); err == nil {
-		return ErrUnreadable // there is another message
+		return ErrUnreadable // a unary call has one message
 	} else if !errors.Is(err, io.EOF) {
 		return err
 	}
@@ -68,7 +71,8 @@ func receive(source wire, into proto.Message) error {
 	return nil
 }
 
-// discard reads bytes and throws them away. Reading in small portions keeps the stream's window small, and so what is held of it.
+// discard reads and drops bytes. Small portions keep the flow-control window of the stream small, and with it
+// the memory that the stream takes.
 func discard(source wire, bytes int64) error {
 	const portion = 16 << 10
 	for bytes > 0 {

@@ -25,48 +25,53 @@ import (
 
 // Limits of every listener.
 const (
-	// maxHeader is more than the proxies in front let pass, so that a client's header gets an answer of ours (401) and not
-	// one of net/http (431), which nginx makes a 500 of. Envoy puts some of the client's headers into those of its call, too: tracestate.
+	// maxHeader is in bytes. It is more than the proxies in front of the verifier accept, so that an
+	// oversized header of a client gets our 401 and not the 431 of net/http, which nginx turns into 500.
+	// Envoy also copies some headers of the client, such as tracestate, to the headers of its own call.
 	maxHeader = 128 << 10
-	// maxStreams bounds the calls that are under way on one connection. Gateways open another connection when they need more.
+	// maxStreams is the maximum number of in-flight calls on a connection. Gateways open further connections
+	// when they need more.
 	maxStreams = 256
 
-	// headTimeout bounds how long a request, or a handshake, may take to arrive.
+	// headTimeout is how long the header of a request, or a TLS handshake, may take to arrive.
 	headTimeout = 10 * time.Second
 	callTimeout = 30 * time.Second
-	// idleTimeout is longer than the proxies' own, so that a connection is never closed under a request that is on its way.
+	// idleTimeout is longer than that of the proxies, so that the verifier never closes a connection on which
+	// a request is on its way.
 	idleTimeout = 5 * time.Minute
 
-	// gRPC connections end after a while, by GOAWAY and with their calls answered, so that gateways spread over replicas that are new.
+	// maxAge ends gRPC connections with GOAWAY after their calls are answered, so that gateways also connect
+	// to new replicas.
 	maxAge      = time.Hour
 	maxAgeGrace = time.Minute
-	// pingInterval and pingTimeout find connections whose peer is gone.
+	// pingInterval and pingTimeout detect peers that are gone.
 	pingInterval = time.Minute
 	pingTimeout  = 20 * time.Second
 
 	healthInterval = 100 * time.Millisecond
 )
 
-// DefaultLimits bound what a process holds of requests that have not arrived in full. An honest gateway's arrive in one go, so that its
-// share of an address's bytes is next to nothing.
+// DefaultLimits returns the limits for requests that have not arrived in full. The requests of a well-behaved
+// gateway arrive in one piece, so it uses almost nothing of the bytes of its address.
 func DefaultLimits() intake.Limits {
 	return intake.Limits{Bytes: 96 << 20, BytesPerAddress: 32 << 20, Message: headTimeout}
 }
 
-// Capacities of the listeners: a gRPC connection takes up to 100 KiB, one of HTTP about 20 KiB.
+// Capacities of the listeners. A gRPC connection takes up to 100 KiB of memory, an HTTP connection about 20
+// KiB.
 var (
 	capacityGRPC = intake.Capacity{Connections: 1024, PerAddress: 256}
 	capacityHTTP = intake.Capacity{Connections: 4096, PerAddress: 1024}
 )
 
-// Servers are the listeners of a process, which start and drain together.
+// Servers are the listeners of a process. They start and drain together.
 type Servers struct {
 	ready  func() bool
 	gate   *intake.Gate
 	logger logr.Logger
 
 	draining  atomic.Bool
-	ending    context.Context //nolint:containedctx // ends the streams that would not end by themselves
+	ending    context.Context //nolint:containedctx // ends server streams, which don't end by themselves
 	end       context.CancelFunc
 	listeners []listener
 	healths   []*health.Server
@@ -76,22 +81,23 @@ type listener struct {
 	name   string
 	socket net.Listener
 	serve  func(net.Listener) error
-	// drain lets requests in hand end, until the context ends.
+	// drain waits for in-flight requests until ctx is done.
 	drain func(context.Context) error
 }
 
-// NewServers returns Servers without a listener. ready tells whether requests can be answered; the gate bounds what is arriving; the
-// logger is told, at a high level, of connections that come to nothing.
+// NewServers returns Servers without listeners. ready reports whether requests can be answered. gate limits
+// the requests that are arriving. logger receives failed connections at the debug level.
 func NewServers(ready func() bool, gate *intake.Gate, logger logr.Logger) *Servers {
 	s := &Servers{ready: ready, gate: gate, logger: logger}
 	s.ending, s.end = context.WithCancel(context.Background())
 	return s
 }
 
-// IsReady tells whether this process wants requests.
+// IsReady reports whether the process accepts requests: it is ready and doesn't drain.
 func (s *Servers) IsReady() bool { return !s.draining.Load() && s.ready() }
 
-// HTTP adds a listener for HTTP/1.1, with TLS where a configuration is given. It listens from now on, and serves once Run is called.
+// HTTP adds a listener for HTTP/1.1, with TLS if config is not nil. It accepts connections at once but serves
+// them only in [Servers.Run].
 func (s *Servers) HTTP(ctx context.Context, name, address string, handler http.Handler, config *tls.Config) error {
 	socket, err := listen(ctx, name, address)
 	if err != nil {
@@ -107,8 +113,8 @@ func (s *Servers) HTTP(ctx context.Context, name, address string, handler http.H
 		Protocols:         &http.Protocols{},
 		ErrorLog:          slog.NewLogLogger(logr.ToSlogHandler(s.logger), slog.LevelDebug),
 	}
-	// A request takes little, and comes over a connection that is kept: there is nothing to be won by HTTP/2 and its many ways to make a
-	// server hold things.
+	// HTTP/2 would gain nothing: requests are small and connections are kept open. It would only offer clients more
+	// ways to take memory.
 	server.Protocols.SetHTTP1(true)
 	intake.Attach(server)
 	socket = s.gate.HTTP1(socket, capacityHTTP)
@@ -121,8 +127,8 @@ func (s *Servers) HTTP(ctx context.Context, name, address string, handler http.H
 	return nil
 }
 
-// closing asks clients to close their connection with the next answer once the process drains, so that none is left that could
-// be closed under a request.
+// closing adds Connection: close to the answers while the process drains. Clients then open no further
+// requests on connections that are about to be closed.
 func (s *Servers) closing(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.draining.Load() {
@@ -132,8 +138,8 @@ func (s *Servers) closing(handler http.Handler) http.Handler {
 	})
 }
 
-// GRPC adds a listener for gRPC, with TLS where a configuration is given, and the health service (grpc.health.v1) on it. register
-// adds the other services.
+// GRPC adds a listener for gRPC, with TLS if config is not nil. It serves the health service (grpc.health.v1)
+// and the services that register adds.
 func (s *Servers) GRPC(ctx context.Context, name, address string, register func(grpc.ServiceRegistrar), config *tls.Config) error {
 	socket, err := listen(ctx, name, address)
 	if err != nil {
@@ -147,7 +153,7 @@ func (s *Servers) GRPC(ctx context.Context, name, address string, register func(
 	server := grpc.NewServer(
 		grpc.Creds(intake.Credentials(security)),
 		grpc.MaxHeaderListSize(maxHeader),
-		grpc.MaxRecvMsgSize(MaxMessage), // of health
+		grpc.MaxRecvMsgSize(MaxMessage), // for the health service: others call Receive
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle: idleTimeout, MaxConnectionAge: maxAge, MaxConnectionAgeGrace: maxAgeGrace,
@@ -171,8 +177,8 @@ func (s *Servers) GRPC(ctx context.Context, name, address string, register func(
 	return nil
 }
 
-// endStream ends a stream when the process does: who watches the health service would otherwise hold up the end.
-// A call that is answered once ends by itself.
+// endStream ends server streams when the process drains. Otherwise a client that watches the health service
+// would delay the shutdown. Unary calls end by themselves.
 func (s *Servers) endStream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if !info.IsServerStream {
 		return handler(server, stream)
@@ -189,7 +195,7 @@ type endingStream struct {
 	ctx context.Context //nolint:containedctx // grpc.ServerStream's own shape
 }
 
-// Context implements grpc.ServerStream.
+// Context implements [grpc.ServerStream].
 func (s endingStream) Context() context.Context { return s.ctx }
 
 func drainGRPC(ctx context.Context, server *grpc.Server) error {
@@ -201,15 +207,16 @@ func drainGRPC(ctx context.Context, server *grpc.Server) error {
 	return nil
 }
 
-// Close closes the sockets of listeners that never ran.
+// Close closes the listeners if [Servers.Run] was not called.
 func (s *Servers) Close() {
 	for _, l := range s.listeners {
 		_ = l.socket.Close()
 	}
 }
 
-// Run serves until the context ends, and then drains: for delay it goes on as before, but calls itself not ready, until everybody
-// who sends requests has heard of it; then it takes no more connections, and lets the requests in hand end for at most grace.
+// Run serves until ctx is done and then shuts down gracefully. For delay, it keeps serving but reports not
+// ready, so that clients can find out. It then closes the listeners and waits for in-flight requests, at most
+// for grace.
 func (s *Servers) Run(ctx context.Context, delay, grace time.Duration) error {
 	failed := make(chan error, len(s.listeners))
 	var serving sync.WaitGroup
@@ -226,7 +233,7 @@ func (s *Servers) Run(ctx context.Context, delay, grace time.Duration) error {
 	err := s.watchHealth(ctx, failed)
 	s.draining.Store(true)
 	for _, state := range s.healths {
-		state.Shutdown() // not serving, for good
+		state.Shutdown() // not serving from now on
 	}
 	if err == nil {
 		<-time.After(delay)
@@ -249,7 +256,8 @@ func (s *Servers) Run(ctx context.Context, delay, grace time.Duration) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// watchHealth keeps the health services in step with readiness until the context ends or a listener fails.
+// watchHealth updates the health services when readiness changes. It returns when ctx is done or a listener
+// fails.
 func (s *Servers) watchHealth(ctx context.Context, failed <-chan error) error {
 	ticks := time.NewTicker(healthInterval)
 	defer ticks.Stop()
@@ -279,7 +287,7 @@ func listen(ctx context.Context, name, address string) (net.Listener, error) {
 	var config net.ListenConfig
 	socket, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("listen for %s: %w", name, err)
+		return nil, fmt.Errorf("listen on %s for %s: %w", address, name, err)
 	}
 	return socket, nil
 }

@@ -43,10 +43,10 @@ func dial(t *testing.T, address string, options ...grpc.DialOption) *grpc.Client
 	return connection
 }
 
-// grace is longer than a test may take: whatever is waited for comes without it.
+// grace is longer than a test may take, so a test that needed it would time out.
 const grace = time.Hour
 
-func TestAnOpenHealthWatchDoesNotHoldUpTheEnd(t *testing.T) {
+func TestOpenHealthWatchDoesNotDelayShutdown(t *testing.T) {
 	var ready atomic.Bool
 	servers := newServers(ready.Load)
 	address := freeAddress(t)
@@ -63,7 +63,7 @@ func TestAnOpenHealthWatchDoesNotHoldUpTheEnd(t *testing.T) {
 	expect := func(want healthv1.HealthCheckResponse_ServingStatus) {
 		t.Helper()
 		if answer, err := watch.Recv(); err != nil || answer.GetStatus() != want {
-			t.Fatalf("%v, %v; want %s", answer.GetStatus(), err, want)
+			t.Fatalf("health is %v, error %v; want %s", answer.GetStatus(), err, want)
 		}
 	}
 	expect(healthv1.HealthCheckResponse_NOT_SERVING)
@@ -77,7 +77,7 @@ func TestAnOpenHealthWatchDoesNotHoldUpTheEnd(t *testing.T) {
 	}
 }
 
-func TestDrainLetsARequestInHandEnd(t *testing.T) {
+func TestDrainWaitsForInFlightRequests(t *testing.T) {
 	servers := newServers(func() bool { return true })
 	entered, release := make(chan struct{}), make(chan struct{})
 	address := freeAddress(t)
@@ -108,26 +108,26 @@ func TestDrainLetsARequestInHandEnd(t *testing.T) {
 	}()
 	<-entered
 	if !servers.IsReady() {
-		t.Error("not ready while it serves")
+		t.Error("not ready while serving")
 	}
 	stop()
-	for servers.IsReady() { // until it has heard
+	for servers.IsReady() { // until draining begins
 		select {
 		case err := <-ended:
-			t.Fatalf("ended under a request: %v", err)
+			t.Fatalf("Run returned with a request in flight: %v", err)
 		default:
 		}
 	}
 	close(release)
 	if status := <-answered; status != http.StatusTeapot {
-		t.Errorf("the request in hand got %d", status)
+		t.Errorf("the in-flight request got status %d, want %d", status, http.StatusTeapot)
 	}
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
 }
 
-func TestAPortThatIsTakenIsAnError(t *testing.T) {
+func TestPortInUseIsAnError(t *testing.T) {
 	servers := newServers(func() bool { return true })
 	address := freeAddress(t)
 	if err := servers.HTTP(t.Context(), "HTTP", address, http.NotFoundHandler(), nil); err != nil {
@@ -136,6 +136,6 @@ func TestAPortThatIsTakenIsAnError(t *testing.T) {
 	defer servers.Close()
 	err := servers.HTTP(t.Context(), "probes", address, http.NotFoundHandler(), nil)
 	if err == nil || !strings.Contains(err.Error(), "probes") || !strings.Contains(err.Error(), address) {
-		t.Errorf("%v; want an error that names the listener and its address", err)
+		t.Errorf("error %v, want one that names the listener and its address", err)
 	}
 }

@@ -2,10 +2,11 @@ package serve
 
 import "strings"
 
-// HeaderTraceparent is the header that W3C Trace Context passes a trace in.
+// HeaderTraceparent is the header that carries the trace of a request (W3C Trace Context).
 const HeaderTraceparent = "Traceparent"
 
-// Traceparent is the trace that comes with the values of a request's traceparent headers: the only one, or "".
+// Traceparent returns the value if there is exactly one, and otherwise an empty string. Its argument has the
+// values of all traceparent headers of a request.
 func Traceparent(values []string) string {
 	if len(values) != 1 {
 		return ""
@@ -16,12 +17,12 @@ func Traceparent(values []string) string {
 const (
 	traceDigits = 32
 	spanDigits  = 16
-	// "00-" trace "-" span "-" flags
+	// "00-" trace "-" span "-" flags, with two digits of flags.
 	traceparentLength = 3 + traceDigits + 1 + spanDigits + 3
 )
 
-// parseTraceparent reads the trace and the parent span of a traceparent header (W3C Trace Context, section 3.2). A later
-// version may go on after another dash.
+// parseTraceparent returns the trace ID and the parent span ID of a traceparent header (W3C Trace Context,
+// section 3.2). Versions later than 00 may append fields after another dash.
 func parseTraceparent(text string) (trace, span string, ok bool) {
 	if len(text) < traceparentLength || len(text) > traceparentLength && (text[:2] == "00" || text[traceparentLength] != '-') {
 		return "", "", false

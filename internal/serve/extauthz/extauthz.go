@@ -1,5 +1,5 @@
-// Package extauthz answers the external authorization calls of Envoy and of the gateways made of it (ext_authz v3, gRPC); it translates, and
-// decides nothing.
+// Package extauthz answers external authorization calls of Envoy and of gateways based on it (ext_authz v3
+// over gRPC). It only translates: don't decide here.
 package extauthz
 
 import (
@@ -21,8 +21,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// The keys of a route's context_extensions that are ours. Gateways add keys of their own, so only those that look like a
-// misspelling of one of these make a route bad.
+// Keys of a route's context_extensions. Gateways add keys of their own, so an unknown key is a
+// [verify.BadRoute] only if it looks like a misspelling of one of these.
 const (
 	extensionRoles     = "roles"
 	extensionNamespace = "namespace"
@@ -42,26 +42,29 @@ var (
 	headerTraceparent   = strings.ToLower(serve.HeaderTraceparent)
 )
 
-// Server implements envoy.service.auth.v3.Authorization. Every call succeeds, with a refusal inside where there is one: Envoy
-// takes a failed call for a failed server, and with failure_mode_allow lets the request through.
+// Server implements envoy.service.auth.v3.Authorization. Every call succeeds, and the response carries the
+// refusal: Envoy takes a failed call for a failed server, and accepts the request if failure_mode_allow is
+// set.
 type Server struct {
 	authv3.UnimplementedAuthorizationServer
 
-	// Checker decides, and Reader reads credentials.
+	// Checker decides on requests.
 	Checker *serve.Protocol
-	Reader  verify.Reader
-	// Proxies say whose word on the client's address is taken. The peer of Envoy's connection counts as the client unless it is
-	// a trusted proxy.
+	// Reader reads credentials.
+	Reader verify.Reader
+	// Proxies determine the client address. The peer of Envoy's connection is the client unless it is a
+	// trusted proxy.
 	Proxies access.Proxies
-	// Defaults hold for every route, whatever it asks for.
+	// Defaults apply to every route in addition to its own scope.
 	Defaults verify.Defaults
-	// AllRoles hands on all roles of a key, and not only those that were asked for.
+	// AllRoles sends all roles of the key to the upstream instead of those that the route requires.
 	AllRoles bool
-	// KeepCredential leaves the token in the request that goes on to the upstream.
+	// KeepCredential forwards the token to the upstream.
 	KeepCredential bool
 }
 
-// Register adds a Server to a gRPC server. Unlike authv3.RegisterAuthorizationServer it has calls answered whose message can't be read.
+// Register adds the server to a gRPC server. Unlike authv3.RegisterAuthorizationServer, it also answers calls
+// whose message can't be read.
 func Register(r grpc.ServiceRegistrar, s *Server) {
 	r.RegisterService(&grpc.ServiceDesc{
 		ServiceName: authv3.Authorization_ServiceDesc.ServiceName,
@@ -71,9 +74,10 @@ func Register(r grpc.ServiceRegistrar, s *Server) {
 	}, s)
 }
 
-// answer is Check as grpc-go serves a stream of which each side sends one message. On the wire that is a unary call.
+// answer serves Check as a stream with one message in each direction, which is the same on the wire as a
+// unary call.
 func answer(server any, stream grpc.ServerStream) error {
-	s := server.(*Server) //nolint:forcetypeassert // Register registers no other
+	s := server.(*Server) //nolint:forcetypeassert // Register takes a *Server
 	message := &authv3.CheckRequest{}
 	err := serve.Receive(stream, message)
 	unreadable := errors.Is(err, serve.ErrUnreadable)
@@ -88,12 +92,12 @@ func answer(server any, stream grpc.ServerStream) error {
 	}))
 }
 
-// Check implements authv3.AuthorizationServer.
+// Check implements [authv3.AuthorizationServer].
 func (s *Server) Check(_ context.Context, message *authv3.CheckRequest) (*authv3.CheckResponse, error) {
 	return s.respond(func() *authv3.CheckResponse { return s.decide(message) }), nil
 }
 
-// respond makes a response, which is a refusal where making it panics.
+// respond returns the response of decide, or a refusal if decide panics.
 func (s *Server) respond(decide func() *authv3.CheckResponse) (response *authv3.CheckResponse) {
 	defer func() {
 		if recovered := recover(); recovered != nil {
@@ -146,7 +150,7 @@ func (s *Server) allowed(request *verify.Request, key *verify.Key, headers heade
 func denied(result verify.Result) *authv3.CheckResponse {
 	answer := serve.AnswerTo(result)
 	response := &authv3.DeniedHttpResponse{
-		// HTTP's own numbers.
+		// Envoy's enum has the numbers of HTTP.
 		Status: &typev3.HttpStatus{Code: typev3.StatusCode(answer.Status)}, //nolint:gosec // 401, 403 or 503
 	}
 	if answer.Challenge != "" {
@@ -165,9 +169,9 @@ func overwrite(name, value string) *corev3.HeaderValueOption {
 	}
 }
 
-// source is the other end of Envoy's connection.
+// source returns the peer address of Envoy's connection.
 func source(message *authv3.CheckRequest) netip.Addr {
-	// The zero address for a pipe, or for none.
+	// A pipe or a missing address results in the zero address.
 	address, _ := netip.ParseAddr(message.GetAttributes().GetSource().GetAddress().GetSocketAddress().GetAddress())
 	return address
 }
@@ -184,7 +188,7 @@ func route(extensions map[string]string) verify.Route {
 		case name == extensionNamespace:
 			namespaces = []string{value}
 		case looksLike(name, "role"), looksLike(name, extensionNamespace):
-			return verify.Bad("context extension %.64q: want %s or %s", name, extensionRoles, extensionNamespace)
+			return verify.Bad("unknown context extension %.64q: must be %s or %s", name, extensionRoles, extensionNamespace)
 		}
 	}
 	return verify.NewRoute(roles, namespaces)

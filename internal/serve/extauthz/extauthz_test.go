@@ -24,7 +24,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify/script"
 )
 
-// dial serves a Server over gRPC in memory.
+// dial serves a [extauthz.Server] over gRPC in memory.
 func dial(t *testing.T, server *extauthz.Server) *grpc.ClientConn {
 	t.Helper()
 	socket := bufconn.Listen(1 << 20)
@@ -51,7 +51,7 @@ func check(t *testing.T, server *extauthz.Server, message *authv3.CheckRequest) 
 	t.Helper()
 	response, err := authv3.NewAuthorizationClient(dial(t, server)).Check(t.Context(), message)
 	if err != nil {
-		t.Fatalf("the call failed, which Envoy may take for a yes: %v", err)
+		t.Fatalf("the call failed, so Envoy may accept the request: %v", err)
 	}
 	return response
 }
@@ -62,7 +62,7 @@ func server(world *script.World) *extauthz.Server {
 
 type field struct{ name, value string }
 
-// message is what Envoy sends: names in lower case, and repeated headers joined, or all of them raw.
+// message returns what Envoy sends: names in lower case with repeated headers joined, or all headers raw.
 func message(ask script.Ask, raw bool) *authv3.CheckRequest {
 	http := &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/orders", Host: "shop.example"}
 	fields := []field{{":method", "GET"}, {":path", "/orders"}, {"user-agent", "curl"}}
@@ -93,7 +93,7 @@ func message(ask script.Ask, raw bool) *authv3.CheckRequest {
 			Address: ask.From.String(), PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 4711},
 		}}}
 	}
-	// What gateways add of their own must do no harm.
+	// Extensions that gateways add must be ignored.
 	extensions := map[string]string{"istio.io/policy": "orders", "virtual_host": "shop"}
 	if len(ask.Roles) > 0 {
 		extensions["roles"] = strings.Join(ask.Roles, ", ")
@@ -133,25 +133,25 @@ func answer(t *testing.T, response *authv3.CheckResponse) script.Answer {
 		headers := options(denied.GetHeaders())
 		a.Class = script.HTTPClass(t, int(denied.GetStatus().GetCode()), headers["www-authenticate"])
 		if response.GetStatus().GetCode() == 0 || denied.GetBody() != "" || response.GetDynamicMetadata() != nil {
-			t.Error("a refusal with a good status, a body or metadata")
+			t.Error("a refusal has status OK, a body or metadata")
 		}
 		return a
 	}
 	ok := response.GetOkResponse()
 	if ok == nil || response.GetStatus().GetCode() != 0 {
-		t.Fatal("neither a yes nor a no")
+		t.Fatal("the response neither accepts nor denies")
 	}
 	a.Class = verify.OK
 	headers := options(ok.GetHeaders())
 	for _, name := range []string{"x-apikey-namespace", "x-apikey-name", "x-apikey-uid", "x-apikey-roles"} {
 		if headers[name] == "" {
-			t.Errorf("a yes without %s", name)
+			t.Errorf("the request is accepted without the header %s", name)
 		}
 		a.Identity += headers[name]
 	}
 	for _, name := range []string{"namespace", "name", "uid", "roles"} {
 		if got := response.GetDynamicMetadata().GetFields()[name].GetStringValue(); got != headers["x-apikey-"+name] {
-			t.Errorf("metadata %s is %q, the header %q", name, got, headers["x-apikey-"+name])
+			t.Errorf("metadata %s is %q, but the header is %q", name, got, headers["x-apikey-"+name])
 		}
 	}
 	return a
@@ -167,7 +167,7 @@ func options(list []*corev3.HeaderValueOption) map[string]string {
 	return set
 }
 
-func TestWhatTheUpstreamMustNotSee(t *testing.T) {
+func TestHeadersToRemove(t *testing.T) {
 	world := script.NewWorld("ext_authz")
 	key := world.Put("a", nil)
 	const foreign = "Bearer eyJhbGciOiJIUzI1NiJ9.e30.x"
@@ -176,13 +176,13 @@ func TestWhatTheUpstreamMustNotSee(t *testing.T) {
 		keep    bool
 		removed []string
 	}{
-		"bearer":           {map[string]string{"authorization": "Bearer " + key}, false, []string{"authorization"}},
-		"X-API-Key":        {map[string]string{"x-api-key": key}, false, []string{"x-api-key"}},
-		"both":             {map[string]string{"authorization": "Bearer " + key, "x-api-key": key}, false, []string{"authorization", "x-api-key"}},
-		"foreign bearer":   {map[string]string{"authorization": foreign, "x-api-key": key}, false, []string{"x-api-key"}},
-		"kept":             {map[string]string{"authorization": "Bearer " + key, "x-api-key": key}, true, nil},
-		"forged, the same": {map[string]string{"x-api-key": key, "x-apikey-name": "admin"}, true, nil}, // overwritten
-		"forged, others": {
+		"bearer":              {map[string]string{"authorization": "Bearer " + key}, false, []string{"authorization"}},
+		"X-API-Key":           {map[string]string{"x-api-key": key}, false, []string{"x-api-key"}},
+		"both":                {map[string]string{"authorization": "Bearer " + key, "x-api-key": key}, false, []string{"authorization", "x-api-key"}},
+		"foreign bearer":      {map[string]string{"authorization": foreign, "x-api-key": key}, false, []string{"x-api-key"}},
+		"kept":                {map[string]string{"authorization": "Bearer " + key, "x-api-key": key}, true, nil},
+		"forged, overwritten": {map[string]string{"x-api-key": key, "x-apikey-name": "admin"}, true, nil},
+		"forged, removed": {
 			map[string]string{"x-api-key": key, "x-apikey-tenant": "a", "x_apikey_name": "b", "x.apikey.uid": "c", "X-ApiKey-Foo": "d"}, true,
 			[]string{"x-apikey-foo", "x-apikey-tenant", "x.apikey.uid", "x_apikey_name"},
 		},
@@ -193,7 +193,7 @@ func TestWhatTheUpstreamMustNotSee(t *testing.T) {
 			Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Headers: c.headers}},
 		}})
 		if err != nil || response.GetOkResponse() == nil {
-			t.Fatalf("%s: refused, %v", name, err)
+			t.Fatalf("%s: not accepted: %v, error %v", name, response, err)
 		}
 		if got := slices.Sorted(slices.Values(response.GetOkResponse().GetHeadersToRemove())); !slices.Equal(got, c.removed) {
 			t.Errorf("%s: removes %v, want %v", name, got, c.removed)
@@ -206,7 +206,7 @@ func TestEmptyMessagesAreRefused(t *testing.T) {
 	for _, m := range []*authv3.CheckRequest{nil, {}, {Attributes: &authv3.AttributeContext{}}} {
 		response, err := server(world).Check(t.Context(), m)
 		if err != nil || response.GetDeniedResponse().GetStatus().GetCode() != 401 {
-			t.Errorf("%v, %v; want a denial with 401", response, err)
+			t.Errorf("response %v, error %v; want a denial with 401", response, err)
 		}
 	}
 }
@@ -216,14 +216,16 @@ func TestPanicIsRefused(t *testing.T) {
 	checker := serve.NewChecker(serve.Options{Observers: []serve.Observer{serve.NewMetrics(prometheus.NewRegistry())}})
 	response := check(t, &extauthz.Server{Checker: checker.Protocol("ext_authz")}, &authv3.CheckRequest{})
 	if response.GetDeniedResponse().GetStatus().GetCode() != 503 {
-		t.Errorf("%v; want a denial with 503", response)
+		t.Errorf("response %v, want a denial with 503", response)
 	}
 }
 
-// unary is what the method is on the wire, and stream what a client may make of it that sends several messages.
+// unary is the method as gateways call it. stream is a call with any number of messages, as a client may
+// send.
 var unary, stream = &grpc.StreamDesc{}, &grpc.StreamDesc{ClientStreams: true}
 
-// Whatever a client sends in full is answered, and no call fails: a gateway may be told to let requests through when a call fails.
+// A call must not fail because of what the client sent: a gateway may be configured to accept requests when a
+// call fails.
 func TestUnreadableMessagesAreAnswered(t *testing.T) {
 	world := script.NewWorld("ext_authz")
 	token := world.Put("a", nil)
@@ -233,7 +235,7 @@ func TestUnreadableMessagesAreAnswered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A field that nobody knows, of which a message may have any number.
+	// padded adds an unknown field, which protobuf ignores.
 	padded := func(size uint64) []byte {
 		padding := protowire.AppendTag(bytes.Clone(good), 1000, protowire.BytesType)
 		return protowire.AppendBytes(padding, make([]byte, int(size)-len(padding)-protowire.SizeVarint(size))) //nolint:gosec // a few MiB
@@ -244,15 +246,15 @@ func TestUnreadableMessagesAreAnswered(t *testing.T) {
 		options  []grpc.CallOption
 		want     int32
 	}{
-		"a good one":                {unary, [][]byte{good}, nil, 0},
-		"as large as may be":        {unary, [][]byte{padded(serve.MaxMessage)}, nil, 0},
-		"a byte more":               {unary, [][]byte{padded(serve.MaxMessage + 1)}, nil, 401},
-		"5 MiB":                     {unary, [][]byte{padded(5 << 20)}, nil, 401},
-		"none":                      {stream, nil, nil, 401},
-		"two":                       {stream, [][]byte{good, good}, nil, 401},
-		"compressed":                {unary, [][]byte{good}, []grpc.CallOption{grpc.UseCompressor(gzip.Name)}, 401},
-		"garbage":                   {unary, [][]byte{[]byte("\xff\xff\xff")}, nil, 401},
-		"a header that is no UTF-8": {unary, [][]byte{[]byte("\x0a\x14\x22\x12\x12\x10\x1a\x0e\x0a\x01a\x12\x09Bearer \xff\xfe")}, nil, 401},
+		"valid":                 {unary, [][]byte{good}, nil, 0},
+		"of the maximum size":   {unary, [][]byte{padded(serve.MaxMessage)}, nil, 0},
+		"one byte too large":    {unary, [][]byte{padded(serve.MaxMessage + 1)}, nil, 401},
+		"5 MiB":                 {unary, [][]byte{padded(5 << 20)}, nil, 401},
+		"none":                  {stream, nil, nil, 401},
+		"two":                   {stream, [][]byte{good, good}, nil, 401},
+		"compressed":            {unary, [][]byte{good}, []grpc.CallOption{grpc.UseCompressor(gzip.Name)}, 401},
+		"garbage":               {unary, [][]byte{[]byte("\xff\xff\xff")}, nil, 401},
+		"a header not in UTF-8": {unary, [][]byte{[]byte("\x0a\x14\x22\x12\x12\x10\x1a\x0e\x0a\x01a\x12\x09Bearer \xff\xfe")}, nil, 401},
 	} {
 		call, err := dial(t, server(world)).NewStream(t.Context(), c.kind, authv3.Authorization_Check_FullMethodName,
 			append(c.options, grpc.ForceCodec(rawCodec{}))...)
@@ -269,14 +271,14 @@ func TestUnreadableMessagesAreAnswered(t *testing.T) {
 		}
 		response := &authv3.CheckResponse{}
 		if err := call.RecvMsg(response); err != nil {
-			t.Errorf("%s: the call failed, which Envoy may take for a yes: %v", name, err)
+			t.Errorf("%s: the call failed, so Envoy may accept the request: %v", name, err)
 		} else if got := int32(response.GetDeniedResponse().GetStatus().GetCode()); got != c.want {
-			t.Errorf("%s: denied with %d, want %d", name, got, c.want)
+			t.Errorf("%s: denied with %d, want %d (0 means accepted)", name, got, c.want)
 		}
 	}
 }
 
-// rawCodec sends bytes as they are.
+// rawCodec sends messages that are already encoded.
 type rawCodec struct{}
 
 func (rawCodec) Marshal(v any) ([]byte, error) { return v.([]byte), nil }

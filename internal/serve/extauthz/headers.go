@@ -10,8 +10,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// headers are those of the request that Envoy asks about. Envoy sends them as a map with lower-case names and repeated headers
-// joined by commas, or, if it is told to (encode_raw_headers), as a list of all of them.
+// headers are the headers of the request that Envoy asks about. Envoy sends either a map with lower-case
+// names, in which it joins repeated headers by commas, or, with encode_raw_headers, a list of all headers.
 type headers struct {
 	joined map[string]string
 	raw    []*corev3.HeaderValue
@@ -22,7 +22,8 @@ func headersOf(message *authv3.CheckRequest) headers {
 	return headers{joined: request.GetHeaders(), raw: request.GetHeaderMap().GetHeaders()}
 }
 
-// values are those of all headers of a name, in lower case as HTTP/2 has them (RFC 9113, section 8.2), in order.
+// values returns the values of all headers with a name, in order. The name must be in lower case, as in
+// HTTP/2 (RFC 9113, section 8.2).
 func (h headers) values(name string) []string {
 	var values []string
 	for _, header := range h.raw {
@@ -43,8 +44,8 @@ func (h headers) values(name string) []string {
 	return nil
 }
 
-// withheld are the headers that an upstream must not see, but for those that are overwritten: Envoy removes headers after it has set
-// others, so that these must not be named.
+// withheld returns the headers that must not reach the upstream. It omits the headers that the answer
+// overwrites: Envoy removes headers after it sets others.
 func (h headers) withheld(credential verify.Credential) []string {
 	var names []string
 	add := func(name string) {

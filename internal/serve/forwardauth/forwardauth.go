@@ -1,5 +1,6 @@
-// Package forwardauth answers the subrequests of nginx (auth_request), ingress-nginx, Traefik, Caddy and HAProxy: 200 with the caller's
-// identity in headers, or a refusal; it translates, and decides nothing.
+// Package forwardauth answers the authorization subrequests of nginx (auth_request), ingress-nginx, Traefik,
+// Caddy and HAProxy with 200 and the identity of the caller in headers, or with a refusal. It only
+// translates: don't decide here.
 package forwardauth
 
 import (
@@ -11,7 +12,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// Path is where the handler is served.
+// Path is the path that the handler is served at.
 const Path = "/auth"
 
 const (
@@ -19,21 +20,22 @@ const (
 	paramNamespace = "namespace"
 )
 
-// Handler answers forward-auth requests of any method. The route's wishes are in the query: role, any number of times, and
-// namespace, at most once.
+// Handler answers authorization subrequests of any method. The query carries the scope of the route: role,
+// any number of times, and namespace, at most once.
 type Handler struct {
-	// Checker decides, and Reader reads credentials.
+	// Checker decides on requests.
 	Checker *serve.Protocol
-	Reader  verify.Reader
-	// Proxies say whose word on the client's address is taken.
+	// Reader reads credentials.
+	Reader verify.Reader
+	// Proxies determine the client address.
 	Proxies access.Proxies
-	// Defaults hold for every route, whatever it asks for.
+	// Defaults apply to every route in addition to its own scope.
 	Defaults verify.Defaults
-	// AllRoles hands on all roles of a key, and not only those that were asked for.
+	// AllRoles sends all roles of the key to the upstream instead of those that the route requires.
 	AllRoles bool
 }
 
-// ServeHTTP implements http.Handler.
+// ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	request := verify.Request{
 		Credential: h.Reader.Headers(r.Header[verify.HeaderAuthorization], r.Header[verify.HeaderAPIKey]),
@@ -57,11 +59,11 @@ func route(query string) verify.Route {
 	}
 	params, err := url.ParseQuery(query)
 	if err != nil {
-		return verify.Bad("query: %v", err)
+		return verify.Bad("invalid query: %v", err)
 	}
 	for name := range params {
 		if name != paramRole && name != paramNamespace {
-			return verify.Bad("parameter %.64q: want %s or %s", name, paramRole, paramNamespace)
+			return verify.Bad("unknown parameter %.64q: must be %s or %s", name, paramRole, paramNamespace)
 		}
 	}
 	return verify.NewRoute(params[paramRole], params[paramNamespace])

@@ -44,7 +44,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// The peer of a subrequest is the gateway. Unless it is trusted, nobody knows the client, whatever the headers say.
+// The peer of a subrequest is the gateway. Unless the gateway is a trusted proxy, the client address is
+// unknown, whatever the headers say.
 func TestPeerIsNotTheClient(t *testing.T) {
 	trusted, err := access.ParseNetworks([]string{"198.51.100.0/24"})
 	if err != nil {
@@ -57,16 +58,16 @@ func TestPeerIsNotTheClient(t *testing.T) {
 		want    string
 	}{
 		"untrusted peer":                {access.Proxies{Trusted: trusted}, "10.1.2.3", nil, ""},
-		"untrusted peer, that says so":  {access.Proxies{Trusted: trusted}, "10.1.2.3", []string{"10.1.2.3"}, ""},
-		"nobody is trusted":             {access.Proxies{}, "198.51.100.1", []string{"10.1.2.3"}, ""},
+		"untrusted peer with a header":  {access.Proxies{Trusted: trusted}, "10.1.2.3", []string{"10.1.2.3"}, ""},
+		"no trusted proxies":            {access.Proxies{}, "198.51.100.1", []string{"10.1.2.3"}, ""},
 		"trusted peer":                  {access.Proxies{Trusted: trusted}, "198.51.100.1", []string{"10.1.2.3"}, "10.1.2.3"},
-		"trusted peer without a word":   {access.Proxies{Trusted: trusted}, "198.51.100.1", nil, ""},
+		"trusted peer without a header": {access.Proxies{Trusted: trusted}, "198.51.100.1", nil, ""},
 		"trusted, and peer is client":   {access.Proxies{Trusted: trusted, PeerIsClient: true}, "198.51.100.1", nil, ""},
 		"untrusted, and peer is client": {access.Proxies{Trusted: trusted, PeerIsClient: true}, "10.1.2.3", []string{"10.9.9.9"}, "10.1.2.3"},
 	} {
 		got := c.proxies.Client(netip.MustParseAddr(c.from), c.xff)
 		if want, _ := netip.ParseAddr(c.want); got != want {
-			t.Errorf("%s: %v, want %q", name, got, c.want)
+			t.Errorf("%s: client address %v, want %q", name, got, c.want)
 		}
 	}
 }
@@ -91,12 +92,12 @@ func TestQueryIsStrict(t *testing.T) {
 		recorder := httptest.NewRecorder()
 		handler(world).ServeHTTP(recorder, r)
 		if recorder.Code != status {
-			t.Errorf("%.40s: %d, want %d", query, recorder.Code, status)
+			t.Errorf("query %.40q: status %d, want %d", query, recorder.Code, status)
 		}
 	}
 }
 
-func TestRolesHandedOn(t *testing.T) {
+func TestRolesHeader(t *testing.T) {
 	world := script.NewWorld("forward-auth")
 	key := world.Put("a", []string{"b", "a", "c"})
 	h := handler(world)
@@ -119,7 +120,7 @@ func TestRolesHandedOn(t *testing.T) {
 		recorder := httptest.NewRecorder()
 		h.ServeHTTP(recorder, r)
 		if got := recorder.Header().Get("X-Apikey-Roles"); got != c.want {
-			t.Errorf("%q, defaults %q, all %t: roles %q, want %q", c.query, c.defaults, c.all, got, c.want)
+			t.Errorf("query %q, default roles %q, all roles %t: header is %q, want %q", c.query, c.defaults, c.all, got, c.want)
 		}
 	}
 }

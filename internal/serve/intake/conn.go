@@ -7,13 +7,13 @@ import (
 	"sync/atomic"
 )
 
-// Capacity says how many connections a listener takes.
+// Capacity limits the open connections of a listener. Both must be positive.
 type Capacity struct {
-	// Connections are at most open at a time, and PerAddress from one address of a peer. Both must be positive.
+	// Connections is the limit for the listener, PerAddress that for one peer address.
 	Connections, PerAddress int
 }
 
-// listener is a listener of a Gate. Its counts are guarded by the gate's mutex.
+// listener is a [net.Listener] of a [Gate]. Its counts are guarded by Gate.mu.
 type listener struct {
 	net.Listener
 
@@ -28,7 +28,7 @@ func (g *Gate) listen(socket net.Listener, capacity Capacity, wrap func(*conn) n
 	return &listener{Listener: socket, gate: g, capacity: capacity, wrap: wrap, ofAddress: map[*address]int{}}
 }
 
-// Accept implements net.Listener.
+// Accept implements [net.Listener].
 func (l *listener) Accept() (net.Conn, error) {
 	accepted, err := l.Listener.Accept()
 	if err != nil {
@@ -39,7 +39,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	return l.wrap(c), nil
 }
 
-// peerOf is the zero value for a connection that has no address, as one in memory.
+// peerOf returns the zero address for a connection without an IP address, such as one in memory.
 func peerOf(c net.Conn) netip.Addr {
 	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		return tcp.AddrPort().Addr().Unmap()
@@ -47,7 +47,7 @@ func peerOf(c net.Conn) netip.Addr {
 	return netip.Addr{}
 }
 
-// largest is the address with most connections.
+// largest returns the address with the most connections.
 func (l *listener) largest() *address {
 	var largest *address
 	for a, n := range l.ofAddress {
@@ -70,7 +70,7 @@ func (l *listener) leave(a *address) {
 	}
 }
 
-// conn is a connection that a Gate counts. Who reads from it says what is arriving.
+// conn is a connection that a [Gate] counts. Its readers, serial and multiplexed, report what is arriving.
 type conn struct {
 	net.Conn
 
@@ -79,8 +79,8 @@ type conn struct {
 	address  *address
 
 	held    atomic.Int64 // bytes
-	since   atomic.Int64 // Unix nanoseconds at which the oldest unfinished request was noticed; 0 if there is none
-	last    atomic.Int64 // Unix nanoseconds at which a request was complete, or the connection was accepted
+	since   atomic.Int64 // Unix nanoseconds when the oldest unfinished request was first seen; 0 if there is none
+	last    atomic.Int64 // Unix nanoseconds when the last request was complete, or when the connection was accepted
 	dropped atomic.Bool
 	close   sync.Once
 }
@@ -89,17 +89,17 @@ func (c *conn) arrivingSince() int64 { return c.since.Load() }
 
 func (c *conn) lastComplete() int64 { return c.last.Load() }
 
-// completed notes that a request has arrived in full.
+// completed records that a request has arrived in full.
 func (c *conn) completed() { c.last.Store(c.listener.gate.clock.Load()) }
 
-// Close implements net.Conn.
+// Close implements [net.Conn].
 func (c *conn) Close() error {
 	c.close.Do(func() { c.listener.gate.leave(c) })
 	return c.Conn.Close()
 }
 
-// CloseWrite tells the peer that nothing more comes. net/http does so before it closes a connection whose request it has not read to its
-// end: what it has answered would be lost otherwise.
+// CloseWrite sends the end of the stream to the peer. net/http calls it before it closes a connection with an
+// unread rest of a request. Otherwise, the peer could lose the answer.
 func (c *conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

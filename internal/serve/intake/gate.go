@@ -1,10 +1,12 @@
-// Package intake bounds what a process holds of requests that have not arrived in full: bytes, connections, and the time that a message
-// may take. It counts and closes connections; it reads no request and answers none.
+// Package intake limits the memory, the connections and the time that requests take until they have arrived
+// in full. It counts bytes and closes connections: don't parse requests or answer them here.
 //
-// A request that has arrived is judged at once and forgotten. One that never arrives in full could be held for ever, and its sender pays
-// little for it: a gRPC library makes room for a message as soon as its size is announced. So what is still arriving is counted over the
-// whole process and for each peer's address, and under pressure the connection whose message has been arriving longest is closed first.
-// An honest gateway sends its messages in one go, and is the last to be closed.
+// The verifier decides on a request as soon as it has arrived, and then forgets it. But a request that never
+// arrives in full could take memory without limit, at little cost to its sender: a gRPC library allocates the
+// memory for a message when it reads its size. Package intake therefore counts the bytes of unfinished
+// requests, for the process and for each peer address. Above a limit, it first closes the connection whose
+// message has been arriving longest. A well-behaved gateway sends its messages in one piece, so its
+// connections are the last to be closed.
 package intake
 
 import (
@@ -21,24 +23,25 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 )
 
-// Limits of a Gate. All must be positive.
+// Limits configure a [Gate]. All must be positive.
 type Limits struct {
-	// Bytes is how much memory unfinished requests may take over the whole process, and BytesPerAddress from one address of a peer.
+	// Bytes is the maximum memory of unfinished requests in the process, and BytesPerAddress that of one peer
+	// address.
 	Bytes, BytesPerAddress int64
-	// Message is how long a request may take to arrive.
+	// Message is the maximum time that a request may take to arrive.
 	Message time.Duration
 }
 
-// Reasons for which a connection is closed, as in the metric.
+// Reasons for which a connection is closed. They are values of a metric's label.
 const (
 	reasonBytes       = "bytes"
 	reasonTime        = "time"
 	reasonConnections = "connections"
 )
 
-// Closed connections beyond a rate are counted and not logged: whoever attacks must not be able to fill a disk.
+// Closed connections beyond this rate are counted but not logged, so that an attacker can't fill the disk.
 const (
-	logRate  = 1 // a second
+	logRate  = 1 // lines per second
 	logBurst = 10
 )
 
@@ -50,7 +53,7 @@ type Gate struct {
 	limiter *rate.Limiter
 
 	held  atomic.Int64 // bytes, over all connections
-	clock atomic.Int64 // Unix nanoseconds, a second old at most while Run runs: enough to tell idle connections from busy ones
+	clock atomic.Int64 // Unix nanoseconds; at most sweepInterval old while Run runs, enough to compare idle connections
 
 	mu        sync.Mutex
 	conns     map[*conn]struct{}
@@ -59,14 +62,14 @@ type Gate struct {
 	closed *prometheus.CounterVec
 }
 
-// address is what all connections of a peer's address have in common.
+// address has what the connections from one peer address share.
 type address struct {
 	held  atomic.Int64
-	conns int // guarded by the gate's mutex
+	conns int // guarded by Gate.mu
 }
 
-// NewGate returns a Gate, and registers its metrics. The logger gets a line for each connection that is closed, within a rate. now is
-// time.Now unless it is set.
+// NewGate returns a [Gate] and registers its metrics. logger receives a line for each connection that is
+// closed, up to a limited rate. now returns the current time; nil means [time.Now].
 func NewGate(limits Limits, metrics prometheus.Registerer, logger logr.Logger, now func() time.Time) *Gate {
 	g := &Gate{
 		limits: limits, now: now, logger: logger, limiter: rate.NewLimiter(logRate, logBurst),
@@ -78,8 +81,8 @@ func NewGate(limits Limits, metrics prometheus.Registerer, logger logr.Logger, n
 	g.clock.Store(g.now().UnixNano())
 	g.closed = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: monitoring.Verifier, Name: "connections_closed_total",
-		Help: "Connections that were closed to protect the process: their unfinished requests took too many bytes or too much time, " +
-			"or there were too many connections.",
+		Help: "Connections that were closed to protect the process, by reason: too many bytes of unfinished requests (bytes), " +
+			"a request that took too long to arrive (time), or too many connections (connections).",
 	}, []string{"reason"})
 	for _, reason := range []string{reasonBytes, reasonTime, reasonConnections} {
 		g.closed.WithLabelValues(reason)
@@ -87,11 +90,11 @@ func NewGate(limits Limits, metrics prometheus.Registerer, logger logr.Logger, n
 	metrics.MustRegister(g.closed,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Namespace: monitoring.Verifier, Name: "unfinished_bytes",
-			Help: "Memory that is set aside for requests that have not arrived in full.",
+			Help: "Memory in bytes for requests that have not arrived in full.",
 		}, func() float64 { return float64(g.held.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Namespace: monitoring.Verifier, Name: "connections",
-			Help: "Connections that are open, over all protocols.",
+			Help: "Open connections of all protocols.",
 		}, func() float64 { return float64(g.connections()) }),
 	)
 	return g
@@ -103,10 +106,10 @@ func (g *Gate) connections() int {
 	return len(g.conns)
 }
 
-// sweepInterval is how much longer than Limits.Message a request may take before it is noticed.
+// sweepInterval is how far a request can exceed Limits.Message before its connection is closed.
 const sweepInterval = time.Second
 
-// Run closes connections whose requests take too long, until the context ends.
+// Run closes connections whose requests take too long to arrive. It returns when ctx is done.
 func (g *Gate) Run(ctx context.Context) {
 	ticks := time.NewTicker(sweepInterval)
 	defer ticks.Stop()
@@ -133,7 +136,8 @@ func (g *Gate) sweep() {
 	}
 }
 
-// hold notes that a connection holds this many bytes more, or less, and closes connections if that is too much.
+// hold adds to the bytes of a connection, or subtracts if bytes is negative, and closes connections if a
+// limit is exceeded.
 func (g *Gate) hold(c *conn, bytes int64) {
 	c.held.Add(bytes)
 	ofAddress, all := c.address.held.Add(bytes), g.held.Add(bytes)
@@ -148,7 +152,8 @@ func (g *Gate) hold(c *conn, bytes int64) {
 	}
 }
 
-// relieve closes connections, of an address or of all, until what is left is within the limit.
+// relieve closes connections until the rest is within the limit: those of one address, or of all if of is
+// nil.
 func (g *Gate) relieve(of *address) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -168,7 +173,8 @@ func (g *Gate) relieve(of *address) {
 	}
 }
 
-// pick is the connection, of an address or of all, with the smallest moment; nil if no connection has one. The mutex is held.
+// pick returns the connection for which moment is smallest and not 0, or nil: among those of one address, or
+// of all if of is nil. The caller holds g.mu.
 func (g *Gate) pick(of *address, moment func(*conn) int64) *conn {
 	var picked *conn
 	var least int64
@@ -183,20 +189,21 @@ func (g *Gate) pick(of *address, moment func(*conn) int64) *conn {
 	return picked
 }
 
-// drop closes a connection under its server, which will close it once more. The mutex is held.
+// drop closes the underlying connection. Its server gets an error from its next read and calls Close. The
+// caller holds g.mu.
 func (g *Gate) drop(c *conn, reason string) {
 	if c.dropped.Swap(true) {
 		return
 	}
 	g.closed.WithLabelValues(reason).Inc()
 	if g.limiter.Allow() {
-		g.logger.Info("closed a connection to protect the process", "address", c.peer.String(), "reason", reason, "unfinishedBytes", c.held.Load())
+		g.logger.Info("Connection closed to protect the process", "address", c.peer.String(), "reason", reason, "unfinishedBytes", c.held.Load())
 	}
 	g.release(c)
-	_ = c.Conn.Close() // whatever became of it, its server hears of it by its next read
+	_ = c.Conn.Close() // on an error, too, the next read of its server fails
 }
 
-// release gives back what a connection holds. Between this and the connection's own Close more may be added, which that gives back.
+// release subtracts all bytes of a connection. Bytes that are added after drop are subtracted by leave.
 func (g *Gate) release(c *conn) {
 	held := c.held.Swap(0)
 	c.address.held.Add(-held)
@@ -204,8 +211,9 @@ func (g *Gate) release(c *conn) {
 	c.since.Store(0)
 }
 
-// enter takes a connection in. Where a listener has too many of them, or of this address, one makes place: of the address that has most,
-// the one that has not completed a request for longest. So whoever opens many loses their own.
+// enter adds a connection. If the listener has too many, in total or from this address, it closes one: of the
+// address with most connections, the one whose last request is longest ago. So an address that opens many
+// connections loses its own.
 func (g *Gate) enter(c *conn) {
 	c.completed()
 	l := c.listener
@@ -219,16 +227,16 @@ func (g *Gate) enter(c *conn) {
 	c.address = a
 	switch {
 	case l.ofAddress[a] >= l.capacity.PerAddress:
-		g.makePlace(a, l)
+		g.makeRoom(a, l)
 	case l.count >= l.capacity.Connections:
-		g.makePlace(l.largest(), l)
+		g.makeRoom(l.largest(), l)
 	}
 	a.conns++
 	l.enter(a)
 	g.conns[c] = struct{}{}
 }
 
-func (g *Gate) makePlace(of *address, l *listener) {
+func (g *Gate) makeRoom(of *address, l *listener) {
 	idlest := g.pick(of, func(c *conn) int64 {
 		if c.listener != l {
 			return 0
@@ -240,7 +248,7 @@ func (g *Gate) makePlace(of *address, l *listener) {
 	}
 }
 
-// leave forgets a connection that its server has closed.
+// leave removes a connection that its server has closed.
 func (g *Gate) leave(c *conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// world is a gate with a clock of its own and a listener for each kind, whose connections are kept as their server would hold them.
+// world is a gate with a clock that only the test advances.
 type world struct {
 	t       *testing.T
 	gate    *Gate
@@ -39,7 +39,7 @@ func (w *world) pass(d time.Duration) {
 func (w *world) expectHeld(want int64) {
 	w.t.Helper()
 	if got := w.gate.held.Load(); got != want {
-		w.t.Errorf("%d bytes are held, want %d", got, want)
+		w.t.Errorf("the gate holds %d bytes, want %d", got, want)
 	}
 }
 
@@ -53,16 +53,16 @@ func (w *world) expectClosed(reason string, want float64) {
 		for _, metric := range family.GetMetric() {
 			if labels := metric.GetLabel(); len(labels) == 1 && labels[0].GetValue() == reason {
 				if got := metric.GetCounter().GetValue(); got != want {
-					w.t.Errorf("%v connections were closed because of %s, want %v", got, reason, want)
+					w.t.Errorf("%v connections were closed with reason %s, want %v", got, reason, want)
 				}
 				return
 			}
 		}
 	}
-	w.t.Errorf("no metric of %s", reason)
+	w.t.Errorf("no metric with reason %s", reason)
 }
 
-// peer is one end of a connection, and what its server has of it.
+// peer has both ends of a connection.
 type peer struct {
 	client, server net.Conn
 }
@@ -82,7 +82,7 @@ func (w *world) grpc(capacity Capacity) net.Listener {
 	return w.listen(func(socket net.Listener) net.Listener { return w.gate.GRPC(socket, capacity, testStreams) })
 }
 
-// connect connects from an address of the loopback range.
+// connect opens a connection from an address of the loopback network.
 func (w *world) connect(to net.Listener, from string) *peer {
 	w.t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
@@ -103,7 +103,7 @@ func (w *world) connect(to net.Listener, from string) *peer {
 	return &peer{client: client, server: server}
 }
 
-// send has bytes arrive at the server. It tells whether the connection was still open after them.
+// send writes bytes, lets the server read them, and reports whether the connection is still open.
 func (w *world) send(p *peer, wire []byte) bool {
 	w.t.Helper()
 	if _, err := p.client.Write(wire); err != nil {
@@ -120,7 +120,7 @@ func (p *peer) open() bool {
 	return !errors.Is(err, net.ErrClosed)
 }
 
-// unfinished is a call of which a message of this many bytes, and no end, has arrived.
+// unfinished returns the frames of a call with a message of this size that doesn't end the stream.
 func unfinished(t *testing.T, bytes int) []byte {
 	t.Helper()
 	return script(t, func(f *http2.Framer) { headers(f, 1, false, true); _ = f.WriteData(1, false, make([]byte, bytes)) })
@@ -130,18 +130,18 @@ const unfinishedSize = 1000 + 872 + frameOverhead // bytes
 
 var wide = Capacity{Connections: 100, PerAddress: 100}
 
-func TestTheLongestArrivingOfAnAddressIsClosedFirst(t *testing.T) {
+func TestLongestArrivingRequestOfAnAddressIsClosedFirst(t *testing.T) {
 	w := newWorld(t, Limits{Bytes: 1 << 30, BytesPerAddress: 2 * unfinishedSize, Message: time.Hour})
 	l := w.grpc(wide)
 	other, first, second, third := w.connect(l, "127.0.0.1"), w.connect(l, "127.0.0.2"), w.connect(l, "127.0.0.2"), w.connect(l, "127.0.0.2")
 	for _, p := range []*peer{other, first, second} {
 		if w.pass(time.Second); !w.send(p, unfinished(t, 872)) {
-			t.Error("closed within the limit")
+			t.Error("a connection was closed below the limit")
 		}
 	}
 	w.pass(time.Second)
 	if !w.send(third, unfinished(t, 872)) || first.open() || !second.open() || !other.open() {
-		t.Error("want the first connection of the address closed, and no other")
+		t.Error("want the first connection of the address closed, and no others")
 	}
 	w.expectHeld(3 * unfinishedSize)
 	w.expectClosed(reasonBytes, 1)
@@ -151,11 +151,11 @@ func TestTheLongestArrivingOfAnAddressIsClosedFirst(t *testing.T) {
 	}
 	w.expectHeld(0)
 	if w.gate.connections() != 0 || len(w.gate.addresses) != 0 {
-		t.Error("closed connections are remembered")
+		t.Errorf("after all are closed, the gate has %d connections and %d addresses", w.gate.connections(), len(w.gate.addresses))
 	}
 }
 
-func TestTheLongestArrivingOfAllIsClosedFirst(t *testing.T) {
+func TestLongestArrivingRequestOfAllIsClosedFirst(t *testing.T) {
 	w := newWorld(t, Limits{Bytes: 2 * unfinishedSize, BytesPerAddress: 1 << 30, Message: time.Hour})
 	l := w.grpc(wide)
 	var peers [3]*peer
@@ -165,12 +165,12 @@ func TestTheLongestArrivingOfAllIsClosedFirst(t *testing.T) {
 		w.send(peers[i], unfinished(t, 872))
 	}
 	if peers[0].open() || !peers[1].open() || !peers[2].open() {
-		t.Error("want the first connection closed, and no other")
+		t.Error("want the first connection closed, and no others")
 	}
 	w.expectHeld(2 * unfinishedSize)
 }
 
-// A gateway that sends its requests in one go holds nothing, however many it sends.
+// A gateway that sends each request in one piece takes nothing of the limit, however many it sends.
 func TestWholeRequestsHoldNothing(t *testing.T) {
 	w := newWorld(t, Limits{Bytes: 5000, BytesPerAddress: 5000, Message: time.Second})
 	p := w.connect(w.grpc(wide), "127.0.0.1")
@@ -179,12 +179,12 @@ func TestWholeRequestsHoldNothing(t *testing.T) {
 		w.pass(time.Minute)
 	}
 	if !p.open() {
-		t.Error("closed")
+		t.Error("the connection was closed")
 	}
 	w.expectHeld(0)
 }
 
-func TestARequestMustArriveInTime(t *testing.T) {
+func TestSlowRequestIsClosed(t *testing.T) {
 	w := newWorld(t, Limits{Bytes: 1 << 30, BytesPerAddress: 1 << 30, Message: 10 * time.Second})
 	l := w.grpc(wide)
 	slow, idle := w.connect(l, "127.0.0.1"), w.connect(l, "127.0.0.1")
@@ -192,18 +192,18 @@ func TestARequestMustArriveInTime(t *testing.T) {
 	w.send(slow, start)
 	w.send(idle, start[:len(http2.ClientPreface)])
 	w.pass(10 * time.Second)
-	// A byte now and then does not help.
+	// A further byte doesn't extend the time.
 	if !w.send(slow, []byte{0}) {
-		t.Error("closed in time")
+		t.Error("the connection was closed before its time was over")
 	}
 	w.pass(time.Nanosecond)
 	if slow.open() || !idle.open() {
-		t.Error("want the slow one closed, and the idle one open")
+		t.Error("want the connection with the slow request closed and the idle one open")
 	}
 	w.expectClosed(reasonTime, 1)
 }
 
-func TestConnectionsMakePlaceForNewOnes(t *testing.T) {
+func TestOldConnectionsMakeRoomForNewOnes(t *testing.T) {
 	w := newWorld(t, Limits{Bytes: 1 << 30, BytesPerAddress: 1 << 30, Message: time.Hour})
 	l := w.grpc(Capacity{Connections: 4, PerAddress: 3})
 	whole := script(t, func(f *http2.Framer) { headers(f, 1, true, true) })
@@ -219,47 +219,47 @@ func TestConnectionsMakePlaceForNewOnes(t *testing.T) {
 		t.Helper()
 		for i, open := range want {
 			if many[i].open() != open {
-				t.Errorf("connection %d is open: %t", i, !open)
+				t.Errorf("connection %d is open: %t, want %t", i, !open, open)
 			}
 		}
 		if !honest.open() {
-			t.Error("the honest one is closed")
+			t.Error("the connection of the other address is closed")
 		}
 	}
 	for i := range 3 {
 		connect(i)
 	}
-	w.send(many[0], whole) // the last to complete a request
+	w.send(many[0], whole) // its last request is now the most recent
 	open(true, true, true)
-	connect(3) // one more of an address
+	connect(3) // exceeds the limit of the address
 	open(true, false, true, true)
 	_ = many[1].server.Close() // as its server does
-	w.connect(l, "127.0.0.3")  // one more of all
+	w.connect(l, "127.0.0.3")  // exceeds the limit of the listener
 	open(true, false, false, true)
 	w.expectClosed(reasonConnections, 2)
 }
 
-// net/http ends its answer before it closes a connection whose request is too large. Without that a proxy that reads the answer to its end
-// finds the connection reset.
-func TestAConnectionCanBeHalfClosed(t *testing.T) {
+// net/http half closes a connection before it closes it with an unread rest of a request. Otherwise, a proxy
+// that still reads the answer gets a connection reset.
+func TestConnectionCanBeHalfClosed(t *testing.T) {
 	w := newWorld(t, Limits{Bytes: 1 << 30, BytesPerAddress: 1 << 30, Message: time.Hour})
 	p := w.connect(w.listen(func(socket net.Listener) net.Listener { return w.gate.HTTP1(socket, wide) }), "127.0.0.1")
 	half, ok := p.server.(interface{ CloseWrite() error })
 	if !ok {
-		t.Fatal("net/http can't half close the connection")
+		t.Fatal("the connection has no method CloseWrite")
 	}
 	if err := half.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
 	if answer, err := io.ReadAll(p.client); err != nil || len(answer) != 0 {
-		t.Errorf("%q, %v; want the end", answer, err)
+		t.Errorf("the client read %q, error %v; want the end of the stream", answer, err)
 	}
 	if !w.send(p, []byte("more")) {
-		t.Error("the other half is closed, too")
+		t.Error("the connection is closed in both directions")
 	}
 }
 
-// On HTTP/1.1 all is unfinished until its handler starts.
+// Over HTTP/1.1, a request counts as unfinished until its handler starts.
 func TestHTTP1(t *testing.T) {
 	w := newWorld(t, Limits{Bytes: 1 << 30, BytesPerAddress: 1 << 30, Message: time.Second})
 	l := w.listen(func(socket net.Listener) net.Listener { return w.gate.HTTP1(socket, wide) })
@@ -281,7 +281,7 @@ func TestHTTP1(t *testing.T) {
 			t.Fatal(err)
 		}
 		if held := <-handled; held != 0 {
-			t.Errorf("%d bytes are held of a request that is being answered", held)
+			t.Errorf("the gate holds %d bytes while the handler runs, want 0", held)
 		}
 		if _, err := io.ReadFull(client, make([]byte, len("HTTP/1.1 200 OK"))); err != nil {
 			t.Fatal(err)
@@ -290,7 +290,7 @@ func TestHTTP1(t *testing.T) {
 	if _, err := io.WriteString(client, strings.TrimSuffix(request, "\n")); err != nil {
 		t.Fatal(err)
 	}
-	for w.gate.held.Load() < int64(serialOverhead+len(request)-1) { // until the server has read it
+	for w.gate.held.Load() < int64(serialOverhead+len(request)-1) { // until the server has read the request
 		select {
 		case err := <-ended:
 			t.Fatal(err)
@@ -299,7 +299,7 @@ func TestHTTP1(t *testing.T) {
 	}
 	w.pass(2 * time.Second)
 	if _, err := io.Copy(io.Discard, client); err != nil && !strings.Contains(err.Error(), "reset") {
-		t.Errorf("%v; want the connection closed", err)
+		t.Errorf("error %v, want the connection closed or reset", err)
 	}
 	w.expectClosed(reasonTime, 1)
 	if err := server.Shutdown(context.WithoutCancel(t.Context())); err != nil {

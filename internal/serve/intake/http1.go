@@ -7,21 +7,22 @@ import (
 	"net/http"
 )
 
-// HTTP1 is a listener for HTTP/1.1, with or without TLS on top. Its server must be told of the requests by Attach.
+// HTTP1 returns a listener for HTTP/1.1, with or without TLS on top. Pass its server to [Attach].
 func (g *Gate) HTTP1(socket net.Listener, capacity Capacity) net.Listener {
 	return g.listen(socket, capacity, func(c *conn) net.Conn { return &serial{conn: c} })
 }
 
-// serial is a connection on which one request comes after another: all that is read from it is a request that has not arrived, until
-// its handler starts.
+// serial is a connection that carries one request at a time. Everything that is read from it counts as
+// unfinished until the handler starts.
 type serial struct {
 	*conn
 }
 
-// serialOverhead is what a connection takes whose request is arriving: the buffers and the goroutine of its server.
+// serialOverhead is the memory in bytes that the server takes for a connection with a request: buffers and a
+// goroutine.
 const serialOverhead = 16 << 10
 
-// Read implements net.Conn.
+// Read implements [net.Conn].
 func (s *serial) Read(p []byte) (int, error) {
 	n, err := s.conn.Read(p)
 	if n > 0 {
@@ -42,7 +43,8 @@ func (s *serial) arrived() {
 
 type serialKey struct{}
 
-// Attach makes a server for connections of an HTTP1 listener tell when a request has arrived. It is called before the server serves.
+// Attach makes the server report to its connections when a request has arrived. The connections must come
+// from [Gate.HTTP1]. Call it before the server serves.
 func Attach(server *http.Server) {
 	handler := server.Handler
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -59,7 +61,7 @@ func Attach(server *http.Server) {
 	}
 	server.ConnState = func(c net.Conn, state http.ConnState) {
 		if s := serialOf(c); s != nil && state == http.StateIdle {
-			s.arrived() // with its body
+			s.arrived() // the body, too
 		}
 	}
 }

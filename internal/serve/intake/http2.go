@@ -11,19 +11,19 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// GRPC is a listener for gRPC, whose server has the credentials of [Credentials].
+// GRPC returns a listener for gRPC. Its server must use the credentials that [Credentials] returns.
 func (g *Gate) GRPC(socket net.Listener, capacity Capacity, limits Streams) net.Listener {
 	return g.listen(socket, capacity, func(c *conn) net.Conn { return &raw{conn: c, limits: limits} })
 }
 
-// Streams says what a gRPC server takes on one connection. All must be positive.
+// Streams are the limits of a gRPC server for one connection. All must be positive.
 type Streams struct {
-	// Concurrent is how many calls may be under way.
+	// Concurrent is the maximum number of in-flight calls.
 	Concurrent int
-	// Head is how many bytes the headers of a call may have once they are decoded. A few bytes on the wire can become as many as that, so
-	// that this much counts for each call that is arriving.
+	// Head is the maximum size of the headers of a call in bytes, after decoding. A few bytes on the wire can
+	// be decoded to that size, so it is counted for every call that is arriving.
 	Head int
-	// Message is how many bytes of a message the server keeps. One that has more is thrown away as it comes.
+	// Message is the maximum size of a message in bytes. The server discards a larger one as it arrives.
 	Message int
 }
 
@@ -34,39 +34,41 @@ type raw struct {
 	limits Streams
 }
 
-// Credentials are those of a gRPC server on a GRPC listener: they make it see connections whose frames are followed.
+// Credentials wraps the credentials of a gRPC server on a listener of [Gate.GRPC], so that the gate can count
+// the frames after decryption.
 func Credentials(c credentials.TransportCredentials) credentials.TransportCredentials {
-	return following{c}
+	return countingCredentials{c}
 }
 
-type following struct {
+type countingCredentials struct {
 	credentials.TransportCredentials
 }
 
-// ServerHandshake implements credentials.TransportCredentials.
-func (f following) ServerHandshake(accepted net.Conn) (net.Conn, credentials.AuthInfo, error) {
+// ServerHandshake implements [credentials.TransportCredentials].
+func (f countingCredentials) ServerHandshake(accepted net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	c, info, err := f.TransportCredentials.ServerHandshake(accepted)
 	if err != nil {
 		return c, info, err
 	}
 	r, ok := accepted.(*raw)
 	if !ok {
-		return nil, nil, errors.New("the connection is not one of an intake's listener")
+		return nil, nil, errors.New("connection was not accepted by a listener of Gate.GRPC")
 	}
 	return &multiplexed{Conn: c, conn: r.conn, follower: follower{limits: r.limits}}, info, nil
 }
 
-// Clone implements credentials.TransportCredentials.
-func (f following) Clone() credentials.TransportCredentials {
-	return following{f.TransportCredentials.Clone()}
+// Clone implements [credentials.TransportCredentials].
+func (f countingCredentials) Clone() credentials.TransportCredentials {
+	return countingCredentials{f.TransportCredentials.Clone()}
 }
 
-// ClientHandshake implements credentials.TransportCredentials. A server makes none.
-func (f following) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return nil, nil, errors.New("these credentials are a server's")
+// ClientHandshake implements [credentials.TransportCredentials]. It always fails.
+func (f countingCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.New("credentials are for servers only")
 }
 
-// multiplexed is a connection that speaks HTTP/2: many requests at a time, each of which has arrived once its stream is half closed.
+// multiplexed is an HTTP/2 connection. It carries many requests at a time. Each has arrived when the client
+// has ended its stream.
 type multiplexed struct {
 	net.Conn
 
@@ -74,7 +76,7 @@ type multiplexed struct {
 	follower follower
 }
 
-// Read implements net.Conn.
+// Read implements [net.Conn].
 func (m *multiplexed) Read(p []byte) (int, error) {
 	n, err := m.Conn.Read(p)
 	if n == 0 {
@@ -96,12 +98,14 @@ func (m *multiplexed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-var errTooManyStreams = errors.New("more streams are open than the server allows")
+var errTooManyStreams = errors.New("too many open streams on a connection")
 
-// frameOverhead is what a server's record of a piece of a message takes, in bytes. It counts where the pieces are tiny.
+// frameOverhead is the memory in bytes that the server takes for a piece of a message in addition to its
+// content. It matters if the pieces are tiny.
 const frameOverhead = 128
 
-// sizeOf is what a piece of a message takes in memory: the gRPC library keeps pieces of more than 1 KiB in buffers of fixed sizes.
+// sizeOf returns the memory in bytes for a piece of a message. The gRPC library keeps pieces of more than 1
+// KiB in buffers of fixed sizes.
 func sizeOf(length int64) int64 {
 	const exact, medium, large = 1 << 10, 4 << 10, 16 << 10
 	switch {
@@ -114,18 +118,18 @@ func sizeOf(length int64) int64 {
 	}
 }
 
-// follower follows the frames of an HTTP/2 connection (RFC 9113) as far as is needed to know which requests are arriving. It looks at
-// no frame's content, and is used by one goroutine.
+// follower parses the frame headers of an HTTP/2 connection (RFC 9113) to find out which requests are
+// arriving. It doesn't read the content of frames. It is not safe for concurrent use.
 type follower struct {
 	limits Streams
 
-	preface int // bytes of the client's preface that have passed
+	preface int // bytes of the client's preface that were skipped
 	header  [frameHeader]byte
 	have    int   // bytes of header that have been read
-	left    int64 // bytes of the frame's content that have not passed
+	left    int64 // bytes of the frame's content that are still to be skipped
 
-	streams []stream // that are arriving, by their number
-	// ending is the stream whose headers are its last frame but go on in CONTINUATION frames; 0 for none.
+	streams []stream // unfinished requests, sorted by ID
+	// ending is the ID of a stream that ends with its headers, which continue in CONTINUATION frames; 0 means none.
 	ending uint32
 	held   int64
 }
@@ -133,15 +137,15 @@ type follower struct {
 // stream is a request that is arriving.
 type stream struct {
 	id    uint32
-	since int64 // Unix nanoseconds at which it was first seen to be unfinished; 0 until then
+	since int64 // Unix nanoseconds when it was first seen unfinished; 0 before
 	size  int64 // bytes of its messages
 	held  int64
 }
 
 const frameHeader = 9
 
-// follow takes bytes as they come. It tells whether a request was completed by them; it is not sound if the client has opened many more
-// streams than it may.
+// follow processes bytes as they arrive. completed reports whether they complete a request. sound is false if
+// the client has opened far more streams than it may.
 func (f *follower) follow(p []byte) (completed, sound bool) {
 	if rest := len(http2.ClientPreface) - f.preface; rest > 0 {
 		n := min(rest, len(p))
@@ -166,10 +170,10 @@ func (f *follower) follow(p []byte) (completed, sound bool) {
 			completed = true
 		}
 	}
-	return completed, len(f.streams) <= 2*f.limits.Concurrent // until the client has heard of the limit, it may exceed it
+	return completed, len(f.streams) <= 2*f.limits.Concurrent // a client that has not yet received the limit may exceed it
 }
 
-// frame takes a frame whose header has been read. It tells whether a request was completed by it.
+// frame processes a frame header and reports whether the frame completes a request.
 func (f *follower) frame() bool {
 	f.left = int64(f.header[0])<<16 | int64(f.header[1])<<8 | int64(f.header[2])
 	kind, flags := http2.FrameType(f.header[3]), http2.Flags(f.header[4])
@@ -207,7 +211,7 @@ func (f *follower) find(id uint32) (int, bool) {
 func (f *follower) open(id uint32) {
 	i, found := f.find(id)
 	if found {
-		return // its trailers
+		return // these are the trailers
 	}
 	head := int64(f.limits.Head)
 	f.streams = slices.Insert(f.streams, i, stream{id: id, held: head})
@@ -217,11 +221,11 @@ func (f *follower) open(id uint32) {
 func (f *follower) piece(id uint32) {
 	i, found := f.find(id)
 	if !found {
-		return // the server throws it away
+		return // the server ignores it
 	}
 	s := &f.streams[i]
 	if s.size > int64(f.limits.Message) {
-		return // the server throws it away as it comes
+		return // the server discards it as it arrives
 	}
 	s.size += f.left
 	more := sizeOf(f.left)
@@ -238,7 +242,8 @@ func (f *follower) end(id uint32) bool {
 	return found
 }
 
-// since is the moment at which the request that has been arriving longest was noticed; 0 if none is arriving.
+// since returns when the oldest unfinished request was first seen, in Unix nanoseconds, or 0 if there is
+// none.
 func (f *follower) since(g *Gate) int64 {
 	if len(f.streams) == 0 {
 		return 0
@@ -246,5 +251,5 @@ func (f *follower) since(g *Gate) int64 {
 	for i := len(f.streams) - 1; i >= 0 && f.streams[i].since == 0; i-- {
 		f.streams[i].since = g.now().UnixNano()
 	}
-	return f.streams[0].since // clients number their streams in order
+	return f.streams[0].since // stream IDs increase with time
 }

@@ -1,5 +1,5 @@
-// Package introspection tells resource servers whether a token is active (OAuth 2.0 Token Introspection, RFC 7662); it translates, decides
-// nothing, and must not be served to whoever comes.
+// Package introspection tells resource servers whether a token is active (OAuth 2.0 Token Introspection, RFC
+// 7662). It only translates: don't decide here. Don't serve it to unauthenticated callers.
 package introspection
 
 import (
@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// Path is where the handler is served.
+	// Path is the path that the handler is served at.
 	Path = "/introspect"
 
 	paramToken   = "token"
 	paramAddress = "client_address"
 )
 
-// answer is the response of RFC 7662, section 2.2.
+// answer is the introspection response (RFC 7662, section 2.2).
 type answer struct {
 	Active    bool   `json:"active"`
 	Scope     string `json:"scope,omitempty"`
@@ -33,15 +33,18 @@ type answer struct {
 	Name      string `json:"apikey_name,omitempty"`
 }
 
-// Handler answers introspection requests: a form with the parameter token and, for keys with networks, client_address, which is
-// an extension as RFC 7662, section 2.1, allows. It must stand behind something that authenticates and authorizes the caller.
+// Handler answers introspection requests. A request is a form with the parameter token and, for API keys that
+// are restricted to networks, client_address. The latter is an extension as RFC 7662, section 2.1, permits.
+// The caller must be authenticated and authorized before the request reaches the handler.
 type Handler struct {
-	// Checker decides, and Reader reads credentials.
+	// Checker decides on requests.
 	Checker *serve.Protocol
-	Reader  verify.Reader
+	// Reader reads credentials.
+	Reader verify.Reader
 }
 
-// ServeHTTP implements http.Handler. 4xx is about the caller's own request; a token that is not active gets 200.
+// ServeHTTP implements [http.Handler]. It answers invalid requests with 4xx. For a token that isn't active,
+// it answers with 200 and {"active":false}.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, ok := serve.ReadPost(w, r, "application/x-www-form-urlencoded", "a form with the parameter token")
 	if !ok {
@@ -49,13 +52,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	form, err := url.ParseQuery(string(body))
 	if err != nil || len(form[paramToken]) != 1 || len(form[paramAddress]) > 1 {
-		http.Error(w, "want a form with the parameter token once, and client_address at most once", http.StatusBadRequest)
+		http.Error(w, "invalid form: must have the parameter token once, and client_address at most once", http.StatusBadRequest)
 		return
 	}
 	request := verify.Request{Credential: h.Reader.Token(form.Get(paramToken))}
 	if text := form.Get(paramAddress); text != "" {
 		if request.Address, err = netip.ParseAddr(text); err != nil {
-			http.Error(w, "client_address is no IP address", http.StatusBadRequest)
+			http.Error(w, "invalid client_address: must be an IP address", http.StatusBadRequest)
 			return
 		}
 	}

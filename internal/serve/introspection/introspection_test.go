@@ -42,42 +42,42 @@ func TestScripts(t *testing.T) {
 		}
 		var document map[string]any
 		if err := json.Unmarshal(recorder.Body.Bytes(), &document); err != nil || recorder.Code != http.StatusOK {
-			t.Fatalf("%d, %v", recorder.Code, err)
+			t.Fatalf("status %d, error %v; want %d and JSON", recorder.Code, err, http.StatusOK)
 		}
 		if document["active"] == true {
 			answer.Class, answer.Identity = verify.OK, document["sub"].(string)
 			return answer, true
 		}
 		if len(document) != 1 {
-			t.Errorf("a token that is not active comes with %v", document)
+			t.Errorf("the response for an inactive token is %v, want active alone", document)
 		}
-		answer.Class = ask.SameClass // there is one word for all refusals
+		answer.Class = ask.SameClass // all refusals are inactive
 		return answer, true
 	})
 }
 
-func TestWhatIsToldOfAnActiveToken(t *testing.T) {
+func TestActiveToken(t *testing.T) {
 	world := script.NewWorld("introspection")
 	key := world.Put("a", []string{"b.write", "a.read"})
 	recorder := post(world, form, "token="+key)
 	want := `{"active":true,"scope":"a.read b.write","sub":"apikey:shop:a","username":"apikey:shop:a","token_type":"Bearer",` +
 		`"jti":"uid-of-a","apikey_namespace":"shop","apikey_name":"a"}`
 	if got := strings.TrimSpace(recorder.Body.String()); got != want {
-		t.Errorf("%s\nwant %s", got, want)
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if cache := recorder.Header().Get("Cache-Control"); cache != "no-store" {
-		t.Errorf("Cache-Control %q: an answer that is stored outlives a revocation", cache)
+		t.Errorf("Cache-Control is %q, want no-store: a cached response would outlive a revocation", cache)
 	}
 }
 
-func TestOtherRequestsAreTheCallersFault(t *testing.T) {
+func TestInvalidRequests(t *testing.T) {
 	world := script.NewWorld("introspection")
 	key := world.Put("a", nil)
 	for name, c := range map[string]struct {
 		media, body string
 		status      int
 	}{
-		"good":          {form, "token=" + key, http.StatusOK},
+		"valid":         {form, "token=" + key, http.StatusOK},
 		"no token":      {form, "", http.StatusBadRequest},
 		"two tokens":    {form, "token=" + key + "&token=" + key, http.StatusBadRequest},
 		"bad address":   {form, "client_address=10.0.0&token=" + key, http.StatusBadRequest},
@@ -89,10 +89,10 @@ func TestOtherRequestsAreTheCallersFault(t *testing.T) {
 	} {
 		recorder := post(world, c.media, c.body)
 		if recorder.Code != c.status {
-			t.Errorf("%s: %d, want %d", name, recorder.Code, c.status)
+			t.Errorf("%s: status %d, want %d", name, recorder.Code, c.status)
 		}
 		if strings.Contains(recorder.Body.String(), key) {
-			t.Errorf("%s: the answer holds the token", name)
+			t.Errorf("%s: the response contains the token", name)
 		}
 	}
 }

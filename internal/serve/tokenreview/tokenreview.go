@@ -1,5 +1,6 @@
-// Package tokenreview answers the webhook calls by which kube-apiserver, kube-rbac-proxy and others authenticate a token (TokenReview of
-// authentication.k8s.io, v1 and v1beta1); it translates, and decides nothing.
+// Package tokenreview answers the webhook calls with which kube-apiserver, kube-rbac-proxy and others
+// authenticate a token (TokenReview of authentication.k8s.io, v1 and v1beta1). It only translates: don't
+// decide here.
 package tokenreview
 
 import (
@@ -13,18 +14,18 @@ import (
 )
 
 const (
-	// Path is where the handler is served.
+	// Path is the path that the handler is served at.
 	Path = "/tokenreview"
 
 	group = "authentication.k8s.io/"
 	kind  = "TokenReview"
 )
 
-// DefaultAudiences are those that a kube-apiserver has unless it is told otherwise, by the usual issuers.
+// DefaultAudiences are the audiences of a kube-apiserver with the usual issuers and without --api-audiences.
 var DefaultAudiences = []string{"https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local"}
 
-// review is a TokenReview, v1 or v1beta1: the two have the same fields.
-// https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/
+// review is a TokenReview. v1 and v1beta1 have the same fields, see
+// https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/.
 type review struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -55,18 +56,20 @@ type user struct {
 	Groups   []string `json:"groups"`
 }
 
-// Handler answers TokenReviews. There is no client address in one, so that keys with networks are refused; there is no route
-// either: what a key may do, its groups decide.
+// Handler answers TokenReviews. A TokenReview has no client address, so API keys that are restricted to
+// networks are refused. It has no route either: the groups of the user carry the roles of the key, and the
+// API server authorizes by them.
 type Handler struct {
-	// Checker decides, and Reader reads credentials.
+	// Checker decides on requests.
 	Checker *serve.Protocol
-	Reader  verify.Reader
-	// Audiences are those that this verifier speaks for.
+	// Reader reads credentials.
+	Reader verify.Reader
+	// Audiences that the tokens are valid for.
 	Audiences []string
 }
 
-// ServeHTTP implements http.Handler. 4xx is about the caller's own request; whatever is wrong with the token that it asks about
-// is told in a TokenReview with 200.
+// ServeHTTP implements [http.Handler]. It answers invalid requests with 4xx. If the token is refused, it
+// answers with 200 and a TokenReview that says so.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, ok := serve.ReadPost(w, r, serve.MediaJSON, "a TokenReview")
 	if !ok {
@@ -74,13 +77,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var asked review
 	if err := json.Unmarshal(body, &asked); err != nil {
-		// The error may hold a piece of the body, and so of a token.
-		http.Error(w, "the body is no JSON of a TokenReview", http.StatusBadRequest)
+		// The error may quote a part of the body, and with it of a token.
+		http.Error(w, "invalid body: must be a TokenReview as JSON", http.StatusBadRequest)
 		return
 	}
 	version, found := strings.CutPrefix(asked.APIVersion, group)
 	if !found || version != "v1" && version != "v1beta1" || asked.Kind != kind {
-		http.Error(w, "want a TokenReview of authentication.k8s.io/v1 or v1beta1", http.StatusBadRequest)
+		http.Error(w, "invalid apiVersion or kind: must be a TokenReview of authentication.k8s.io/v1 or v1beta1", http.StatusBadRequest)
 		return
 	}
 	h.answer(w, asked, r.Header.Get(serve.HeaderTraceparent))
@@ -90,7 +93,7 @@ func (h *Handler) answer(w http.ResponseWriter, asked review, traceparent string
 	audiences := intersect(asked.Spec.Audiences, h.Audiences)
 	answer := answer{APIVersion: asked.APIVersion, Kind: kind}
 	if len(asked.Spec.Audiences) > 0 && len(audiences) == 0 {
-		answer.Status.Error = "none of the audiences asked for is one of the verifier's --audiences"
+		answer.Status.Error = "none of the requested audiences is among the verifier's --audiences"
 		serve.WriteJSON(w, answer)
 		return
 	}
@@ -102,7 +105,7 @@ func (h *Handler) answer(w http.ResponseWriter, asked review, traceparent string
 			Username: serve.Subject(decision.Key), UID: decision.Key.UID, Groups: groups(decision.Key.Roles.Names()),
 		}}
 	case decision.Result == verify.NotReady:
-		answer.Status.Error = "the verifier has not loaded the API keys, or not lately enough"
+		answer.Status.Error = "the API keys of the verifier are not loaded or are stale; try again later"
 	}
 	serve.WriteJSON(w, answer)
 }

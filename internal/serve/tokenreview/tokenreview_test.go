@@ -46,7 +46,7 @@ func reviewOf(token string, audiences ...string) *authenticationv1.TokenReview {
 func decode(t *testing.T, recorder *httptest.ResponseRecorder) *authenticationv1.TokenReview {
 	t.Helper()
 	if recorder.Code != http.StatusOK {
-		t.Fatalf("%d: %s", recorder.Code, recorder.Body)
+		t.Fatalf("status %d, want %d: %s", recorder.Code, http.StatusOK, recorder.Body)
 	}
 	answer := &authenticationv1.TokenReview{}
 	decoder := json.NewDecoder(recorder.Body)
@@ -57,7 +57,7 @@ func decode(t *testing.T, recorder *httptest.ResponseRecorder) *authenticationv1
 	return answer
 }
 
-// A review holds one token and nothing else.
+// A TokenReview carries a token and nothing else.
 func TestScripts(t *testing.T) {
 	script.Run(t, "tokenreview", func(t *testing.T, world *script.World, ask script.Ask) (script.Answer, bool) {
 		t.Helper()
@@ -75,7 +75,7 @@ func TestScripts(t *testing.T) {
 		case status.Error != "":
 			answer.Class = verify.Unavailable
 		default:
-			answer.Class = ask.SameClass // a review has one word for all refusals
+			answer.Class = ask.SameClass // a TokenReview does not distinguish refusals
 		}
 		return answer, true
 	})
@@ -87,18 +87,18 @@ func TestUser(t *testing.T) {
 	user := decode(t, post(t, world, reviewOf(key))).Status.User
 	if user.Username != "apikey:shop:a" || user.UID != "uid-of-a" ||
 		!slices.Equal(user.Groups, []string{"apikey:org.customer.read", "apikey:org.customer.write"}) || len(user.Extra) != 0 {
-		t.Errorf("%+v", user)
+		t.Errorf("user is %+v", user)
 	}
 }
 
-func TestVersionIsAnswered(t *testing.T) {
+func TestAnswerHasTheVersionOfTheRequest(t *testing.T) {
 	world := script.NewWorld("tokenreview")
 	key := world.Put("a", nil)
 	for _, version := range []string{"authentication.k8s.io/v1", "authentication.k8s.io/v1beta1"} {
 		review := reviewOf(key)
 		review.APIVersion = version
 		if answer := decode(t, post(t, world, review)); answer.APIVersion != version || answer.Kind != "TokenReview" || !answer.Status.Authenticated {
-			t.Errorf("%s: %s %s, authenticated %t", version, answer.APIVersion, answer.Kind, answer.Status.Authenticated)
+			t.Errorf("%s: the answer is %s %s with authenticated %t", version, answer.APIVersion, answer.Kind, answer.Status.Authenticated)
 		}
 	}
 }
@@ -118,12 +118,12 @@ func TestAudiences(t *testing.T) {
 	} {
 		status := decode(t, post(t, world, reviewOf(key, c.asked...))).Status
 		if status.Authenticated != c.authenticated || !slices.Equal(status.Audiences, c.answered) || (status.Error == "") != c.authenticated {
-			t.Errorf("asked for %v: %+v", c.asked, status)
+			t.Errorf("requested audiences %v: status is %+v, want authenticated %t for %v", c.asked, status, c.authenticated, c.answered)
 		}
 	}
 }
 
-func TestOtherBodiesAreTheCallersFault(t *testing.T) {
+func TestInvalidRequests(t *testing.T) {
 	world := script.NewWorld("tokenreview")
 	key := world.Put("a", nil)
 	good, err := json.Marshal(reviewOf(key))
@@ -134,10 +134,10 @@ func TestOtherBodiesAreTheCallersFault(t *testing.T) {
 		media, body string
 		status      int
 	}{
-		"good":          {"application/json; charset=utf-8", string(good), http.StatusOK},
-		"nothing":       {"application/json", "", http.StatusBadRequest},
+		"valid":         {"application/json; charset=utf-8", string(good), http.StatusOK},
+		"empty":         {"application/json", "", http.StatusBadRequest},
 		"garbage":       {"application/json", "\x00\xff{" + key, http.StatusBadRequest},
-		"another type":  {"application/json", `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest"}`, http.StatusBadRequest},
+		"another kind":  {"application/json", `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest"}`, http.StatusBadRequest},
 		"token as list": {"application/json", `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":["` + key + `"]}}`, http.StatusBadRequest},
 		"version":       {"application/json", `{"apiVersion":"authentication.k8s.io/v2","kind":"TokenReview","spec":{"token":"` + key + `"}}`, http.StatusBadRequest},
 		"media":         {"application/yaml", string(good), http.StatusUnsupportedMediaType},
@@ -146,10 +146,10 @@ func TestOtherBodiesAreTheCallersFault(t *testing.T) {
 	} {
 		recorder := postBody(world, c.media, []byte(c.body))
 		if recorder.Code != c.status {
-			t.Errorf("%s: %d, want %d", name, recorder.Code, c.status)
+			t.Errorf("%s: status %d, want %d", name, recorder.Code, c.status)
 		}
 		if strings.Contains(recorder.Body.String(), key) {
-			t.Errorf("%s: the answer holds the token", name)
+			t.Errorf("%s: the response contains the token", name)
 		}
 	}
 }

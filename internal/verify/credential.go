@@ -12,37 +12,38 @@ type form uint8
 const (
 	absent form = iota
 	malformed
-	proven // to have the form and the checksum of a token
+	wellFormed // has the format and the checksum of a token
 )
 
-// Credential is what a request proves itself by. It holds the digest and never the text, so that no request can show a token.
+// Credential is the API key of a request. It holds the digest and never the text of the token, so that
+// logging a request can't reveal a token.
 type Credential struct {
 	digest token.Digest
 	form   form
-	// Where the token stood, for those who must take it away before the request goes on.
+	// The headers that hold the token. They are removed before the request is forwarded.
 	inAuthorization, inAPIKey bool
 }
 
-// Unreadable is the credential of a request that could not be read: it is refused as Malformed.
+// Unreadable returns the credential of a request that can't be read. It is refused as [Malformed].
 func Unreadable() Credential { return Credential{form: malformed} }
 
-// In tells whether a header of the request, by its name in whatever case, holds the credential.
+// In reports whether a header of the request holds the credential. The case of the name doesn't matter.
 func (c Credential) In(header string) bool {
 	return c.inAuthorization && strings.EqualFold(header, HeaderAuthorization) || c.inAPIKey && strings.EqualFold(header, HeaderAPIKey)
 }
 
-// The names of the headers that a credential stands in.
+// Headers that can carry an API key.
 const (
 	HeaderAuthorization = "Authorization"
-	HeaderAPIKey        = "X-Api-Key" //nolint:gosec // the name of a header
+	HeaderAPIKey        = "X-Api-Key" //nolint:gosec // a header name
 )
 
-// Reader reads credentials. Prefixes are those of the tokens that it takes for its own.
+// Reader reads credentials. A token must have one of Prefixes.
 type Reader struct {
 	Prefixes []string
 }
 
-// Token reads a text that is a token and nothing else.
+// Token reads a text that must be a token and nothing else. An empty text is no credential.
 func (r Reader) Token(text string) Credential {
 	if text == "" {
 		return Credential{}
@@ -51,13 +52,15 @@ func (r Reader) Token(text string) Credential {
 	if err != nil || !slices.Contains(r.Prefixes, prefix) {
 		return Credential{form: malformed}
 	}
-	return Credential{digest: digest, form: proven}
+	return Credential{digest: digest, form: wellFormed}
 }
 
-// Headers reads the values of a request's Authorization and X-API-Key headers, each in its order. The credential is the
-// token of Authorization's scheme Bearer (RFC 6750), or X-API-Key. Both may hold the same one; two different ones, or a
-// header that is repeated, are malformed. An application may carry a bearer token of its own beside X-API-Key: it is left
-// alone unless it has the prefix of an API key. Another scheme than Bearer, or an empty value, is no credential.
+// Headers reads the values of a request's Authorization and X-API-Key headers.
+//
+// The credential is the bearer token of Authorization (RFC 6750), or the value of X-API-Key. Both headers may
+// hold the same token. Two different tokens, and a header that is repeated, are malformed. If X-API-Key holds
+// a token, Authorization may hold the application's own bearer token: it is ignored unless it has the prefix
+// of an API key. An empty value and a scheme other than Bearer are no credential.
 func (r Reader) Headers(authorization, apiKey []string) Credential {
 	if len(authorization) > 1 || len(apiKey) > 1 {
 		return Credential{form: malformed}
@@ -89,8 +92,9 @@ func (r Reader) Headers(authorization, apiKey []string) Credential {
 	}
 }
 
-// isOurs tells whether a bearer token is meant to be an API key. A comma, which no bearer token has, is how proxies join a
-// repeated header: there is no telling what else is in it.
+// isOurs reports whether a bearer token is meant to be an API key. It also returns true for a value with a
+// comma. Bearer tokens never have one, but proxies join repeated headers with commas, so the value could hold
+// anything.
 func (r Reader) isOurs(bearer string) bool {
 	prefix, _, found := strings.Cut(bearer, "_")
 	return found && slices.Contains(r.Prefixes, prefix) || strings.Contains(bearer, ",")
@@ -98,7 +102,8 @@ func (r Reader) isOurs(bearer string) bool {
 
 const bearerScheme = "bearer"
 
-// bearerToken is what follows the scheme Bearer, which is written in any case (RFC 9110, section 11.1); "" for another scheme.
+// bearerToken returns the text after the scheme Bearer, or an empty string for another scheme. Schemes are
+// case-insensitive (RFC 9110, section 11.1).
 func bearerToken(authorization string) string {
 	authorization = trim(authorization)
 	if len(authorization) <= len(bearerScheme) || !strings.EqualFold(authorization[:len(bearerScheme)], bearerScheme) {
@@ -108,11 +113,12 @@ func bearerToken(authorization string) string {
 	if bearer := trim(rest); bearer != rest {
 		return bearer
 	}
-	return "" // another scheme, whose name starts alike
+	return "" // another scheme, which starts with "Bearer"
 }
 
-// hidesToken tells whether an Authorization header of another scheme holds a bearer token all the same, since a proxy has joined a
-// repeated header, or one of ours without a scheme. It would go on to the upstream unseen.
+// hidesToken reports whether an Authorization header without the scheme Bearer nevertheless holds a token: a
+// bearer token in a repeated header that a proxy joined, or an API key without a scheme. It would reach the
+// upstream unnoticed.
 func (r Reader) hidesToken(authorization string) bool {
 	for part := range strings.SplitSeq(authorization, ",") {
 		if bearerToken(part) != "" || r.isOurs(trim(part)) {
@@ -122,5 +128,5 @@ func (r Reader) hidesToken(authorization string) bool {
 	return false
 }
 
-// trim removes optional white space as HTTP knows it (RFC 9110, section 5.6.3).
+// trim removes optional whitespace (RFC 9110, section 5.6.3).
 func trim(value string) string { return strings.Trim(value, " \t") }

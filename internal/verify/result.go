@@ -3,30 +3,31 @@ package verify
 // Result is the outcome of a decision. The zero value is a refusal.
 type Result uint8
 
-// The results. What the client learns of them is Class's matter.
+// Results. What a client can see of them is their [Class].
 const (
-	// NotReady: the keys have not been loaded once, or too long ago; or the one at hand comes from a place that has been silent for too long.
+	// NotReady means that the keys were never loaded or are stale, or that the data about this key is stale.
 	NotReady Result = iota
-	// NoCredential: the request carries no API key.
+	// NoCredential means that the request has no API key.
 	NoCredential
-	// Malformed: what it carries can't be a token, or is more than one.
+	// Malformed means that the credential isn't a token, or that there is more than one.
 	Malformed
-	// Unknown: there is no key with this digest. So it is with a deleted one.
+	// Unknown means that no key has the digest of the token. That is also so after the key is deleted.
 	Unknown
-	// Expired: the key's deadline has passed.
+	// Expired means that the expiry time of the token has passed.
 	Expired
-	// Suspended: the key is suspended. Its client learns what that of an unknown token does.
+	// Suspended means that spec.suspend is true. The client gets the answer for an unknown token.
 	Suspended
-	// AddressDenied: the client's address is outside of the key's networks, or nobody knows it.
+	// AddressDenied means that the client address is outside of the key's networks, or unknown.
 	AddressDenied
-	// BadRoute: the route's own parameters can't be understood. Letting it through would be a door left open by a typo.
+	// BadRoute means that the scope of the route is invalid. Accepting the request would turn a typo into an
+	// open route.
 	BadRoute
-	// RoleMissing: the route asks for a role that the key does not carry, or pins another namespace.
+	// RoleMissing means that the key lacks a role that the route requires, or is in another namespace.
 	RoleMissing
-	// Allowed is the only yes.
+	// Allowed is the only result that isn't a refusal.
 	Allowed
 
-	// Results is how many results there are.
+	// Results is the number of results.
 	Results = iota
 )
 
@@ -35,30 +36,31 @@ var resultNames = [Results]string{ //nolint:gosec // names of results
 	Suspended: "Suspended", AddressDenied: "AddressDenied", BadRoute: "BadRoute", RoleMissing: "RoleMissing", Allowed: "Allowed",
 }
 
-// String is the result's name, as in metrics and logs.
+// String returns the name of the result, as in metrics and logs.
 func (r Result) String() string { return resultNames[r] }
 
-// Class is all that a client may learn of a result. Results of one class get the same answer, to the byte: nobody can find
-// out by it whether a token was ever a key.
+// Class is what a client can see of a result. All results of a class get the same answer, byte for byte, so
+// that a client can't find out whether a token ever belonged to a key.
 type Class uint8
 
-// The classes, each with the HTTP status that it is told by.
+// Classes, with the HTTP status of each.
 const (
-	// Unavailable is 503.
+	// Unavailable is status 503.
 	Unavailable Class = iota
-	// Unauthenticated is 401 with a challenge and no error code: RFC 6750, section 3.1, for a request without a credential.
+	// Unauthenticated is status 401 with a challenge but without an error code, as RFC 6750, section 3.1,
+	// demands for a request without a credential.
 	Unauthenticated
-	// InvalidToken is 401 with the code invalid_token of RFC 6750.
+	// InvalidToken is status 401 with the error code invalid_token (RFC 6750).
 	InvalidToken
-	// Forbidden is a bare 403.
+	// Forbidden is status 403 without an error code.
 	Forbidden
-	// InsufficientScope is 403 with the code insufficient_scope of RFC 6750.
+	// InsufficientScope is status 403 with the error code insufficient_scope (RFC 6750).
 	InsufficientScope
-	// OK is 200.
+	// OK is status 200.
 	OK
 )
 
-// Class is what a client may learn of this result.
+// Class returns the class of the result.
 func (r Result) Class() Class {
 	switch r {
 	case NoCredential:

@@ -7,31 +7,32 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/access"
 )
 
-// MaxRoles is how many roles a route may ask for: as many as a key can carry.
+// MaxRoles is the maximum number of roles that a route may require. It is also the maximum for an ApiKey.
 const MaxRoles = 256
 
-// Route is what a gateway asks for on behalf of one of its routes. The zero value asks for nothing: any live key will do.
+// Route is the scope of a route: what it requires of a key. The zero value requires nothing, so every key
+// passes that is issued and not expired.
 type Route struct {
-	// Roles are all needed.
+	// Roles that the key must carry, all of them.
 	Roles []string
-	// Namespace is the one that the key must be of; "" means any.
+	// Namespace that the key must be in. Empty means any.
 	Namespace string
-	// Problem says what can't be understood of the route; "" means nothing. Such a route is open to nobody.
+	// Problem says what is invalid in the scope, or is empty. An invalid route refuses every key.
 	Problem string
 }
 
-// Bad is a route that can't be understood.
+// Bad returns an invalid [Route] with the formatted text as its Problem.
 func Bad(format string, args ...any) Route { return Route{Problem: fmt.Sprintf(format, args...)} }
 
-// NewRoute is the route of these parameters. One that can't be understood makes the route bad: an empty or misspelt role, more
-// than MaxRoles, more than one namespace.
+// NewRoute returns the [Route] with these parameters. It is invalid if a role is empty or isn't a valid name,
+// or if there are more than [MaxRoles] roles or more than one namespace.
 func NewRoute(roles, namespaces []string) Route {
 	if len(roles) > MaxRoles {
-		return Bad("%d roles: at most %d", len(roles), MaxRoles)
+		return Bad("too many roles: %d, must be at most %d", len(roles), MaxRoles)
 	}
 	for _, role := range roles {
 		if err := access.ValidateRole(role); err != nil {
-			return Bad("role: %v", err)
+			return Bad("invalid role: %v", err)
 		}
 	}
 	route := Route{Roles: roles}
@@ -39,38 +40,40 @@ func NewRoute(roles, namespaces []string) Route {
 	case 0:
 	case 1:
 		if err := access.ValidateNamespace(namespaces[0]); err != nil {
-			return Bad("namespace: %v", err)
+			return Bad("invalid namespace: %v", err)
 		}
 		route.Namespace = namespaces[0]
 	default:
-		return Bad("%d namespaces: at most one", len(namespaces))
+		return Bad("too many namespaces: %d, must be at most one", len(namespaces))
 	}
 	return route
 }
 
-// Defaults are what holds for every route. A request can add to them and take nothing away: some gateways hand on what a client
-// wrote into the check's own query.
+// Defaults apply to every route. A request can only add to them: some gateways let clients write to the query
+// with the scope.
 type Defaults struct {
-	// Roles are needed beside those that a route asks for.
+	// Roles that every route requires in addition to its own.
 	Roles []string
-	// RequireScope makes a route that asks neither for a role nor for a namespace, where there are no Roles either, a bad one.
+	// RequireScope makes a route invalid if it requires neither a role nor a namespace, and Roles are empty,
+	// too.
 	RequireScope bool
 }
 
-// Apply is the route with the defaults: its own roles first, then those of the defaults that it lacks.
+// Apply returns the route with the defaults: first its own roles, then the roles of the defaults that it
+// lacks.
 func (d Defaults) Apply(route Route) Route {
 	if route.Problem != "" {
 		return route
 	}
 	route.Roles = union(route.Roles, d.Roles)
 	if d.RequireScope && len(route.Roles) == 0 && route.Namespace == "" {
-		return Bad("it asks for no role and pins no namespace, and --require-scope is set: add a role")
+		return Bad("the route requires neither a role nor a namespace, but --require-scope is set: add a role to the route")
 	}
 	return route
 }
 
-// union is first and what of second is not in it. It is one of the two wherever that will do, and else a copy: second belongs to all
-// requests.
+// union returns first, followed by the elements of second that it lacks. It returns one of its arguments
+// where possible and otherwise a copy, because all requests share second.
 func union(first, second []string) []string {
 	if len(first) == 0 {
 		return second

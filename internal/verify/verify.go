@@ -1,5 +1,5 @@
-// Package verify is the one place that says yes or no; it knows keys and requests, reads no clock, and must not come to know HTTP, gRPC or
-// Kubernetes.
+// Package verify decides whether a request may pass. This is the only place that decides. It knows keys and
+// requests: don't read a clock here, and don't depend on HTTP, gRPC or Kubernetes.
 package verify
 
 import (
@@ -11,59 +11,62 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
-// Key is what a decision needs to know of an ApiKey that somebody comes to with one of its tokens: a key that has several has a Key for each.
-// It never changes, but for what its roles include: whoever has something else to say of a key makes another Key. As long as there is
-// nothing else to say, [Keys] give the same one. The zero value opens nothing.
+// Key is what a decision needs to know about an ApiKey and one of its tokens. An ApiKey with several tokens
+// has a Key for each. A Key never changes, except for the roles that its Roles include: after any other
+// change of the ApiKey, [Keys] return another Key, and otherwise the same one. The zero value is refused.
 type Key struct {
-	// Namespace, Name and UID are those of the ApiKey.
+	// Namespace, Name and UID of the ApiKey.
 	Namespace, Name, UID string
 
-	// Suspended says that the token is refused, as if it were unknown, until somebody resumes the key.
+	// Suspended makes every token of the key refused, with the answer for an unknown token.
 	Suspended bool
-	// Deadline is the moment from which the token is dead.
+	// Deadline is the expiry time of the token.
 	Deadline expiry.Deadline
-	// Networks are where the key may be used from.
+	// Networks from which the key may be used.
 	Networks access.Networks
-	// Roles are what the key carries, and all that they include.
+	// Roles that the key carries, including those that other roles include.
 	Roles *access.Roles
 }
 
-// Keys are the keys that exist at this moment.
+// Keys find the API keys that exist at present.
 type Keys interface {
-	// Find returns the one key with this digest; nil if there is none. fresh tells whether what is known of it is recent enough to let
-	// anybody in by it. No key is fresh while Ready says no.
+	// Find returns the key with the digest, or nil. fresh reports whether the data about the key is recent
+	// enough to accept it. It is false for all keys while Ready returns false.
 	Find(digest token.Digest, now time.Time) (key *Key, fresh bool)
-	// Ready tells whether enough is known, and recent enough, to say of a token that it is none. It says no before keys have been loaded
-	// once.
+	// Ready reports whether the loaded keys are complete and recent enough to refuse a token as unknown. It
+	// is false until all keys are loaded for the first time.
 	Ready(now time.Time) bool
 }
 
-// Request is what somebody asks to be let in with.
+// Request is a request to decide on.
 type Request struct {
 	Credential Credential
-	// Address is that of the client; the zero value says that nobody knows.
+	// Address is the client address. The zero value means unknown.
 	Address netip.Addr
-	// Route is what is asked for.
+	// Route is the scope of the route.
 	Route Route
 }
 
-// Decision is the answer to a Request.
+// Decision is the outcome for a [Request].
 type Decision struct {
 	Result Result
-	// Key is the key that the credential belongs to; nil if there is none or the decision was made without it.
+	// Key is the key that the credential belongs to, or nil if there is none or it was not looked up.
 	Key *Key
 }
 
-// Allowed tells whether the answer is yes.
+// Allowed reports whether the request may pass.
 func (d Decision) Allowed() bool { return d.Result == Allowed }
 
-// Decide answers a request at a moment. The first refusal wins, in this order: NotReady (nothing can be answered), NoCredential,
-// Malformed, Unknown, Expired, NotReady (this key's place has been silent for too long), Suspended, AddressDenied, BadRoute, RoleMissing. Expired goes
-// before what is known of the key lately: a deadline never moves, and nobody is to find out that an expired token was a key.
+// Decide decides on a request at the time now. It returns the first refusal in this order: [NotReady]
+// (nothing can be answered), [NoCredential], [Malformed], [Unknown], [Expired], [NotReady] (the data about
+// this key is stale), [Suspended], [AddressDenied], [BadRoute], [RoleMissing].
+//
+// [Expired] comes before a stale key's [NotReady] because an expiry time never changes, and because otherwise
+// a client could find out that an expired token once belonged to a key.
 func Decide(keys Keys, request *Request, now time.Time) Decision {
 	var key *Key
 	var fresh bool
-	if request.Credential.form == proven {
+	if request.Credential.form == wellFormed {
 		key, fresh = keys.Find(request.Credential.digest, now)
 	}
 	switch {

@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 func TestZeroValuesRefuse(t *testing.T) {
 	var zero verify.Decision
 	if zero.Allowed() || zero.Result.Class() == verify.OK {
-		t.Error("the zero decision lets in")
+		t.Error("the zero decision allows the request")
 	}
 }
 
@@ -40,11 +40,11 @@ func TestEveryResultHasANameAndAClass(t *testing.T) {
 	for result := range verify.Result(verify.Results) {
 		name := result.String()
 		if name == "" || names[name] {
-			t.Errorf("result %d is called %q", result, name)
+			t.Errorf("result %d has the name %q, which is empty or not unique", result, name)
 		}
 		names[name] = true
 		if (result.Class() == verify.OK) != (result == verify.Allowed) {
-			t.Errorf("%s has class %d", name, result.Class())
+			t.Errorf("%s has class %d, but only Allowed may have the class OK", name, result.Class())
 		}
 	}
 }
@@ -55,20 +55,20 @@ func TestRouteBounds(t *testing.T) {
 		roles[i] = fmt.Sprintf("role-%d", i)
 	}
 	if route := verify.NewRoute(roles, nil); route.Problem != "" {
-		t.Errorf("%d roles: %s", len(roles), route.Problem)
+		t.Errorf("a route with %d roles is invalid: %s", len(roles), route.Problem)
 	}
 	if route := verify.NewRoute(append(roles, "one-more"), nil); route.Problem == "" {
-		t.Errorf("%d roles were understood", len(roles)+1)
+		t.Errorf("a route with %d roles is valid", len(roles)+1)
 	}
 	if route := verify.NewRoute(nil, []string{"a", "b"}); route.Problem == "" {
-		t.Error("two namespaces were understood")
+		t.Error("a route with two namespaces is valid")
 	}
 	if route := verify.NewRoute([]string{strings.Repeat("a", 10_000)}, nil); len(route.Problem) == 0 || len(route.Problem) > 1000 {
-		t.Errorf("a problem of %d bytes", len(route.Problem))
+		t.Errorf("the problem of a route with a long role has %d bytes, want 1 to 1000", len(route.Problem))
 	}
 }
 
-func TestDefaultsAddToWhatARouteAsksFor(t *testing.T) {
+func TestDefaultsAddToTheScope(t *testing.T) {
 	for _, c := range []struct{ defaults, route, want []string }{
 		{nil, nil, nil},
 		{nil, []string{"b", "a"}, []string{"b", "a"}},
@@ -79,38 +79,38 @@ func TestDefaultsAddToWhatARouteAsksFor(t *testing.T) {
 		{[]string{"a", "b"}, []string{"b", "a"}, []string{"b", "a"}},
 	} {
 		defaults := verify.Defaults{Roles: slices.Clone(c.defaults)}
-		room := append(make([]string, 0, 8), c.route...) // a place that somebody else may write to
+		room := append(make([]string, 0, 8), c.route...) // has spare capacity that Apply must not write to
 		if got := defaults.Apply(verify.NewRoute(room, nil)); !slices.Equal(got.Roles, c.want) || got.Problem != "" {
-			t.Errorf("%q with the defaults %q: %q", c.route, c.defaults, got)
+			t.Errorf("roles %q with the defaults %q: got %q, want %q", c.route, c.defaults, got, c.want)
 		}
 		if !slices.Equal(defaults.Roles, c.defaults) || len(c.route) > 0 && room[:len(c.route)+1][len(c.route)] != "" {
-			t.Errorf("%q with the defaults %q: one of them was changed", c.route, c.defaults)
+			t.Errorf("roles %q with the defaults %q: an argument was modified", c.route, c.defaults)
 		}
 	}
 	bad := verify.Bad("unreadable")
 	if got := (verify.Defaults{Roles: []string{"a"}, RequireScope: true}).Apply(bad); got.Problem != bad.Problem {
-		t.Errorf("a bad route became %q", got)
+		t.Errorf("an invalid route became %q, want the problem %q", got, bad.Problem)
 	}
 }
 
-// Requests are many, and most verifiers have no defaults.
-func TestDefaultsCostNothingWhereTheyAddNothing(t *testing.T) {
+// Apply runs for every request, and most verifiers have no defaults.
+func TestDefaultsThatAddNothingDoNotAllocate(t *testing.T) {
 	route, nothing := verify.NewRoute([]string{"a", "b"}, nil), verify.NewRoute(nil, nil)
 	for name, c := range map[string]struct {
 		defaults verify.Defaults
 		route    verify.Route
 	}{
-		"no defaults":         {verify.Defaults{}, route},
-		"no roles":            {verify.Defaults{Roles: []string{"a"}}, nothing},
-		"roles that it names": {verify.Defaults{Roles: []string{"b", "a"}}, route},
+		"no defaults":           {verify.Defaults{}, route},
+		"a route without roles": {verify.Defaults{Roles: []string{"a"}}, nothing},
+		"roles that it has":     {verify.Defaults{Roles: []string{"b", "a"}}, route},
 	} {
 		if allocations := testing.AllocsPerRun(100, func() { c.defaults.Apply(c.route) }); allocations != 0 {
-			t.Errorf("%s: %v allocations", name, allocations)
+			t.Errorf("%s: %v allocations, want 0", name, allocations)
 		}
 	}
 }
 
-// Whatever the headers say: no panic, and never more than one credential.
+// Headers must not panic, and must not find a credential in a header that is absent, for any input.
 func FuzzHeaders(f *testing.F) {
 	f.Add("Bearer ak_x", "ak_x", true)
 	f.Add("bearer\t", "\xff", false)
@@ -123,14 +123,14 @@ func FuzzHeaders(f *testing.F) {
 		}
 		c := reader.Headers([]string{authorization}, apiKeys)
 		if !both && c.In(verify.HeaderAPIKey) {
-			t.Error("a credential from a header that is not there")
+			t.Error("the credential comes from an absent header")
 		}
-		// Whatever was read can only be a token if one of the two holds one.
+		// Only a header that holds a token can lead to a well-formed credential.
 		if c == reader.Token("") || c.In(verify.HeaderAuthorization) || c.In(verify.HeaderAPIKey) {
 			return
 		}
 		if c != (verify.Reader{}).Token("x") {
-			t.Error("a credential from nowhere")
+			t.Error("a well-formed credential comes from none of the headers")
 		}
 	})
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// NewWorld is an empty, loaded world for tests that go beyond the scripts.
+// NewWorld returns a [World] with no keys, loaded, for tests beyond the scripts.
 func NewWorld(protocol string) *World {
 	w := newWorld(protocol)
 	w.Now = start
@@ -22,7 +22,7 @@ func NewWorld(protocol string) *World {
 	return w
 }
 
-// Put adds a key of the namespace shop that opens everything its roles do, and returns its token.
+// Put adds a key to the namespace shop, with these roles and without restrictions, and returns its token.
 func (w *World) Put(name string, roles []string) string {
 	minted := token.Mint(w.Reader.Prefixes[0])
 	w.source.Put(index.Entry{
@@ -32,10 +32,10 @@ func (w *World) Put(name string, roles []string) string {
 	return minted.Reveal()
 }
 
-// HTTPClass is what a status and a challenge mean.
+// HTTPClass returns the class that an HTTP status and a challenge stand for.
 func HTTPClass(t *testing.T, status int, challenge string) verify.Class {
 	t.Helper()
-	for class, told := range map[verify.Class]struct {
+	for class, answer := range map[verify.Class]struct {
 		status    int
 		challenge string
 	}{
@@ -46,15 +46,15 @@ func HTTPClass(t *testing.T, status int, challenge string) verify.Class {
 		verify.InsufficientScope: {http.StatusForbidden, `Bearer realm="apikey", error="insufficient_scope"`},
 		verify.Unavailable:       {http.StatusServiceUnavailable, ""},
 	} {
-		if told.status == status && told.challenge == challenge {
+		if answer.status == status && answer.challenge == challenge {
 			return class
 		}
 	}
-	t.Errorf("%d with the challenge %q means nothing", status, challenge)
+	t.Errorf("no class has the status %d and the challenge %q", status, challenge)
 	return verify.Unavailable
 }
 
-// HTTPAnswer is an answer by HTTP, with the identity in its headers.
+// HTTPAnswer returns the answer in an HTTP response, with the identity from its headers.
 func HTTPAnswer(t *testing.T, recorder *httptest.ResponseRecorder) Answer {
 	t.Helper()
 	response := recorder.Result()
@@ -69,7 +69,7 @@ func HTTPAnswer(t *testing.T, recorder *httptest.ResponseRecorder) Answer {
 	for _, name := range all {
 		value := response.Header.Get(name)
 		if (value == "") != (answer.Class != verify.OK) {
-			t.Errorf("%d with %s %q", response.StatusCode, name, value)
+			t.Errorf("an answer with status %d has the header %s: %q", response.StatusCode, name, value)
 		}
 		answer.Identity += value
 	}

@@ -1,18 +1,19 @@
-// Package script runs the verifier's cases, which stand as text in cases/, through the decision and through every protocol, so that they
-// can't disagree.
+// Package script runs the test cases in cases/ against the decision and against every protocol, so that all
+// give the same results. It is for tests only: products must not import it.
 //
-// A script has one statement a line; # starts a comment:
+// A script has one statement per line. # starts a comment:
 //
-//	key NAME [namespace=N] [role=R]... [cidr=C]... [ttl=1h]     a key that lives from 0 on; without ttl for ever
-//	key NAME ... silent                                         a key of a namespace that nothing is heard of any more
-//	delete NAME                                                 forgets a key
-//	suspend NAME        resume NAME                             suspends a key, and ends that
-//	token NAME                                                  a token that was never a key's
+//	key NAME [namespace=N] [role=R]... [cidr=C]... [ttl=1h]     a key that exists from time 0; without ttl, it never expires
+//	key NAME ... silent                                         a key in a namespace with stale data
+//	delete NAME                                                 deletes a key
+//	suspend NAME        resume NAME                             suspends a key, and resumes it
+//	token NAME                                                  a token that no key ever had
 //	prefixes P,...      proxies CIDR...      defaults role=R...      require-scope      unloaded
 //	ask [at=30m] [from=ADDRESS] [xff=LINE]... [authorization=LINE]... [apikey=LINE]... [role=R]... [namespace=N] [param=NAME:VALUE] -> RESULT
 //
-// In a LINE, <NAME> stands for a token, <NAME!> for the same one with a wrong checksum, and quotes keep spaces. An ask may end with
-// PROTOCOL=RESULT for protocols that can't tell as much.
+// In a LINE, <NAME> stands for a token and <NAME!> for the same token with a wrong checksum. Quotes preserve
+// spaces. PROTOCOL=RESULT at the end of an ask overrides the result for a protocol that can't express all of
+// the request.
 package script
 
 import (
@@ -39,19 +40,19 @@ import (
 //go:embed cases/*.txt
 var cases embed.FS
 
-// start is the moment 0 of every script.
+// start is time 0 of every script.
 var start = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
 
 const maxStaleness = time.Hour
 
-// World is what a script's asks are answered in.
+// World is the state that the requests of a script are decided with.
 type World struct {
 	Protocol *serve.Protocol
 	Index    *index.Index
 	Reader   verify.Reader
 	Proxies  access.Proxies
 	Defaults verify.Defaults
-	// Now is the moment of the ask at hand.
+	// Now is the time of the current request.
 	Now time.Time
 
 	name     string
@@ -64,23 +65,24 @@ type World struct {
 	isSilent map[index.ID]bool
 }
 
-// Ask is one request.
+// Ask is a request of a script.
 type Ask struct {
-	// From is the peer's address; invalid for a peer without one.
+	// From is the peer address. The zero value is a peer without an address.
 	From          netip.Addr
 	ForwardedFor  []string
 	Authorization []string
 	APIKey        []string
 	Roles         []string
 	Namespaces    []string
-	// Params are parameters of the route that no protocol knows, as NAME and VALUE.
+	// Params are further parameters of the route as pairs of name and value. No protocol knows them.
 	Params [][2]string
 
-	// SameClass is the class of the result that is expected: for protocols that have one word for several classes.
+	// SameClass is the class of the expected result, for protocols that don't distinguish some classes.
 	SameClass verify.Class
 }
 
-// BareToken is the token of an ask that says no more than a token does; false for any other ask.
+// BareToken returns the token of a request that has a token, or nothing, and no other parameters. It returns
+// false for other requests.
 func (a Ask) BareToken() (string, bool) {
 	if len(a.APIKey)+len(a.ForwardedFor)+len(a.Roles)+len(a.Namespaces)+len(a.Params) > 0 || len(a.Authorization) > 1 {
 		return "", false
@@ -91,24 +93,25 @@ func (a Ask) BareToken() (string, bool) {
 	return strings.CutPrefix(a.Authorization[0], "Bearer ")
 }
 
-// Answer is what a client gets to see.
+// Answer is what a client receives.
 type Answer struct {
-	// Class is what the protocol's own words mean.
+	// Class is the class that the answer stands for.
 	Class verify.Class
-	// Bytes are all that is on the wire but for dates.
+	// Bytes is the answer as sent, without dates.
 	Bytes string
-	// Identity is handed to the upstream, as namespace/name, UID and roles; "" with a refusal.
+	// Identity is what the upstream receives: namespace, name, UID and roles, as far as the protocol has
+	// them. It is empty for a refusal.
 	Identity string
 }
 
-// Adapter asks over a protocol. ok is false for an ask that the protocol has no words for.
+// Adapter sends a request over a protocol. It returns false if the protocol can't express the request.
 type Adapter func(t *testing.T, world *World, ask Ask) (answer Answer, ok bool)
 
-// Run runs every script through a protocol.
+// Run runs all scripts over a protocol.
 func Run(t *testing.T, protocol string, adapter Adapter) {
 	files, err := cases.ReadDir("cases")
 	if err != nil || len(files) == 0 {
-		t.Fatal("no scripts", err)
+		t.Fatalf("found %d scripts, error %v", len(files), err)
 	}
 	asked := 0
 	for _, file := range files {
@@ -126,7 +129,7 @@ func Run(t *testing.T, protocol string, adapter Adapter) {
 		})
 	}
 	if asked == 0 {
-		t.Error("nothing was asked")
+		t.Error("the adapter can't express any request of the scripts")
 	}
 }
 
@@ -138,7 +141,7 @@ func newWorld(protocol string) *World {
 		tokens: map[string]token.Token{}, entries: map[string]index.Entry{}, isSilent: map[index.ID]bool{},
 	}
 	w.source, w.silent = w.Index.Source(), w.Index.Source()
-	w.source.Heard(start.Add(1e6 * time.Hour)) // later than any ask
+	w.source.Heard(start.Add(1e6 * time.Hour)) // later than any request
 	w.silent.Heard(start.Add(-2 * maxStaleness))
 	w.Protocol = serve.NewChecker(serve.Options{
 		Keys: w.Index, Now: func() time.Time { return w.Now },
@@ -152,7 +155,7 @@ type runner struct {
 	adapter  Adapter
 	line     int
 	asked    int
-	refusals map[verify.Class]string // the bytes of a class's first refusal
+	refusals map[verify.Class]string // the bytes of the first refusal of each class
 }
 
 func (r *runner) run(t *testing.T, line string) {
@@ -195,7 +198,7 @@ func (r *runner) run(t *testing.T, line string) {
 	case "ask":
 		r.ask(t, args)
 	default:
-		t.Fatalf("line %d: no such statement: %s", r.line, verb)
+		t.Fatalf("line %d: unknown statement %q", r.line, verb)
 	}
 }
 
@@ -222,11 +225,11 @@ func (r *runner) key(t *testing.T, args []string) {
 		case "ttl":
 			entry.Credentials[0].Deadline = expiry.At(start.Add(duration(t, value)))
 		default:
-			t.Fatalf("line %d: no such option of a key: %s", r.line, option)
+			t.Fatalf("line %d: unknown option %q of a key", r.line, option)
 		}
 	}
 	if len(cidrs) > 0 {
-		// What can't be parsed opens nothing.
+		// An error results in networks without addresses.
 		entry.Networks, _ = access.ParseNetworks(cidrs)
 	}
 	r.tokens[name], r.entries[name] = minted, entry
@@ -244,7 +247,7 @@ func (r *runner) ask(t *testing.T, args []string) {
 	t.Helper()
 	arrow := slices.Index(args, "->")
 	if arrow < 0 || arrow+1 >= len(args) {
-		t.Fatalf("line %d: an ask without a result", r.line)
+		t.Fatalf("line %d: a request without a result", r.line)
 	}
 	want := args[arrow+1]
 	for _, other := range args[arrow+2:] {
@@ -280,21 +283,21 @@ func (r *runner) ask(t *testing.T, args []string) {
 		}
 	}
 	if got := strings.Join(decided, ","); got != want {
-		t.Errorf("line %d: %s, want %s", r.line, got, want)
+		t.Errorf("line %d: decided %s, want %s", r.line, got, want)
 		return
 	}
 	r.check(t, want, answer)
 }
 
-// check holds what the client sees against the result.
+// check compares the answer with the result.
 func (r *runner) check(t *testing.T, want string, answer Answer) {
 	t.Helper()
 	result := resultOf(want)
 	if answer.Class != result.Class() {
-		t.Errorf("line %d: %s is told as class %d, want %d", r.line, want, answer.Class, result.Class())
+		t.Errorf("line %d: the answer for %s has class %d, want %d", r.line, want, answer.Class, result.Class())
 	}
 	if (answer.Identity != "") != (result == verify.Allowed) {
-		t.Errorf("line %d: %s with the identity %q", r.line, want, answer.Identity)
+		t.Errorf("line %d: the answer for %s has the identity %q", r.line, want, answer.Identity)
 	}
 	if result == verify.Allowed {
 		return
@@ -303,7 +306,7 @@ func (r *runner) check(t *testing.T, want string, answer Answer) {
 	if !known {
 		r.refusals[answer.Class] = answer.Bytes
 	} else if answer.Bytes != first {
-		t.Errorf("line %d: %s is told by other bytes than the first refusal of its class:\n%q\n%q", r.line, want, answer.Bytes, first)
+		t.Errorf("line %d: the answer for %s differs from the first refusal of its class:\ngot  %q\nwant %q", r.line, want, answer.Bytes, first)
 	}
 }
 
@@ -313,7 +316,7 @@ func resultOf(name string) verify.Result {
 			return result
 		}
 	}
-	panic("no such result: " + name)
+	panic("unknown result " + name)
 }
 
 func (r *runner) parse(t *testing.T, args []string) Ask {
@@ -326,7 +329,7 @@ func (r *runner) parse(t *testing.T, args []string) Ask {
 		case "at":
 			r.Now = start.Add(duration(t, value))
 		case "from":
-			ask.From, _ = netip.ParseAddr(value) // "nowhere" is no address
+			ask.From, _ = netip.ParseAddr(value) // "nowhere" results in the zero address
 		case "xff":
 			ask.ForwardedFor = append(ask.ForwardedFor, value)
 		case "authorization":
@@ -341,13 +344,13 @@ func (r *runner) parse(t *testing.T, args []string) Ask {
 			name, value, _ := strings.Cut(value, ":")
 			ask.Params = append(ask.Params, [2]string{name, value})
 		default:
-			t.Fatalf("line %d: no such option of an ask: %s", r.line, option)
+			t.Fatalf("line %d: unknown option %q of a request", r.line, option)
 		}
 	}
 	return ask
 }
 
-// reveal puts tokens in the place of their names.
+// reveal replaces the names of tokens by tokens.
 func (r *runner) reveal(t *testing.T, line string) string {
 	t.Helper()
 	for name, minted := range r.tokens {
@@ -356,12 +359,12 @@ func (r *runner) reveal(t *testing.T, line string) string {
 		line = strings.NewReplacer("<"+name+">", text, "<"+name+"!>", wrong).Replace(line)
 	}
 	if strings.ContainsAny(line, "<>") {
-		t.Fatalf("line %d: no such token", r.line)
+		t.Fatalf("line %d: unknown token name", r.line)
 	}
 	return line
 }
 
-// results counts the decisions so far.
+// results returns how often each result was decided so far.
 func (r *runner) results(t *testing.T) map[string]float64 {
 	t.Helper()
 	families, err := r.registry.Gather()
@@ -393,7 +396,7 @@ func duration(t *testing.T, text string) time.Duration {
 	return d
 }
 
-// split cuts a line into words at spaces that are not in quotes, and drops comments.
+// split splits a line into words at unquoted spaces and drops comments.
 func split(line string) ([]string, error) {
 	var words []string
 	for rest := strings.TrimLeft(line, " \t"); rest != "" && rest[0] != '#'; rest = strings.TrimLeft(rest, " \t") {

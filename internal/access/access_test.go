@@ -10,34 +10,34 @@ import (
 
 func TestParseNetworks(t *testing.T) {
 	for name, c := range map[string]struct {
-		cidrs        []string
-		in, out      []string
-		unparsable   bool
-		asForProxies bool // fine for a flag, too
+		cidrs           []string
+		in, out         []string
+		invalid         bool
+		validForProxies bool // ParseProxies accepts it, too
 	}{
-		"IPv4":          {cidrs: []string{"10.0.0.0/8"}, in: []string{"10.0.0.0", "10.255.255.255", "::ffff:10.1.2.3"}, out: []string{"9.255.255.255", "11.0.0.0", "::a00:0"}, asForProxies: true},
-		"IPv6":          {cidrs: []string{"2001:db8::/32"}, in: []string{"2001:db8::", "2001:db8:ffff::1", "2001:db8::1%eth0"}, out: []string{"2001:db7::1", "10.0.0.1"}, asForProxies: true},
-		"one address":   {cidrs: []string{"10.1.2.3/32", "::1/128"}, in: []string{"10.1.2.3", "::1"}, out: []string{"10.1.2.4", "::2"}, asForProxies: true},
+		"IPv4":          {cidrs: []string{"10.0.0.0/8"}, in: []string{"10.0.0.0", "10.255.255.255", "::ffff:10.1.2.3"}, out: []string{"9.255.255.255", "11.0.0.0", "::a00:0"}, validForProxies: true},
+		"IPv6":          {cidrs: []string{"2001:db8::/32"}, in: []string{"2001:db8::", "2001:db8:ffff::1", "2001:db8::1%eth0"}, out: []string{"2001:db7::1", "10.0.0.1"}, validForProxies: true},
+		"one address":   {cidrs: []string{"10.1.2.3/32", "::1/128"}, in: []string{"10.1.2.3", "::1"}, out: []string{"10.1.2.4", "::2"}, validForProxies: true},
 		"all of IPv4":   {cidrs: []string{"0.0.0.0/0"}, in: []string{"0.0.0.0", "255.255.255.255", "::ffff:1.2.3.4"}, out: []string{"::1"}},
 		"all of IPv6":   {cidrs: []string{"::/0"}, in: []string{"::", "2001:db8::1"}, out: []string{"10.0.0.1", "::ffff:10.0.0.1"}},
 		"mapped":        {cidrs: []string{"::ffff:10.0.0.0/104"}, in: []string{"10.1.2.3", "::ffff:10.1.2.3"}, out: []string{"11.0.0.0"}},
 		"host bits":     {cidrs: []string{"10.1.2.3/8"}, in: []string{"10.0.0.0"}, out: []string{"11.0.0.0"}},
-		"none":          {out: []string{"10.0.0.1", "::1"}, asForProxies: true},
-		"no length":     {cidrs: []string{"10.0.0.1"}, unparsable: true},
-		"too long":      {cidrs: []string{"10.0.0.0/33"}, unparsable: true},
-		"zeros":         {cidrs: []string{"010.0.0.0/8"}, unparsable: true},
-		"zone":          {cidrs: []string{"fe80::%eth0/64"}, unparsable: true},
-		"mapped, wide":  {cidrs: []string{"::ffff:0:0/90"}, unparsable: true},
-		"one is broken": {cidrs: []string{"10.0.0.0/8", "x"}, unparsable: true},
+		"none":          {out: []string{"10.0.0.1", "::1"}, validForProxies: true},
+		"no length":     {cidrs: []string{"10.0.0.1"}, invalid: true},
+		"too long":      {cidrs: []string{"10.0.0.0/33"}, invalid: true},
+		"zeros":         {cidrs: []string{"010.0.0.0/8"}, invalid: true},
+		"zone":          {cidrs: []string{"fe80::%eth0/64"}, invalid: true},
+		"mapped, wide":  {cidrs: []string{"::ffff:0:0/90"}, invalid: true},
+		"one is broken": {cidrs: []string{"10.0.0.0/8", "x"}, invalid: true},
 	} {
 		networks, err := access.ParseNetworks(c.cidrs)
-		if (err != nil) != c.unparsable {
-			t.Errorf("%s: %v", name, err)
+		if (err != nil) != c.invalid {
+			t.Errorf("%s: error %v, want an error: %t", name, err, c.invalid)
 		}
-		if _, err := access.ParseProxies(c.cidrs); (err == nil) != c.asForProxies {
-			t.Errorf("%s, as proxies: %v", name, err)
+		if _, err := access.ParseProxies(c.cidrs); (err == nil) != c.validForProxies {
+			t.Errorf("%s: ParseProxies returns the error %v, want an error: %t", name, err, !c.validForProxies)
 		}
-		if c.unparsable {
+		if c.invalid {
 			c.out = append(c.out, "10.0.0.1", "::1", "fe80::1")
 		}
 		for _, address := range c.in {
@@ -55,45 +55,46 @@ func TestParseNetworks(t *testing.T) {
 		}
 	}
 	if !access.AnyNetwork().Contains(netip.Addr{}) {
-		t.Error("any network does not contain the unknown address")
+		t.Error("AnyNetwork does not contain the unknown address")
 	}
 }
 
-// Whoever is trusted can claim any address, so a network that is wider than its author meant is refused, and the error says what to write.
-func TestProxiesAreNotTrustedByASlip(t *testing.T) {
+// A trusted proxy can claim any client address. A network that is wider than intended must be an error that
+// says what to write instead.
+func TestParseProxiesRejectsMistakes(t *testing.T) {
 	for cidr, problem := range map[string]string{
-		"0.0.0.0/0":                      "contains everybody",
-		"::/0":                           "contains everybody",
-		"::ffff:0:0/96":                  "contains everybody",
-		"::ffff:10.0.0.1/96":             "contains everybody",
-		"::ffff:0.0.0.0/96":              "contains everybody",
+		"0.0.0.0/0":                      "contains every address",
+		"::/0":                           "contains every address",
+		"::ffff:0:0/96":                  "contains every address",
+		"::ffff:10.0.0.1/96":             "contains every address",
+		"::ffff:0.0.0.0/96":              "contains every address",
 		"::ffff:0:0/95":                  "write an IPv4 network and an IPv6 network",
 		"::ffff:0:0/0":                   "write an IPv4 network and an IPv6 network",
-		"::ffff:0:0/97":                  "the network is 0.0.0.0/1",
-		"::ffff:10.0.0.0/104":            "the network is 10.0.0.0/8",
-		"::ffff:10.0.0.1/104":            "the network is 10.0.0.0/8",
-		"::ffff:a00:1/128":               "the network is 10.0.0.1/32",
-		"10.0.0.1/8":                     "host bits; the network is 10.0.0.0/8, the single address 10.0.0.1/32",
-		"2001:db8::1/32":                 "host bits; the network is 2001:db8::/32, the single address 2001:db8::1/128",
+		"::ffff:0:0/97":                  "write 0.0.0.0/1",
+		"::ffff:10.0.0.0/104":            "write 10.0.0.0/8",
+		"::ffff:10.0.0.1/104":            "write 10.0.0.0/8",
+		"::ffff:a00:1/128":               "write 10.0.0.1/32",
+		"10.0.0.1/8":                     "host bits set: write 10.0.0.0/8 for the network or 10.0.0.1/32 for the single address",
+		"2001:db8::1/32":                 "host bits set: write 2001:db8::/32 for the network or 2001:db8::1/128 for the single address",
 		"0.0.0.0/1":                      "",
 		"::/1":                           "",
 		"10.0.0.1/32":                    "",
 		"2001:db8::1/128":                "",
-		"::fffe:0:0/95":                  "", // the mapped addresses are in it, but an IPv6 network contains no IPv4 address
-		"::ffff:0:0:0/96":                "", // an older form of translation (RFC 2765): nobody takes it for IPv4
-		"64:ff9b::/96":                   "", // so with NAT64
-		"0000:0000::ffff:10.0.0.0/0x68":  "is no network",
-		"::ffff:10.0.0.0/129":            "is no network",
-		"10.0.0.0/8,::ffff:10.0.0.0/104": "is no network",
+		"::fffe:0:0/95":                  "", // covers the IPv4-mapped addresses, but as an IPv6 network it contains no IPv4 address
+		"::ffff:0:0:0/96":                "", // IPv4-translated addresses (RFC 2765) are not treated as IPv4
+		"64:ff9b::/96":                   "", // neither are NAT64 addresses
+		"0000:0000::ffff:10.0.0.0/0x68":  "is not a network",
+		"::ffff:10.0.0.0/129":            "is not a network",
+		"10.0.0.0/8,::ffff:10.0.0.0/104": "is not a network",
 	} {
 		networks, err := access.ParseProxies([]string{"192.0.2.0/24", cidr})
 		switch {
 		case problem == "" && err != nil:
 			t.Errorf("%s: %v", cidr, err)
 		case problem != "" && (err == nil || !strings.Contains(err.Error(), problem)):
-			t.Errorf("%s: %v, want %q", cidr, err, problem)
+			t.Errorf("%s: error %v, want one that contains %q", cidr, err, problem)
 		case problem != "" && networks.Contains(netip.MustParseAddr("192.0.2.1")):
-			t.Errorf("%s: refused, and yet somebody is trusted", cidr)
+			t.Errorf("%s: ParseProxies returns an error and networks that contain an address", cidr)
 		case problem == "" && strings.Contains(cidr, ":") && networks.Contains(netip.MustParseAddr("10.0.0.1")):
 			t.Errorf("%s contains an IPv4 address", cidr)
 		}
@@ -108,12 +109,12 @@ func TestMissingRoles(t *testing.T) {
 	}{{nil, ""}, {[]string{"a"}, ""}, {[]string{"b", "a", "b"}, ""}, {[]string{"a", "c"}, "c"}, {[]string{""}, ""}, {[]string{"A"}, "A"}} {
 		name, missing := roles.Missing(c.wanted)
 		if name != c.missing || missing != (c.missing != "" || len(c.wanted) == 1 && c.wanted[0] == "") {
-			t.Errorf("%q: %q, %t", c.wanted, name, missing)
+			t.Errorf("Missing(%q) = %q, %t; want %q", c.wanted, name, missing, c.missing)
 		}
 	}
 	var none *access.Roles
 	if _, missing := none.Missing([]string{"a"}); !missing {
-		t.Error("no roles carry one")
+		t.Error("a role is not missing in the nil set")
 	}
 }
 
@@ -124,19 +125,20 @@ func TestNames(t *testing.T) {
 		"a\n": false, "é": false, "a,b": false, strings.Repeat("a", 254): false,
 	} {
 		if err := access.ValidateRole(name); (err == nil) != ok {
-			t.Errorf("role %.40q: %v", name, err)
+			t.Errorf("ValidateRole(%.40q) = %v, want valid: %t", name, err, ok)
 		}
 	}
 	for name, ok := range map[string]bool{
 		"a": true, "team-a": true, strings.Repeat("a", 63): true, "": false, "a.b": false, "-a": false, "A": false, strings.Repeat("a", 64): false,
 	} {
 		if err := access.ValidateNamespace(name); (err == nil) != ok {
-			t.Errorf("namespace %.40q: %v", name, err)
+			t.Errorf("ValidateNamespace(%.40q) = %v, want valid: %t", name, err, ok)
 		}
 	}
 }
 
-// Whatever the headers say: no panic, an address in its plain form, and one that somebody trustworthy wrote.
+// For any headers, Client must not panic, and must return an address without zone that a trusted hop
+// reported.
 func FuzzClient(f *testing.F) {
 	f.Add("198.51.100.1", "10.0.0.1, 198.51.100.2", "198.51.100.3")
 	f.Add("::ffff:198.51.100.1", "[2001:db8::1]:80", "fe80::1%eth0")
@@ -153,15 +155,15 @@ func FuzzClient(f *testing.F) {
 				continue
 			}
 			if client.Is4In6() || client.Zone() != "" {
-				t.Errorf("%v is not plain", client)
+				t.Errorf("client address %v is IPv4-mapped or has a zone", client)
 			}
 			if plain := peer.Unmap().WithZone(""); !proxies.Trusted.Contains(peer) && (client != plain || !proxies.PeerIsClient) {
-				t.Errorf("%v is the client by the word of %v, who is not trusted", client, peer)
+				t.Errorf("client address %v comes from the untrusted peer %v", client, peer)
 			}
-			// Every hop to the right of the client must be a trusted proxy: appending one that is not changes the answer to it.
+			// All hops to the right of the client are trusted proxies, so a further untrusted hop becomes the client.
 			if proxies.Trusted.Contains(peer) {
 				if got := proxies.Client(peer, []string{first, second, "203.0.113.9"}); got != netip.MustParseAddr("203.0.113.9") {
-					t.Errorf("%v in spite of 203.0.113.9 behind it", got)
+					t.Errorf("client address %v, want the rightmost untrusted hop 203.0.113.9", got)
 				}
 			}
 		}
@@ -174,7 +176,7 @@ func TestParsePeer(t *testing.T) {
 		"@": "", "": "", "/run/gateway": "", "192.0.2.1": "", "2001:db8::1": "", "localhost:80": "", "192.0.2.1:": "",
 	} {
 		if want, _ := netip.ParseAddr(want); access.ParsePeer(text) != want {
-			t.Errorf("%q: %v, want %v", text, access.ParsePeer(text), want)
+			t.Errorf("ParsePeer(%q) = %v, want %v", text, access.ParsePeer(text), want)
 		}
 	}
 }

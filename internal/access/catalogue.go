@@ -5,26 +5,26 @@ import (
 	"slices"
 )
 
-// Role is an entry of the catalogue of roles.
+// Role is an entry of a [Catalogue].
 type Role struct {
 	Name string
-	// Includes are roles that whoever carries this one carries too.
+	// Includes are the roles that a key with this role also carries.
 	Includes []string
 }
 
-// Catalogue is the roles that a cluster knows, and what they include. The zero value knows none. Once built it never changes, so
-// that any number of goroutines may read it.
+// Catalogue is the role catalogue of a cluster: its roles and what they include. The zero value is empty. A
+// catalogue never changes, so it is safe for concurrent use.
 type Catalogue struct {
-	// names are those of all entries, and all that these include; sorted, so that a set of some of them is a set of bits.
+	// names are the sorted names of all entries and of everything they include. Sets of roles refer to positions in it.
 	names    []string
 	position map[string]int
-	// entries and includes go by position.
+	// entries and includes are indexed by the position in names.
 	entries  set
 	includes [][]int
 	nested   bool
 }
 
-// NewCatalogue builds a catalogue. Of two entries with one name both count.
+// NewCatalogue returns a catalogue with these roles. If a name occurs twice, both entries count.
 func NewCatalogue(roles []Role) *Catalogue {
 	c := &Catalogue{position: make(map[string]int, len(roles))}
 	note := func(name string) {
@@ -55,20 +55,21 @@ func NewCatalogue(roles []Role) *Catalogue {
 	return c
 }
 
-// Empty tells whether the catalogue has no entry.
+// Empty reports whether the catalogue has no entries.
 func (c *Catalogue) Empty() bool { return len(c.names) == 0 }
 
-// Nested tells whether any role includes another.
+// Nested reports whether any role includes another.
 func (c *Catalogue) Nested() bool { return c.nested }
 
-// Knows tells whether the catalogue has an entry of that name. A role that is merely included by one is not known.
+// Knows reports whether the catalogue has an entry for the role. It is false for a role that others include
+// but that has no entry.
 func (c *Catalogue) Knows(role string) bool {
 	i, known := c.position[role]
 	return known && c.entries.has(i)
 }
 
-// Closure is all roles that whoever has these carries: the roles themselves and, transitively, what they include; sorted, each once.
-// Names that the catalogue lacks, also included ones, are carried and include nothing. It takes time linear in what it visits, and in the
+// Closure returns the roles and, transitively, everything they include, sorted and without duplicates. Names
+// without an entry are part of the result but include nothing. The time is linear in the size of the
 // catalogue.
 func (c *Catalogue) Closure(roles []string) []string {
 	sorted := slices.Clone(roles)
@@ -80,7 +81,8 @@ func (c *Catalogue) Closure(roles []string) []string {
 	return sorted
 }
 
-// reach is the positions of those of the roles that the catalogue has, and of all that they include; nil where they include nothing.
+// reach returns the positions of the given roles that are in the catalogue and of everything they include, or
+// nil if they include nothing.
 func (c *Catalogue) reach(roles []string) set {
 	includes := func(role string) bool {
 		i, known := c.position[role]
@@ -112,7 +114,8 @@ func (c *Catalogue) reach(roles []string) set {
 	return reached
 }
 
-// merge is the names of a set of positions, and others, which are sorted; in order, each once.
+// merge returns the names at the positions and the others, sorted and without duplicates. others must be
+// sorted.
 func (c *Catalogue) merge(others []string, positions set) []string {
 	names := make([]string, 0, len(others)+positions.size())
 	for i := range positions.all {
@@ -127,7 +130,7 @@ func (c *Catalogue) merge(others []string, positions set) []string {
 	return append(names, others...)
 }
 
-// set is a set of small numbers, a bit each.
+// set is a set of small integers with one bit each.
 type set []uint64
 
 func newSet(most int) set { return make(set, (most+63)/64) }
@@ -143,7 +146,7 @@ func (s set) size() int {
 	return n
 }
 
-// all yields the members in order.
+// all yields the members in ascending order.
 func (s set) all(yield func(int) bool) {
 	for at, word := range s {
 		for ; word != 0; word &= word - 1 {

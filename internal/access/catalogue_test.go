@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// catalogue reads entries such as "write: create update" or "read".
+// catalogue parses entries such as "write: create update" or "read".
 func catalogue(entries ...string) *Catalogue {
 	roles := make([]Role, 0, len(entries))
 	for _, entry := range entries {
@@ -22,20 +22,20 @@ func TestClosure(t *testing.T) {
 		catalogue   *Catalogue
 		roles, want string
 	}{
-		"of an empty catalogue":         {catalogue(), "b a", "a b"},
-		"of the zero catalogue":         {&Catalogue{}, "b a b", "a b"},
-		"without includes":              {catalogue("a", "b"), "b a", "a b"},
-		"one step":                      {catalogue("write: create update", "create", "update"), "write", "create update write"},
-		"several steps":                 {catalogue("a: b", "b: c", "c: d"), "a", "a b c d"},
-		"from the middle":               {catalogue("a: b", "b: c", "c: d"), "c", "c d"},
-		"over a name that is not there": {catalogue("a: x", "b"), "a", "a x"},
-		"a role that is not there":      {catalogue("a: b"), "x", "x"},
-		"a role that includes itself":   {catalogue("a: a"), "a", "a"},
-		"a cycle":                       {catalogue("a: b", "b: c", "c: a"), "b", "a b c"},
-		"a diamond":                     {catalogue("a: b c", "b: d", "c: d", "d"), "a", "a b c d"},
-		"roles that share":              {catalogue("a: z", "b: z"), "b a", "a b z"},
-		"an entry twice":                {catalogue("a: b", "a: c"), "a", "a b c"},
-		"of no roles":                   {catalogue("a: b"), "", ""},
+		"of an empty catalogue":        {catalogue(), "b a", "a b"},
+		"of the zero catalogue":        {&Catalogue{}, "b a b", "a b"},
+		"without includes":             {catalogue("a", "b"), "b a", "a b"},
+		"one step":                     {catalogue("write: create update", "create", "update"), "write", "create update write"},
+		"several steps":                {catalogue("a: b", "b: c", "c: d"), "a", "a b c d"},
+		"from the middle":              {catalogue("a: b", "b: c", "c: d"), "c", "c d"},
+		"through a name without entry": {catalogue("a: x", "b"), "a", "a x"},
+		"a role without an entry":      {catalogue("a: b"), "x", "x"},
+		"a role that includes itself":  {catalogue("a: a"), "a", "a"},
+		"a cycle":                      {catalogue("a: b", "b: c", "c: a"), "b", "a b c"},
+		"a diamond":                    {catalogue("a: b c", "b: d", "c: d", "d"), "a", "a b c d"},
+		"roles that include the same":  {catalogue("a: z", "b: z"), "b a", "a b z"},
+		"an entry twice":               {catalogue("a: b", "a: c"), "a", "a b c"},
+		"of no roles":                  {catalogue("a: b"), "", ""},
 	} {
 		given := strings.Fields(c.roles)
 		before := slices.Clone(given)
@@ -43,15 +43,15 @@ func TestClosure(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", name, got, c.want)
 		}
 		if !slices.Equal(given, before) {
-			t.Errorf("%s: the argument was changed to %v", name, given)
+			t.Errorf("%s: the argument was modified to %v", name, given)
 		}
 	}
 }
 
-func TestCatalogueKnowsEntriesOnly(t *testing.T) {
+func TestKnows(t *testing.T) {
 	c := catalogue("a: b")
 	if !c.Knows("a") || c.Knows("b") || c.Knows("") || c.Empty() || !catalogue().Empty() || (&Catalogue{}).Knows("a") {
-		t.Error("knows what it should not, or does not know what it should")
+		t.Error("Knows or Empty is wrong: a catalogue knows the roles that have an entry, and no others")
 	}
 }
 
@@ -62,6 +62,6 @@ func TestClosureOfADeepCatalogueIsComplete(t *testing.T) {
 		roles[i] = Role{Name: strconv.Itoa(i), Includes: []string{strconv.Itoa((i + 1) % depth)}}
 	}
 	if got := len(NewCatalogue(roles).Closure([]string{"0"})); got != depth {
-		t.Errorf("%d of %d roles", got, depth)
+		t.Errorf("the closure has %d roles, want %d", got, depth)
 	}
 }

@@ -7,36 +7,37 @@ import (
 	"slices"
 )
 
-// Networks are the networks that something may come from. The zero value contains no address at all: what was never set, or
-// could not be read, must open nothing.
+// Networks are the networks that an address may be in. The zero value contains no address, so that a value
+// that was never set or couldn't be parsed grants nothing.
 type Networks struct {
 	prefixes []netip.Prefix
 	any      bool
 }
 
-// AnyNetwork contains every address, the unknown one included.
+// AnyNetwork returns Networks that contain every address, including the unknown one.
 func AnyNetwork() Networks { return Networks{any: true} }
 
-// ParseNetworks reads networks in CIDR notation, such as 10.0.0.0/8 or 2001:db8::/32; none makes a Networks that contains no
-// address. IPv4-mapped IPv6 networks are unmapped. An error comes with Networks that contain nothing.
+// ParseNetworks parses networks in CIDR notation, such as 10.0.0.0/8 or 2001:db8::/32. An empty list results
+// in Networks that contain no address, and so does an error. IPv4-mapped IPv6 networks become IPv4 networks.
 func ParseNetworks(cidrs []string) (Networks, error) {
 	prefixes := make([]netip.Prefix, 0, len(cidrs))
 	for _, cidr := range cidrs {
 		prefix, err := netip.ParsePrefix(cidr)
 		if err != nil {
-			return Networks{}, fmt.Errorf("%q is no network: want an address and a length, such as 10.0.0.0/8 or 2001:db8::/32", cidr)
+			return Networks{}, fmt.Errorf("%q is not a network: must be an address and a prefix length, such as 10.0.0.0/8 or 2001:db8::/32", cidr)
 		}
 		prefix, err = unmapPrefix(prefix)
 		if err != nil {
-			return Networks{}, fmt.Errorf("%q is no network: %w", cidr, err)
+			return Networks{}, fmt.Errorf("%q is not a network: %w", cidr, err)
 		}
 		prefixes = append(prefixes, prefix.Masked())
 	}
 	return Networks{prefixes: prefixes}, nil
 }
 
-// ParseProxies reads the networks of trusted proxies, as people write them in flags: networks that contain everybody, host bits, and IPv4
-// written as IPv6, are mistakes there.
+// ParseProxies parses the networks of trusted proxies as users write them in flags. Unlike [ParseNetworks],
+// it rejects likely mistakes: networks that contain every address, host bits, and IPv4 addresses written as
+// IPv6.
 func ParseProxies(cidrs []string) (Networks, error) {
 	networks, err := ParseNetworks(cidrs)
 	if err != nil {
@@ -48,17 +49,18 @@ func ParseProxies(cidrs []string) (Networks, error) {
 		masked := prefix.Masked()
 		switch {
 		case prefix.Bits() == 0:
-			return Networks{}, fmt.Errorf("%q contains everybody: whoever is trusted can claim any address; name the proxies alone", cidr)
+			return Networks{}, fmt.Errorf("%q contains every address, so every client could claim any address: list only the networks of the proxies", cidr)
 		case written != prefix:
-			return Networks{}, fmt.Errorf("%q is IPv4 mapped into IPv6; the network is %s", cidr, masked)
+			return Networks{}, fmt.Errorf("%q is an IPv4-mapped IPv6 network: write %s", cidr, masked)
 		case masked != prefix:
-			return Networks{}, fmt.Errorf("%q has host bits; the network is %s, the single address %s/%d", cidr, masked, prefix.Addr(), prefix.Addr().BitLen())
+			return Networks{}, fmt.Errorf("%q has host bits set: write %s for the network or %s/%d for the single address", cidr, masked, prefix.Addr(), prefix.Addr().BitLen())
 		}
 	}
 	return networks, nil
 }
 
-// mappedBits is the length of ::ffff:0:0/96, the IPv6 network that IPv4 is mapped into (RFC 4291, section 2.5.5.2).
+// mappedBits is the prefix length of ::ffff:0:0/96, the network of IPv4-mapped IPv6 addresses (RFC 4291,
+// section 2.5.5.2).
 const mappedBits = 96
 
 func unmapPrefix(p netip.Prefix) (netip.Prefix, error) {
@@ -66,18 +68,18 @@ func unmapPrefix(p netip.Prefix) (netip.Prefix, error) {
 		return p, nil
 	}
 	if p.Bits() < mappedBits {
-		return netip.Prefix{}, errors.New("it contains IPv4 mapped into IPv6, and more; write an IPv4 network and an IPv6 network")
+		return netip.Prefix{}, errors.New("it contains IPv4-mapped and other IPv6 addresses: write an IPv4 network and an IPv6 network")
 	}
 	return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mappedBits), nil
 }
 
-// Equal tells whether two are the same networks in the same order.
+// Equal reports whether n and other have the same networks in the same order.
 func (n Networks) Equal(other Networks) bool {
 	return n.any == other.any && slices.Equal(n.prefixes, other.prefixes)
 }
 
-// Contains tells whether an address lies in one of the networks. An IPv4-mapped address is its IPv4 address, and a zone is
-// ignored. The zero address, which stands for an unknown one, is contained by AnyNetwork alone.
+// Contains reports whether the address is in one of the networks. It treats an IPv4-mapped address as IPv4
+// and ignores zones. Only [AnyNetwork] contains the zero address, which stands for an unknown one.
 func (n Networks) Contains(address netip.Addr) bool {
 	if n.any {
 		return true

@@ -5,23 +5,25 @@ import (
 	"strings"
 )
 
-// Proxies tell a client's address from what a chain of proxies says about it.
+// Proxies determine the client address from the peer address and X-Forwarded-For.
 type Proxies struct {
-	// Trusted are the networks of the proxies whose word is taken. The zero value trusts nobody.
+	// Trusted are the networks of the trusted proxies. The zero value trusts none.
 	Trusted Networks
 
-	// PeerIsClient says that a peer which is no trusted proxy is the client itself, as where a connection reaches the one
-	// who asks. Where it is false such a peer speaks for a client that nobody knows.
+	// PeerIsClient means that a peer that isn't a trusted proxy is the client, as for a server that clients
+	// connect to directly. If it is false, such a peer is a gateway without a trusted address, and the client
+	// address is unknown.
 	PeerIsClient bool
 }
 
-// Client is the address of the client, or the zero address for an unknown one. The peer is the other end of the connection.
-// forwarded are the values of all X-Forwarded-For headers in their order: each proxy adds at the right the address that it was
-// called from, so the first from the right that is not a trusted proxy is as far as anybody's word can be taken. What stands
-// left of it the client may have written itself.
+// Client returns the client address, or the zero address if it is unknown. peer is the peer address of the
+// connection. forwarded has the values of all X-Forwarded-For headers in order.
 //
-// A hop that can't be parsed makes the client unknown. So does a missing header behind a trusted proxy. Where every hop is a
-// trusted proxy, the leftmost is the client.
+// Each proxy appends the address that it was called from. So the client is the rightmost hop that isn't a
+// trusted proxy. The hops to the left of it could be forged by the client.
+//
+// The client is unknown if a hop that is needed can't be parsed, or if a trusted proxy sent no header. If all
+// hops are trusted proxies, the leftmost is the client.
 func (p Proxies) Client(peer netip.Addr, forwarded []string) netip.Addr {
 	peer = peer.Unmap().WithZone("")
 	if !peer.IsValid() {
@@ -52,9 +54,9 @@ func (p Proxies) Client(peer netip.Addr, forwarded []string) netip.Addr {
 	return client
 }
 
-// ParsePeer reads the other end of a connection as net/http and net.Addr write it: an address and a port. An IPv4-mapped address is its IPv4
-// address. The zero address, which nothing but AnyNetwork contains, stands for a peer that has none, as behind a Unix socket, and for
-// whatever else can't be read.
+// ParsePeer parses an address and port as net/http and [net.Addr] format the peer of a connection.
+// IPv4-mapped addresses become IPv4. Anything else, such as the peer of a Unix socket, results in the zero
+// address, which only [AnyNetwork] contains.
 func ParsePeer(text string) netip.Addr {
 	peer, err := netip.ParseAddrPort(text)
 	if err != nil {
@@ -63,8 +65,8 @@ func ParsePeer(text string) netip.Addr {
 	return peer.Addr().Unmap()
 }
 
-// parseHop reads an address with or without a port and a zone, an IPv6 address in brackets or not; the zero address stands for
-// anything else.
+// parseHop parses an address that may have a port, a zone or, for IPv6, brackets. Anything else results in
+// the zero address.
 func parseHop(hop string) netip.Addr {
 	hop = strings.Trim(hop, " \t")
 	address, err := netip.ParseAddr(hop)

@@ -6,31 +6,34 @@ import (
 	"sync/atomic"
 )
 
-// Roles are the role names that somebody carries: some by themselves, and what these include by a catalogue. What is included takes a bit
-// for each name of the catalogue, however long the names are: many who carry one role that includes everything hold no list of
-// everything each. The nil set, and the zero value, are empty.
+// Roles is the set of roles that a key carries: its own names, and the names that these include according to
+// a [Catalogue]. Included names take one bit for each name of the catalogue. So many keys with one role that
+// includes everything don't each hold a list of everything. Nil and the zero value are empty sets. Methods
+// may be called concurrently.
 type Roles struct {
 	names    []string // sorted, unique
 	included atomic.Pointer[included]
 }
 
-// included is what a catalogue says of some roles.
+// included is what a catalogue adds to a set of roles.
 type included struct {
 	catalogue *Catalogue
 	positions set
 }
 
-// NewRoles is the set of these names, in any order. They include nothing.
+// NewRoles returns the set of these names, which may be in any order. They include nothing.
 func NewRoles(names ...string) *Roles {
 	sorted := slices.Clone(names)
 	slices.Sort(sorted)
 	return SortedRoles(slices.Compact(sorted))
 }
 
-// SortedRoles is the set of names that are in order, each once. They include nothing. The caller must not change them from then on.
+// SortedRoles returns the set of these names, which must be sorted and unique. They include nothing. The set
+// keeps the slice, so the caller must not modify it.
 func SortedRoles(names []string) *Roles { return &Roles{names: names} }
 
-// Include has the names include what a catalogue says, and nothing that another one said before. Others may read meanwhile.
+// Include sets the names that are included to those of the catalogue. It replaces what another catalogue
+// included. It is safe to call it while others read.
 func (r *Roles) Include(c *Catalogue) {
 	var now *included
 	if positions := c.reach(r.names); positions != nil {
@@ -39,7 +42,7 @@ func (r *Roles) Include(c *Catalogue) {
 	r.included.Store(now)
 }
 
-// Direct are the names that are carried by themselves, in order. The caller must not change them.
+// Direct returns the names without the included ones, sorted. The caller must not modify the slice.
 func (r *Roles) Direct() []string {
 	if r == nil {
 		return nil
@@ -47,7 +50,8 @@ func (r *Roles) Direct() []string {
 	return r.names
 }
 
-// Names are all names in order. The caller must not change them. Where anything is included, they are put together at each call.
+// Names returns all names, sorted. The caller must not modify the slice. If any names are included, each call
+// allocates a new slice.
 func (r *Roles) Names() []string {
 	if r == nil {
 		return nil
@@ -58,7 +62,7 @@ func (r *Roles) Names() []string {
 	return r.names
 }
 
-// Missing is the first of the wanted names that is not in the set; false if all are.
+// Missing returns the first of the wanted names that isn't in the set, or false if all are.
 func (r *Roles) Missing(wanted []string) (string, bool) {
 	for _, name := range wanted {
 		if !r.has(name) {
@@ -84,29 +88,29 @@ func (r *Roles) has(name string) bool {
 }
 
 const (
-	maxName  = 253 // of a DNS subdomain, RFC 1123
-	maxLabel = 63  // of a DNS label, RFC 1123
+	maxName  = 253 // length of a DNS subdomain (RFC 1123)
+	maxLabel = 63  // length of a DNS label (RFC 1123)
 )
 
-// ValidateRole returns an error that says what is wrong with the name of a role: it is a DNS subdomain (RFC 1123), as in the
-// schema of an ApiKey.
+// ValidateRole returns an error if name isn't a valid role name: a DNS subdomain (RFC 1123), as in the schema
+// of ApiKey.
 func ValidateRole(name string) error {
 	if len(name) > maxName || !isSubdomain(name) {
-		return fmt.Errorf("%.*q is no role: want lower-case letters, digits, - and ., such as org.permission.customer.read", maxName, name)
+		return fmt.Errorf("%.*q is not a role name: must be lower-case letters, digits, '-' and '.', such as org.permission.customer.read", maxName, name)
 	}
 	return nil
 }
 
-// ValidateNamespace returns an error that says what is wrong with the name of a namespace: it is a DNS label (RFC 1123).
+// ValidateNamespace returns an error if name isn't a valid name of a namespace: a DNS label (RFC 1123).
 func ValidateNamespace(name string) error {
 	if !isLabel(name) {
-		return fmt.Errorf("%.*q is no namespace: want at most 63 lower-case letters, digits and -", maxName, name)
+		return fmt.Errorf("%.*q is not a namespace name: must be at most 63 lower-case letters, digits and '-'", maxName, name)
 	}
 	return nil
 }
 
 func isSubdomain(name string) bool {
-	// The labels of a subdomain are not bounded by themselves in Kubernetes.
+	// Kubernetes does not limit the length of each label of a subdomain.
 	start := 0
 	for i := 0; i <= len(name); i++ {
 		if i < len(name) && name[i] != '.' {

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// What a set of roles says of itself is what following every name by hand comes to, whatever the catalogue was before.
+// The model follows what each name includes, one by one. Roles must agree with it, whichever catalogue they
+// had before.
 func TestRolesAgainstAModel(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	some := func(most int) []string {
@@ -42,27 +43,27 @@ func TestRolesAgainstAModel(t *testing.T) {
 			roles.Include(catalogue)
 			names := roles.Names()
 			if len(names) != len(carried) || !slices.IsSorted(names) || !slices.Equal(names, catalogue.Closure(direct)) {
-				t.Fatalf("%v with %v: carries %v", direct, entries, names)
+				t.Fatalf("roles %v with the catalogue %v: Names() = %v", direct, entries, names)
 			}
 			for i := range 150 {
 				name := strconv.Itoa(i)
 				if _, missing := roles.Missing([]string{name}); missing == carried[name] {
-					t.Fatalf("%v with %v: missing %s: %t", direct, entries, name, missing)
+					t.Fatalf("roles %v with the catalogue %v: %s is missing: %t", direct, entries, name, missing)
 				}
 			}
 		}
 	}
 }
 
-func TestAskingForARoleAllocatesNothing(t *testing.T) {
+func TestMissingDoesNotAllocate(t *testing.T) {
 	roles := NewRoles("a", "write")
 	roles.Include(catalogue("write: create", "create: update"))
 	wanted := []string{"a", "update"}
 	if n := testing.AllocsPerRun(100, func() {
 		if name, missing := roles.Missing(wanted); missing {
-			t.Error("missing", name)
+			t.Errorf("%s is missing", name)
 		}
 	}); n != 0 {
-		t.Errorf("%v allocations", n)
+		t.Errorf("%v allocations, want 0", n)
 	}
 }

@@ -169,10 +169,10 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 
 	It("does not start where --trusted-proxies would trust more than was written", func() {
 		for network, problem := range map[string]string{
-			"::ffff:0:0/96":       `"::ffff:0:0/96" contains everybody`,
-			"0.0.0.0/0":           `"0.0.0.0/0" contains everybody`,
-			"::/0":                `"::/0" contains everybody`,
-			"::ffff:10.0.0.0/104": `"::ffff:10.0.0.0/104" is IPv4 mapped into IPv6; the network is 10.0.0.0/8`,
+			"::ffff:0:0/96":       `"::ffff:0:0/96" contains every address`,
+			"0.0.0.0/0":           `"0.0.0.0/0" contains every address`,
+			"::/0":                `"::/0" contains every address`,
+			"::ffff:10.0.0.0/104": `"::ffff:10.0.0.0/104" is an IPv4-mapped IPv6 network: write 10.0.0.0/8`,
 		} {
 			path := filepath.Join(plane.Root, "bin", "apikey-verifier")
 			said, err := exec.CommandContext(ctx, path, "--trusted-proxies="+network, "--kubeconfig=/does/not/exist").CombinedOutput()

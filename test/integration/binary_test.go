@@ -301,7 +301,7 @@ var _ = Describe("The operator's binary", func() {
 		Entry(nil, "--token-prefix=AK", `--token-prefix=AK: "AK" is no token prefix: want 2 to 16 lower-case letters and digits`),
 		Entry(nil, "--ttl-after-expired=1w", `--ttl-after-expired=1w: "1w" is no duration: want days, hours, minutes and seconds`),
 		Entry(nil, "--namespaces=", "--namespaces=: leave the flag out for all namespaces, or name at least one"),
-		Entry(nil, "--namespaces=Team_A", `--namespaces=Team_A: "Team_A" is no namespace: want at most 63 lower-case letters`),
+		Entry(nil, "--namespaces=Team_A", `--namespaces=Team_A: "Team_A" is not a namespace name: must be at most 63 lower-case letters`),
 		Entry(nil, "--workers=0", "--workers=0: want 1 to 256"),
 		Entry(nil, "--kube-api-qps=20", "--kube-api-burst=0: want 1 or more"),
 		Entry(nil, "--leader-elect-lease-duration=5s", "--leader-elect-lease-duration=5s: want more than --leader-elect-renew-deadline, 10s"),

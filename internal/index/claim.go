@@ -2,26 +2,26 @@ package index
 
 import "slices"
 
-// claim tells who of several objects with one digest may have it. No two keys have a digest in common by chance, so one of
-// them is a copy: of a status that somebody may write who should not, or of a backup. While there are two, neither is
-// accepted. A copy must not come to life when the original is deleted, so the last one left is accepted only if it is the
-// eldest of all that there have been.
+// claim tracks the objects that have had the same digest. Digests don't collide by chance, so all of these
+// objects but one are copies: of a backup, or of the status by someone who should not be able to write it.
+// While several objects have the digest, none is accepted. Deleting the original must not make a copy valid,
+// so the last one left is accepted only if it is the oldest of all that ever had the digest.
 type claim struct {
 	holders []*entry
-	eldest  *entry // nil if nobody can tell
+	oldest  *entry // nil if two are of the same age
 }
 
-func newClaim(first *entry) *claim { return &claim{holders: []*entry{first}, eldest: first} }
+func newClaim(first *entry) *claim { return &claim{holders: []*entry{first}, oldest: first} }
 
 func (c *claim) add(e *entry) {
 	c.holders = append(c.holders, e)
 	switch {
-	case c.eldest != nil && c.eldest.key.UID == e.key.UID:
-		c.eldest = e // it was gone from view, as by a label, and is back
-	case c.eldest == nil || e.created == c.eldest.created:
-		c.eldest = nil // times are whole seconds: there is no telling
-	case e.created < c.eldest.created:
-		c.eldest = e
+	case c.oldest != nil && c.oldest.key.UID == e.key.UID:
+		c.oldest = e // it was removed, for example by a label selector, and is back
+	case c.oldest == nil || e.created == c.oldest.created:
+		c.oldest = nil // creation times are whole seconds
+	case e.created < c.oldest.created:
+		c.oldest = e
 	}
 }
 
@@ -29,21 +29,21 @@ func (c *claim) drop(e *entry) {
 	c.holders = slices.DeleteFunc(c.holders, func(h *entry) bool { return h == e })
 }
 
-// replace follows an object that has changed in another way than its digest.
+// replace updates an object that still has the digest.
 func (c *claim) replace(old, e *entry) {
 	c.holders[slices.Index(c.holders, old)] = e
-	if c.eldest == old {
-		c.eldest = e
+	if c.oldest == old {
+		c.oldest = e
 	}
 }
 
-// winner is the entry that is accepted, nil for none. The claim is over once nobody is left who lost it.
+// winner returns the entry that is accepted, or nil. over is true once no object is left that lost the claim.
 func (c *claim) winner() (winner *entry, over bool) {
 	switch {
 	case len(c.holders) == 0:
 		return nil, true
-	case len(c.holders) == 1 && c.holders[0] == c.eldest:
-		return c.eldest, true
+	case len(c.holders) == 1 && c.holders[0] == c.oldest:
+		return c.oldest, true
 	default:
 		return nil, false
 	}

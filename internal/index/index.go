@@ -1,5 +1,5 @@
-// Package index finds keys by their digest; it never sees a token, never decides, reads no clock, and must not come to know where keys come
-// from or who asks.
+// Package index finds keys by the digest of their token. Don't handle tokens here, don't decide and don't
+// read a clock. Don't depend on where keys come from or who asks for them.
 package index
 
 import (
@@ -14,63 +14,65 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// ID names an object that a key is declared by.
+// ID identifies an ApiKey.
 type ID struct {
 	Namespace, Name string
 }
 
-// Credential is a digest that a key is found by.
+// Credential is a digest of a key and how long it is accepted.
 type Credential struct {
 	Digest token.Digest
-	// Deadline is the moment from which the key is dead to whoever comes with this digest: that of the key, or an earlier one.
+	// Deadline is the expiry time of the token: that of the key, or an earlier one.
 	Deadline expiry.Deadline
 }
 
-// Entry is what the index is told of an object.
+// Entry is what the index needs to know about an ApiKey.
 type Entry struct {
 	ID
 	UID string
-	// Created is when the object was. It tells the elder of two with one digest.
+	// Created is the creation time of the ApiKey. It shows which of two objects with the same digest is
+	// older.
 	Created time.Time
 
-	// Credentials are what the key is found by; none for an object that has no token. Of two with one digest the first counts. The index
-	// keeps no part of the slice.
+	// Credentials of the key. Empty for a key without a token. If a digest occurs twice, the first counts.
+	// The index doesn't keep the slice.
 	Credentials []Credential
-	// Suspended says that every credential is refused for now.
+	// Suspended makes every credential of the key refused.
 	Suspended bool
-	// Networks are where the key may be used from. The index may keep them.
+	// Networks from which the key may be used. The index may keep them.
 	Networks access.Networks
-	// Roles are those that the object names itself. The index may keep the slice, and the texts that the names are parts of.
+	// Roles in the spec of the ApiKey. The index may keep the slice and the strings.
 	Roles []string
 }
 
-// Options of an Index. The zero value is good.
+// Options configure an [Index]. The zero value is usable.
 type Options struct {
-	// MaxStaleness is how old what a source has told may be and still be answered from; zero means any age.
+	// MaxStaleness is the age up to which the data of a source counts as fresh. Zero means no limit.
 	MaxStaleness time.Duration
 }
 
-// Index holds keys by digest. Any number may read it while it is written to.
+// Index maps digests to keys. Any number of goroutines may read it while others write.
 type Index struct {
 	shards [shardCount]shard
 
-	mu     sync.Mutex // of the roles and claims, and of writes to the shards
+	mu     sync.Mutex // guards roles and claims, and is held while shards are written
 	roles  roleSets
-	claims map[token.Digest]*claim // of digests that more than one object has, or had
+	claims map[token.Digest]*claim // of digests that more than one object has or had
 
-	// All feeds are added before anybody reads.
+	// Sources and the catalogue are added before the first read.
 	sources   []*Source
 	catalogue *Catalogue // nil if there is none
 
-	unsettled    atomic.Int64 // feeds that have neither been loaded nor refused
+	unsettled    atomic.Int64 // number of feeds that are neither loaded nor forbidden
 	size         atomic.Int64
 	duplicates   atomic.Int64
 	maxStaleness time.Duration
-	// born is what moments are counted from, with its monotonic reading: a clock that is set must make no view older or younger.
+	// born is the time that ages are measured from. Its monotonic reading keeps ages right when the clock is
+	// set.
 	born time.Time
 }
 
-// Digests are uniform, so their first byte picks a shard.
+// Digests are distributed uniformly, so their first byte selects the shard.
 const shardCount = 256
 
 type shard struct {
@@ -78,7 +80,7 @@ type shard struct {
 	keys map[token.Digest]*entry
 }
 
-// New returns an empty index, made at a moment. Every source is as old as that until it is heard of.
+// New returns an empty index. Until a source is heard of, its data counts as being from now.
 func New(now time.Time, options Options) *Index {
 	x := &Index{roles: newRoleSets(), claims: map[token.Digest]*claim{}, maxStaleness: options.MaxStaleness, born: now}
 	for i := range x.shards {
@@ -87,7 +89,8 @@ func New(now time.Time, options Options) *Index {
 	return x
 }
 
-// Find implements verify.Keys. A key is fresh as long as the catalogue and its own source are, whatever becomes of other sources.
+// Find implements [verify.Keys]. A key is fresh while the catalogue and the source of the key are, regardless
+// of other sources.
 func (x *Index) Find(digest token.Digest, now time.Time) (key *verify.Key, fresh bool) {
 	e := x.find(digest)
 	if e == nil {
@@ -105,23 +108,24 @@ func (x *Index) find(digest token.Digest) *entry {
 	return e
 }
 
-// Ready implements verify.Keys. It wants every source to have been loaded or refused once, and one of them to be fresh: where all are
-// silent, an unknown token may well be that of a key that nobody has told of yet. What roles include is about every key, so that the
-// catalogue must be fresh, too.
+// Ready implements [verify.Keys]. It is true if every source is loaded or forbidden, and if the catalogue and
+// at least one source are fresh. If all sources are stale, an unknown token may belong to a new key, and the
+// stale catalogue affects every key.
 func (x *Index) Ready(now time.Time) bool {
 	at := x.at(now)
 	return x.settled(at) && slices.ContainsFunc(x.sources, func(s *Source) bool { return s.fresh(at) })
 }
 
-// at is a moment as the feeds note it.
+// at converts a time to the representation that feeds use.
 func (x *Index) at(now time.Time) time.Duration { return now.Sub(x.born) }
 
-// settled tells whether all is known that every key depends on.
+// settled reports whether what every key depends on is loaded and fresh.
 func (x *Index) settled(at time.Duration) bool {
 	return x.unsettled.Load() == 0 && (x.catalogue == nil || x.catalogue.fresh(at))
 }
 
-// Loaded tells whether the index has been ready once: every source was loaded or refused, one of them and the catalogue were loaded.
+// Loaded reports whether the first load is complete: every source is loaded or forbidden, and the catalogue
+// and at least one source are loaded.
 func (x *Index) Loaded() bool {
 	if x.unsettled.Load() != 0 || x.catalogue != nil && !x.catalogue.loaded.Load() {
 		return false
@@ -129,18 +133,18 @@ func (x *Index) Loaded() bool {
 	return slices.ContainsFunc(x.sources, func(s *Source) bool { return s.loaded.Load() })
 }
 
-// Size is how many keys can be found.
+// Size returns the number of digests that can be found.
 func (x *Index) Size() int { return int(x.size.Load()) }
 
-// Duplicates is how many digests are refused since more than one object has them, or had.
+// Duplicates returns the number of digests that are refused because more than one object has or had them.
 func (x *Index) Duplicates() int { return int(x.duplicates.Load()) }
 
-// feed is what an index is told by, of keys or of roles.
+// feed is a source of keys or of the role catalogue.
 type feed struct {
 	index   *Index
-	settled bool // loaded or refused
+	settled bool // loaded or forbidden
 	loaded  atomic.Bool
-	heard   atomic.Int64 // when, as a time.Duration since the index was made
+	heard   atomic.Int64 // when the feed was last heard of, as a time.Duration since Index.born
 }
 
 // add adds a feed.
@@ -149,20 +153,20 @@ func (x *Index) add(f *feed) {
 	x.unsettled.Add(1)
 }
 
-// Heard notes that the feed's view is that of a moment.
+// Heard records that the data of the feed was up to date at the time now.
 func (f *feed) Heard(now time.Time) { f.heard.Store(int64(f.index.at(now))) }
 
-// Age is how long ago the feed was heard of. One that never was is as old as the index.
+// Age returns the time since the feed was last heard of, or since the index was created if it never was.
 func (f *feed) Age(now time.Time) time.Duration {
 	return f.index.at(now) - time.Duration(f.heard.Load())
 }
 
-// fresh tells whether what the feed has told is recent enough to be answered from.
+// fresh reports whether the feed is loaded and its data is recent enough.
 func (f *feed) fresh(at time.Duration) bool {
 	return f.loaded.Load() && (f.index.maxStaleness == 0 || at-time.Duration(f.heard.Load()) <= f.index.maxStaleness)
 }
 
-// settle is called once it is known whether the feed can be read.
+// settle is called when it is known whether the feed can be read.
 func (f *feed) settle() {
 	if !f.settled {
 		f.settled = true
@@ -170,65 +174,66 @@ func (f *feed) settle() {
 	}
 }
 
-// markLoaded is called once all that there is has been told.
+// markLoaded is called when the first load of the feed is complete.
 func (f *feed) markLoaded() {
 	f.loaded.Store(true)
 	f.settle()
 }
 
-// Catalogue is what the index is told by of what roles include. Its methods must not be called by two at once.
+// Catalogue is the feed of the role catalogue. Its methods must not be called concurrently.
 type Catalogue struct {
 	feed
 }
 
-// Catalogue adds the one source of roles. It is added before anybody reads; without it, no role includes another.
+// Catalogue adds the feed of the role catalogue. Call it at most once and before the first read. Without it,
+// no role includes another.
 func (x *Index) Catalogue() *Catalogue {
 	x.catalogue = &Catalogue{}
 	x.add(&x.catalogue.feed)
 	return x.catalogue
 }
 
-// Replace takes the catalogue as it is now. From then on it counts as loaded.
+// Replace sets the catalogue and marks the feed as loaded.
 func (c *Catalogue) Replace(catalogue *access.Catalogue) {
 	c.index.mu.Lock()
-	stale := c.index.roles.turnTo(catalogue)
+	stale := c.index.roles.setCatalogue(catalogue)
 	c.index.mu.Unlock()
-	// Without the lock: where there are many sets this takes long, and revocations must not wait for it.
+	// Without the lock, because this takes long for many sets, and revocations must not wait for it.
 	for _, roles := range stale {
 		roles.Include(catalogue)
 	}
 	c.markLoaded()
 }
 
-// Source is one place that objects come from, such as the watch of a namespace. Its methods must not be called by two at
-// once, and no two sources may tell of the same object.
+// Source is a feed of keys, such as the watch of a namespace. Its methods must not be called concurrently.
+// Two sources must not contain the same object.
 type Source struct {
 	feed
-	entries map[ID]*entry // the first of each object
+	entries map[ID]*entry // the first entry of each object
 }
 
-// entry is a credential of an object as the index remembers it. The garbage collector looks at all that is remembered of every key time and
-// again, so it is in as few pieces as can be: this one and a text, which the entries of an object share, and the sets of roles that keys
-// share. Readers have it without a lock: but for next, which they don't look at, it never changes.
+// entry is a credential of an object. The garbage collector scans all entries again and again, so each has
+// few pointers: the entries of an object share one string, and keys share their sets of roles. Readers use
+// entries without a lock, so an entry never changes, except for next, which readers don't use.
 type entry struct {
 	key     verify.Key
 	source  *Source
 	digest  token.Digest
-	created int64  // Unix seconds, as fine as Kubernetes tells it
-	next    *entry // of the same object; guarded by the index's mutex
+	created int64  // Unix seconds, which is the resolution of Kubernetes
+	next    *entry // next entry of the same object; guarded by Index.mu
 }
 
 func (e *entry) id() ID { return ID{Namespace: e.key.Namespace, Name: e.key.Name} }
 
-// of is the one of an object's entries that has a digest; nil if none has.
-func (e *entry) of(digest token.Digest) *entry {
+// withDigest returns the entry of the object with the digest, or nil.
+func (e *entry) withDigest(digest token.Digest) *entry {
 	for e != nil && e.digest != digest {
 		e = e.next
 	}
 	return e
 }
 
-// Source adds a source of keys. All are added before anybody reads.
+// Source adds a feed of keys. Call it before the first read.
 func (x *Index) Source() *Source {
 	s := &Source{entries: map[ID]*entry{}}
 	x.add(&s.feed)
@@ -236,26 +241,26 @@ func (x *Index) Source() *Source {
 	return s
 }
 
-// Refused notes that the API server lets nobody read what the source is of. The index then waits for it no longer: what else it knows is
-// answered from, and what this source would tell is unknown until it is loaded.
-func (s *Source) Refused() { s.settle() }
+// Forbidden records that the API server denies access to the objects of the source. From then on, the index
+// doesn't wait for the source. Its keys are unknown until it is loaded.
+func (s *Source) Forbidden() { s.settle() }
 
-// Put takes an object as it is now. A digest that stays is found throughout. It gives the same verify.Key as before, unless
-// something has changed that a decision depends on.
+// Put adds or updates an object. Digests that the object keeps can be found throughout. Find returns the same
+// [verify.Key] as before unless something changed that a decision depends on.
 func (s *Source) Put(e Entry) {
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
 	s.put(e)
 }
 
-// Remove forgets an object.
+// Remove removes an object.
 func (s *Source) Remove(id ID) {
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
 	s.remove(id)
 }
 
-// Replace takes all objects that there are, and forgets the others. From then on the source counts as loaded.
+// Replace sets the objects of the source, removes all others, and marks the feed as loaded.
 func (s *Source) Replace(all []Entry) {
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
@@ -263,7 +268,7 @@ func (s *Source) Replace(all []Entry) {
 	for i := range all {
 		exists[all[i].ID] = struct{}{}
 	}
-	// Revocations first: they must not wait for what is new.
+	// Revoke first, so that revocations don't wait for new keys.
 	for id := range s.entries {
 		if _, ok := exists[id]; !ok {
 			s.remove(id)
@@ -283,9 +288,9 @@ func (s *Source) put(e Entry) {
 	x, old := s.index, s.entries[e.ID]
 	kept := old
 	if old != nil && old.key.UID != e.UID {
-		kept = nil // another object of the same name
+		kept = nil // another object with the same name
 	}
-	// Revocations first.
+	// Revoke first.
 	for o := old; o != nil; o = o.next {
 		if kept == nil || !e.has(o.digest) {
 			x.disown(o)
@@ -300,7 +305,7 @@ func (s *Source) put(e Entry) {
 		if e.first(c.Digest) != i {
 			continue
 		}
-		before := kept.of(c.Digest)
+		before := kept.withDigest(c.Digest)
 		if before != nil && unchanged && before.key.Deadline == c.Deadline {
 			entries = append(entries, before)
 			continue
@@ -319,12 +324,13 @@ func (s *Source) put(e Entry) {
 		x.roles.release(old.key.Roles)
 	}
 	if kept == nil {
-		delete(s.entries, e.ID) // and with it the text of the old name
+		delete(s.entries, e.ID) // so that the map doesn't keep the string of the old object
 	}
 	s.entries[entries[0].id()] = entries[0]
 }
 
-// newKey is what is known of an object but for a deadline. It shares the text of an entry that the object has already, if it has one.
+// newKey returns the key for an object, without a deadline. It shares the string of the object's existing
+// entry, if any.
 func newKey(e *Entry, kept *entry, roles *access.Roles) verify.Key {
 	key := verify.Key{Suspended: e.Suspended, Networks: e.Networks, Roles: roles}
 	if kept != nil {
@@ -337,7 +343,7 @@ func newKey(e *Entry, kept *entry, roles *access.Roles) verify.Key {
 	return key
 }
 
-// link makes a chain of the entries of an object.
+// link chains the entries of an object.
 func link(entries []*entry) {
 	var next *entry
 	for _, e := range slices.Backward(entries) {
@@ -345,7 +351,7 @@ func link(entries []*entry) {
 	}
 }
 
-// first is where the first of the credentials with a digest stands; less than 0 if none has it.
+// first returns the index of the first credential with the digest, or -1.
 func (e *Entry) first(digest token.Digest) int {
 	return slices.IndexFunc(e.Credentials, func(c Credential) bool { return c.Digest == digest })
 }
@@ -364,7 +370,7 @@ func (s *Source) remove(id ID) {
 	s.index.roles.release(old.key.Roles)
 }
 
-// replace gives the digest of an entry to one that says something else of the same object, without a moment in between.
+// replace updates the entry of a digest without removing it in between.
 func (x *Index) replace(old, e *entry) {
 	c := x.claims[e.digest]
 	if c == nil {
@@ -375,7 +381,7 @@ func (x *Index) replace(old, e *entry) {
 	x.settle(e.digest, c)
 }
 
-// own gives a digest to an entry, if it is the only one that claims it.
+// own assigns a digest to an entry, unless other objects claim it.
 func (x *Index) own(e *entry) {
 	c := x.claims[e.digest]
 	if c == nil {
@@ -392,7 +398,7 @@ func (x *Index) own(e *entry) {
 	x.settle(e.digest, c)
 }
 
-// disown takes a digest from an entry whose object is gone, or has it no more.
+// disown releases a digest whose object is gone or no longer has it.
 func (x *Index) disown(e *entry) {
 	c := x.claims[e.digest]
 	if c == nil {
@@ -403,7 +409,7 @@ func (x *Index) disown(e *entry) {
 	x.settle(e.digest, c)
 }
 
-// settle makes the keys agree with a contested digest's claim.
+// settle applies the outcome of a claim.
 func (x *Index) settle(digest token.Digest, c *claim) {
 	winner, over := c.winner()
 	if over {

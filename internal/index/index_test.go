@@ -21,7 +21,7 @@ import (
 var born = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
 
 func digest(n int) (d token.Digest) {
-	random := rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(n >> 16)}) //nolint:gosec // cut on purpose
+	random := rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(n >> 16)}) //nolint:gosec // the truncation is intended
 	_, _ = random.Read(d[:])                                                  // never fails
 	return d
 }
@@ -65,25 +65,25 @@ func TestLifeOfAnObject(t *testing.T) {
 	expect(t, x, d, "")
 	s.Put(entry("a", 0, d))
 	expect(t, x, d, "a")
-	s.Put(entry("a", 0, other)) // minted anew
+	s.Put(entry("a", 0, other)) // rotated
 	expect(t, x, d, "")
 	expect(t, x, other, "a")
-	again := entry("a", 0, d) // another object of the same name
+	again := entry("a", 0, d) // another object with the same name
 	again.UID = "another"
 	s.Put(again)
 	expect(t, x, other, "")
 	if got := find(x, d); got == nil || got.UID != "another" {
-		t.Errorf("found %+v", got)
+		t.Errorf("found %+v, want the key with the UID another", got)
 	}
 	s.Remove(again.ID)
 	s.Remove(again.ID)
 	expect(t, x, d, "")
 	if x.Size() != 0 || x.Duplicates() != 0 {
-		t.Errorf("%d keys and %d duplicates are left", x.Size(), x.Duplicates())
+		t.Errorf("after the object is removed, %d keys and %d duplicates are left", x.Size(), x.Duplicates())
 	}
 }
 
-func TestReplaceForgetsWhatIsGone(t *testing.T) {
+func TestReplaceRemovesOtherObjects(t *testing.T) {
 	x, s := loaded()
 	s.Replace([]index.Entry{entry("a", 0, digest(1)), entry("b", 0, digest(2))})
 	s.Replace([]index.Entry{entry("b", 0, digest(3)), entry("c", 0, digest(1))})
@@ -91,57 +91,57 @@ func TestReplaceForgetsWhatIsGone(t *testing.T) {
 	expect(t, x, digest(2), "")
 	expect(t, x, digest(3), "b")
 	if x.Size() != 2 {
-		t.Errorf("%d keys", x.Size())
+		t.Errorf("the index has %d keys, want 2", x.Size())
 	}
 }
 
-// Of two objects with one digest neither counts, and the younger never does.
+// Of two objects with the same digest, neither is accepted, and the younger one never is.
 func TestDuplicates(t *testing.T) {
 	d := digest(1)
-	elder, younger, twin := entry("elder", time.Hour, d), entry("younger", 0, d), entry("twin", time.Hour, d)
+	older, younger, sameAge := entry("older", time.Hour, d), entry("younger", 0, d), entry("sameAge", time.Hour, d)
 	for name, c := range map[string]struct {
 		steps func(s *index.Source)
 		found string
 		count int
 	}{
-		"elder first":         {func(s *index.Source) { s.Put(elder); s.Put(younger) }, "", 1},
-		"younger first":       {func(s *index.Source) { s.Put(younger); s.Put(elder) }, "", 1},
-		"loaded together":     {func(s *index.Source) { s.Replace([]index.Entry{younger, elder}) }, "", 1},
-		"the copy is deleted": {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Remove(younger.ID) }, "elder", 0},
-		"the original is":     {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Remove(elder.ID) }, "", 1},
-		"then the copy, too":  {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Remove(elder.ID); s.Remove(younger.ID) }, "", 0},
-		"and it is issued anew": {func(s *index.Source) {
-			s.Put(elder)
+		"older first":             {func(s *index.Source) { s.Put(older); s.Put(younger) }, "", 1},
+		"younger first":           {func(s *index.Source) { s.Put(younger); s.Put(older) }, "", 1},
+		"loaded together":         {func(s *index.Source) { s.Replace([]index.Entry{younger, older}) }, "", 1},
+		"the copy is deleted":     {func(s *index.Source) { s.Put(older); s.Put(younger); s.Remove(younger.ID) }, "older", 0},
+		"the original is deleted": {func(s *index.Source) { s.Put(older); s.Put(younger); s.Remove(older.ID) }, "", 1},
+		"both are deleted":        {func(s *index.Source) { s.Put(older); s.Put(younger); s.Remove(older.ID); s.Remove(younger.ID) }, "", 0},
+		"both are deleted, then created again": {func(s *index.Source) {
+			s.Put(older)
 			s.Put(younger)
-			s.Remove(elder.ID)
+			s.Remove(older.ID)
 			s.Remove(younger.ID)
-			s.Put(twin)
-		}, "twin", 0},
-		"the original is minted": {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Put(entry("elder", time.Hour, digest(2))) }, "", 1},
-		"the copy is minted":     {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Put(entry("younger", 0, digest(2))) }, "elder", 0},
-		"relist without either":  {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Replace(nil) }, "", 0},
-		"relist with the copy":   {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Replace([]index.Entry{younger}) }, "", 1},
-		"no telling":             {func(s *index.Source) { s.Put(elder); s.Put(twin); s.Remove(twin.ID) }, "", 1},
+			s.Put(sameAge)
+		}, "sameAge", 0},
+		"the original gets another digest": {func(s *index.Source) { s.Put(older); s.Put(younger); s.Put(entry("older", time.Hour, digest(2))) }, "", 1},
+		"the copy gets another digest":     {func(s *index.Source) { s.Put(older); s.Put(younger); s.Put(entry("younger", 0, digest(2))) }, "older", 0},
+		"relist without either":            {func(s *index.Source) { s.Put(older); s.Put(younger); s.Replace(nil) }, "", 0},
+		"relist with the copy":             {func(s *index.Source) { s.Put(older); s.Put(younger); s.Replace([]index.Entry{younger}) }, "", 1},
+		"of the same age":                  {func(s *index.Source) { s.Put(older); s.Put(sameAge); s.Remove(sameAge.ID) }, "", 1},
 		"three": {func(s *index.Source) {
 			s.Put(younger)
-			s.Put(elder)
+			s.Put(older)
 			s.Put(entry("third", time.Minute, d))
 			s.Remove(younger.ID)
 		}, "", 1},
-		"three, and one is left": {func(s *index.Source) {
+		"three, then only the oldest": {func(s *index.Source) {
 			s.Put(younger)
-			s.Put(elder)
+			s.Put(older)
 			s.Put(entry("third", time.Minute, d))
 			s.Remove(younger.ID)
 			s.Remove(index.ID{Namespace: "shop", Name: "third"})
-		}, "elder", 0},
-		"an update changes nothing": {func(s *index.Source) { s.Put(elder); s.Put(younger); s.Put(elder); s.Put(younger) }, "", 1},
+		}, "older", 0},
+		"an update changes nothing": {func(s *index.Source) { s.Put(older); s.Put(younger); s.Put(older); s.Put(younger) }, "", 1},
 		"an update, then the copy goes": {func(s *index.Source) {
-			s.Put(elder)
+			s.Put(older)
 			s.Put(younger)
-			s.Put(elder)
+			s.Put(older)
 			s.Remove(younger.ID)
-		}, "elder", 0},
+		}, "older", 0},
 	} {
 		x, s := loaded()
 		c.steps(s)
@@ -154,7 +154,7 @@ func TestDuplicates(t *testing.T) {
 func TestReady(t *testing.T) {
 	x := index.New(born, index.Options{MaxStaleness: time.Minute})
 	if x.Ready(born) {
-		t.Error("ready without any source")
+		t.Error("ready without a source")
 	}
 	source, catalogue := x.Source(), x.Catalogue()
 	source.Heard(born)
@@ -166,31 +166,31 @@ func TestReady(t *testing.T) {
 	catalogue.Replace(access.NewCatalogue(nil))
 	for at, want := range map[time.Duration]bool{0: true, time.Minute: true, time.Minute + 1: false} {
 		if x.Ready(born.Add(at)) != want {
-			t.Errorf("ready after %s: %t", at, !want)
+			t.Errorf("after %s, ready is %t, want %t", at, !want, want)
 		}
 	}
 	later := born.Add(time.Hour)
 	source.Heard(later)
 	if x.Ready(later) {
-		t.Error("ready though the catalogue is silent")
+		t.Error("ready with a stale catalogue")
 	}
 	source.Put(entry("a", 0, digest(1)))
 	if _, fresh := x.Find(digest(1), later); fresh {
-		t.Error("a key is fresh though the catalogue is silent")
+		t.Error("a key is fresh with a stale catalogue")
 	}
 	catalogue.Heard(later)
 	if !x.Ready(later) || !x.Loaded() || source.Age(later.Add(time.Second)) != time.Second {
-		t.Error("not ready, or of another age")
+		t.Error("not ready with fresh data, or the age of the source is not a second")
 	}
 	forever := index.New(born, index.Options{})
 	forever.Source().Replace(nil)
 	if !forever.Ready(born.Add(1e6 * time.Hour)) {
-		t.Error("not ready though any age will do")
+		t.Error("not ready without a limit of the age")
 	}
 }
 
-// Each source is as fresh as it is itself, and an index that has one fresh source is ready.
-func TestASilentSourceStopsNoOther(t *testing.T) {
+// Each source is fresh or stale by itself. One fresh source is enough for the index to be ready.
+func TestStaleSourceDoesNotAffectOthers(t *testing.T) {
 	x := index.New(born, index.Options{MaxStaleness: time.Minute})
 	first, second, catalogue := x.Source(), x.Source(), x.Catalogue()
 	catalogue.Heard(born.Add(time.Hour))
@@ -200,7 +200,7 @@ func TestASilentSourceStopsNoOther(t *testing.T) {
 	first.Heard(born)
 	first.Replace([]index.Entry{entry("a", 0, digest(1))})
 	if _, fresh := x.Find(digest(1), born); fresh || x.Ready(born) {
-		t.Error("ready before the second source has said anything")
+		t.Error("ready before the second source is loaded")
 	}
 	second.Heard(born)
 	second.Replace([]index.Entry{other})
@@ -208,59 +208,59 @@ func TestASilentSourceStopsNoOther(t *testing.T) {
 		t.Helper()
 		now := born.Add(at)
 		if x.Ready(now) != ready {
-			t.Errorf("after %s: ready %t", at, !ready)
+			t.Errorf("after %s, ready is %t, want %t", at, !ready, ready)
 		}
 		for n, want := range map[int]bool{1: firstFresh, 2: secondFresh} {
 			if key, fresh := x.Find(digest(n), now); key == nil || fresh != want {
-				t.Errorf("after %s: %+v is fresh: %t", at, key, fresh)
+				t.Errorf("after %s, the key is %+v and fresh is %t, want %t", at, key, fresh, want)
 			}
 		}
 		if key, fresh := x.Find(digest(3), now); key != nil || fresh {
-			t.Errorf("after %s: found %+v, %t", at, key, fresh)
+			t.Errorf("after %s, an unknown digest finds %+v with fresh %t", at, key, fresh)
 		}
 	}
 	expect(time.Minute, true, true, true)
 	first.Heard(born.Add(30 * time.Minute))
 	expect(31*time.Minute, true, true, false)
-	expect(31*time.Minute+1, false, false, false) // nobody knows what keys there are
+	expect(31*time.Minute+1, false, false, false) // both sources are stale
 	second.Heard(born.Add(50 * time.Minute))
 	expect(51*time.Minute, true, false, true)
 	first.Heard(born.Add(51 * time.Minute))
 	expect(51*time.Minute, true, true, true)
 }
 
-// A source that may not be read is waited for no longer, and counts once it may be.
-func TestARefusedSource(t *testing.T) {
+// The index doesn't wait for a source that may not be read, but uses it once it is loaded.
+func TestForbiddenSource(t *testing.T) {
 	x := index.New(born, index.Options{MaxStaleness: time.Minute})
-	refused, loaded, catalogue := x.Source(), x.Source(), x.Catalogue()
+	forbidden, loaded, catalogue := x.Source(), x.Source(), x.Catalogue()
 	catalogue.Heard(born)
 	catalogue.Replace(access.NewCatalogue(nil))
-	refused.Refused()
-	refused.Refused() // as at each of its attempts
-	refused.Heard(born)
+	forbidden.Forbidden()
+	forbidden.Forbidden() // the feed reports it at each attempt
+	forbidden.Heard(born)
 	if x.Ready(born) || x.Loaded() {
-		t.Error("ready though one has not been heard of, and the other may not be read")
+		t.Error("ready with one source not loaded and the other forbidden")
 	}
 	loaded.Heard(born)
 	loaded.Replace([]index.Entry{entry("a", 0, digest(1))})
 	if _, fresh := x.Find(digest(1), born); !fresh || !x.Ready(born) || !x.Loaded() {
-		t.Error("not ready though the one that may be read has been")
+		t.Error("not ready with one source loaded and the other forbidden")
 	}
 	if x.Ready(born.Add(time.Minute + 1)) {
-		t.Error("ready by a source that was never loaded")
+		t.Error("ready with a stale source and one that was never loaded")
 	}
 	other := entry("b", 0, digest(2))
 	other.Namespace = "other"
-	refused.Heard(born.Add(time.Hour))
-	refused.Replace([]index.Entry{other})
+	forbidden.Heard(born.Add(time.Hour))
+	forbidden.Replace([]index.Entry{other})
 	catalogue.Heard(born.Add(time.Hour))
 	if _, fresh := x.Find(digest(2), born.Add(time.Hour)); !fresh || !x.Ready(born.Add(time.Hour)) {
-		t.Error("not ready though the other may be read now")
+		t.Error("not ready after the forbidden source was loaded")
 	}
 	alone := index.New(born, index.Options{})
-	alone.Source().Refused()
+	alone.Source().Forbidden()
 	if alone.Ready(born) || alone.Loaded() {
-		t.Error("ready though nothing may be read")
+		t.Error("ready though all sources are forbidden")
 	}
 }
 
@@ -274,7 +274,7 @@ func TestRolesInclude(t *testing.T) {
 		t.Helper()
 		for _, d := range []token.Digest{d, digest(2)} {
 			if got := find(x, d).Roles.Names(); !slices.Equal(got, want) {
-				t.Errorf("carries %v, want %v", got, want)
+				t.Errorf("a key carries %v, want %v", got, want)
 			}
 		}
 	}
@@ -289,7 +289,7 @@ func TestRolesInclude(t *testing.T) {
 	carried("other", "write")
 }
 
-// Whatever is done to it in whatever order: the index knows what a plain list would.
+// The index must agree with a map, whatever the order of updates.
 func TestAgainstAModel(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	x, s := loaded()
@@ -313,13 +313,13 @@ func TestAgainstAModel(t *testing.T) {
 				}))
 			}
 		default:
-			// Each name has digests of its own: the duplicates have a test of theirs.
+			// Each name has its own digests: TestDuplicates covers shared ones.
 			e := entry(name, 0, digest(4*number+random.IntN(4)))
 			s.Put(e)
 			model[e.ID] = e
 		}
 		if x.Size() != len(model) {
-			t.Fatalf("step %d: %d keys, want %d", step, x.Size(), len(model))
+			t.Fatalf("step %d: the index has %d keys, want %d", step, x.Size(), len(model))
 		}
 	}
 	for id, e := range model {
@@ -327,7 +327,7 @@ func TestAgainstAModel(t *testing.T) {
 	}
 }
 
-// The race detector is the judge of this one.
+// This test is for the race detector.
 func TestReadersAndAWriter(_ *testing.T) {
 	x, s := loaded()
 	catalogue := x.Catalogue()
@@ -368,7 +368,7 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory tells the live heap that a key of two roles and two networks takes.
+// BenchmarkMemory reports the live heap per key, for keys with two roles and two networks.
 func BenchmarkMemory(b *testing.B) {
 	const n = 100_000
 	heap := func() float64 {
@@ -395,7 +395,8 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
-// benchmarkDecide asks with one of a thousand tokens, spread over the index, as a verifier does: from the text of a header to the answer.
+// benchmarkDecide measures a request of a verifier, from the text of the header to the decision. The requests
+// use a thousand tokens from all over the index.
 func benchmarkDecide(b *testing.B, n int) {
 	now := time.Now() // with a monotonic reading, as in a verifier
 	x := index.New(now, index.Options{MaxStaleness: time.Minute})
@@ -425,7 +426,7 @@ func benchmarkDecide(b *testing.B, n int) {
 	for b.Loop() {
 		request := verify.Request{Credential: reader.Headers(headers[i], nil), Address: peer, Route: route}
 		if !verify.Decide(x, &request, now).Allowed() {
-			b.Fatal("refused")
+			b.Fatal("a valid token was refused")
 		}
 		if i++; i == len(headers) {
 			i = 0

@@ -15,7 +15,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// with is an object of these digests.
+// with returns an object with these digests.
 func with(name string, digests ...token.Digest) index.Entry {
 	e := entry(name, 0, token.Digest{})
 	e.Credentials = nil
@@ -25,7 +25,7 @@ func with(name string, digests ...token.Digest) index.Entry {
 	return e
 }
 
-func TestAnObjectOfSeveralDigests(t *testing.T) {
+func TestObjectWithSeveralDigests(t *testing.T) {
 	x, s := loaded()
 	current, pending, other := digest(1), digest(2), digest(3)
 	found := func(want map[token.Digest]string) {
@@ -38,7 +38,7 @@ func TestAnObjectOfSeveralDigests(t *testing.T) {
 			}
 		}
 		if x.Size() != size || x.Duplicates() != 0 {
-			t.Errorf("%d digests of which %d are refused, want %d", x.Size(), x.Duplicates(), size)
+			t.Errorf("the index has %d digests and %d duplicates, want %d and 0", x.Size(), x.Duplicates(), size)
 		}
 	}
 	s.Put(with("a", current))
@@ -49,12 +49,12 @@ func TestAnObjectOfSeveralDigests(t *testing.T) {
 	s.Put(with("b", other))
 	s.Put(with("a", pending))
 	found(map[token.Digest]string{pending: "a", other: "b"})
-	s.Put(with("a", pending, pending)) // said twice, and no duplicate
+	s.Put(with("a", pending, pending)) // twice in the same object is not a duplicate
 	found(map[token.Digest]string{pending: "a", other: "b"})
 	s.Put(with("a", current, pending, pending, current))
 	s.Put(with("b"))
 	found(map[token.Digest]string{current: "a", pending: "a"})
-	again := with("a", pending) // another object of the same name
+	again := with("a", pending) // another object with the same name
 	again.UID = "another"
 	s.Put(again)
 	found(map[token.Digest]string{pending: "a"})
@@ -63,7 +63,7 @@ func TestAnObjectOfSeveralDigests(t *testing.T) {
 	found(nil)
 }
 
-// Each digest has a deadline of its own: that of a token which is about to be retired comes before the key's.
+// A token that is about to be retired expires before the key.
 func TestEachDigestHasItsDeadline(t *testing.T) {
 	x, s := loaded()
 	current, retiring := digest(1), digest(2)
@@ -72,13 +72,14 @@ func TestEachDigestHasItsDeadline(t *testing.T) {
 	s.Put(a)
 	for d, want := range map[token.Digest]bool{current: false, retiring: true} {
 		if key := find(x, d); key.Deadline.Passed(born) || key.Deadline.Passed(born.Add(time.Hour)) != want {
-			t.Errorf("after an hour dead: %t", !want)
+			t.Errorf("the deadline is %v, want it to pass within an hour: %t", key.Deadline, want)
 		}
 	}
 }
 
-// Whoever remembers something of a key does so by its address: a write of the status, of which there are many, must not lose that.
-func TestAKeyStaysTheSameUntilItIsAnother(t *testing.T) {
+// Callers may associate data with the address of a key. The frequent updates of the status must not change
+// it.
+func TestKeyStaysTheSameUnlessItChanges(t *testing.T) {
 	networks := func(cidr string) access.Networks {
 		parsed, err := access.ParseNetworks([]string{cidr})
 		if err != nil {
@@ -94,7 +95,7 @@ func TestAKeyStaysTheSameUntilItIsAnother(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		change        func(*index.Entry)
-		first, second bool // stay the same
+		first, second bool // whether the key of each digest stays the same
 	}{
 		"nothing":             {func(*index.Entry) {}, true, true},
 		"the order of roles":  {func(e *index.Entry) { e.Roles = []string{"write", "read", "write"} }, true, true},
@@ -102,14 +103,14 @@ func TestAKeyStaysTheSameUntilItIsAnother(t *testing.T) {
 		"a further token": {func(e *index.Entry) {
 			e.Credentials = append(with("a", digest(3)).Credentials, e.Credentials...)
 		}, true, true},
-		"a token less":      {func(e *index.Entry) { e.Credentials = e.Credentials[:1] }, true, false},
-		"a deadline of one": {func(e *index.Entry) { e.Credentials[1].Deadline = expiry.Deadline{} }, true, false},
+		"one token less":    {func(e *index.Entry) { e.Credentials = e.Credentials[:1] }, true, false},
+		"one deadline":      {func(e *index.Entry) { e.Credentials[1].Deadline = expiry.Deadline{} }, true, false},
 		"roles":             {func(e *index.Entry) { e.Roles = []string{"read"} }, false, false},
 		"networks":          {func(e *index.Entry) { e.Networks = networks("10.0.0.0/9") }, false, false},
 		"any network":       {func(e *index.Entry) { e.Networks = access.AnyNetwork() }, false, false},
-		"its suspension":    {func(e *index.Entry) { e.Suspended = true }, false, false},
-		"the object":        {func(e *index.Entry) { e.UID = "another" }, false, false},
-		"when it was made":  {func(e *index.Entry) { e.Created = born.Add(time.Second) }, false, false},
+		"the suspension":    {func(e *index.Entry) { e.Suspended = true }, false, false},
+		"the UID":           {func(e *index.Entry) { e.UID = "another" }, false, false},
+		"the creation time": {func(e *index.Entry) { e.Created = born.Add(time.Second) }, false, false},
 	} {
 		x, s := loaded()
 		s.Put(base())
@@ -120,41 +121,41 @@ func TestAKeyStaysTheSameUntilItIsAnother(t *testing.T) {
 		for range 2 {
 			s.Put(changed)
 			if (find(x, digest(1)) == first) != c.first || (find(x, digest(2)) == second) != c.second {
-				t.Errorf("%s: the same keys: %t, %t", name, find(x, digest(1)) == first, find(x, digest(2)) == second)
+				t.Errorf("%s: the keys of the digests stay the same: %t and %t", name, find(x, digest(1)) == first, find(x, digest(2)) == second)
 			}
 		}
 		if first.Suspended != old.Suspended || first.Deadline != old.Deadline || first.Roles != old.Roles || first.UID != old.UID || !first.Networks.Equal(old.Networks) {
-			t.Errorf("%s: a key that somebody may be reading was changed", name)
+			t.Errorf("%s: a key that others may be reading was modified", name)
 		}
 	}
 }
 
-// A copy of one of a key's digests stops that digest, and no other.
-func TestADuplicateOfOneDigest(t *testing.T) {
+// A copy of one digest of a key affects only that digest.
+func TestDuplicateOfOneDigest(t *testing.T) {
 	x, s := loaded()
 	mine, stolen := digest(1), digest(2)
-	elder := with("elder", mine, stolen)
-	elder.Created = born.Add(-time.Hour)
-	s.Put(elder)
+	older := with("older", mine, stolen)
+	older.Created = born.Add(-time.Hour)
+	s.Put(older)
 	s.Put(with("copy", stolen, digest(3)))
-	expect(t, x, mine, "elder")
+	expect(t, x, mine, "older")
 	expect(t, x, stolen, "")
 	expect(t, x, digest(3), "copy")
-	s.Put(elder) // a write of its status changes nothing of that
-	elder.Credentials[1].Deadline = expiry.At(born.Add(time.Hour))
-	s.Put(elder)
+	s.Put(older) // an update of the status changes nothing
+	older.Credentials[1].Deadline = expiry.At(born.Add(time.Hour))
+	s.Put(older)
 	expect(t, x, stolen, "")
 	s.Put(with("copy", digest(3)))
-	expect(t, x, stolen, "elder")
+	expect(t, x, stolen, "older")
 	if key := find(x, stolen); key == nil || !key.Deadline.Passed(born.Add(time.Hour)) {
-		t.Errorf("found %+v", key)
+		t.Errorf("found %+v, want a key that expires within an hour", key)
 	}
 	if x.Size() != 3 || x.Duplicates() != 0 {
-		t.Errorf("%d digests, %d duplicates", x.Size(), x.Duplicates())
+		t.Errorf("the index has %d digests and %d duplicates, want 3 and 0", x.Size(), x.Duplicates())
 	}
 }
 
-// Whatever sets of digests objects have, one after another: the index knows what a plain list would.
+// The index must agree with a map for objects with any set of digests.
 func TestSetsOfDigestsAgainstAModel(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	x, s := loaded()
@@ -162,7 +163,7 @@ func TestSetsOfDigestsAgainstAModel(t *testing.T) {
 	for step := range 20_000 {
 		number := random.IntN(20)
 		e := with(fmt.Sprintf("key-%d", number))
-		for i := range 4 { // each name has digests of its own
+		for i := range 4 { // each name has its own digests
 			d := digest(4*number + i)
 			delete(model, d)
 			if random.IntN(2) == 0 {
@@ -178,7 +179,7 @@ func TestSetsOfDigestsAgainstAModel(t *testing.T) {
 		}
 		s.Put(e)
 		if x.Size() != len(model) || x.Duplicates() != 0 {
-			t.Fatalf("step %d: %d digests and %d duplicates, want %d", step, x.Size(), x.Duplicates(), len(model))
+			t.Fatalf("step %d: the index has %d digests and %d duplicates, want %d and 0", step, x.Size(), x.Duplicates(), len(model))
 		}
 		for i := range 4 {
 			want, known := model[digest(4*number+i)]
@@ -190,8 +191,8 @@ func TestSetsOfDigestsAgainstAModel(t *testing.T) {
 	}
 }
 
-// While tokens become one another, each of them that stays is found at every moment.
-func TestADigestThatStaysDoesNotBlink(t *testing.T) {
+// A digest that the object keeps can be found at every moment of an update.
+func TestKeptDigestIsAlwaysFound(t *testing.T) {
 	x, s := loaded()
 	current, next := digest(1), digest(2)
 	states := []index.Entry{with("a", current), with("a", current, next), with("a", next, current), with("a", next, digest(3), current)}
@@ -223,11 +224,11 @@ func TestADigestThatStaysDoesNotBlink(t *testing.T) {
 	close(done)
 	reader.Wait()
 	if missed > 0 {
-		t.Errorf("not found %d times", missed)
+		t.Errorf("a digest that the object kept was not found %d times", missed)
 	}
 }
 
-// BenchmarkStatusWrite is a source's word of a key of which nothing has changed that decides.
+// BenchmarkStatusWrite measures an update that changes nothing that a decision depends on.
 func BenchmarkStatusWrite(b *testing.B) {
 	_, s := loaded()
 	entries := make([]index.Entry, 10_000)

@@ -8,23 +8,24 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/access"
 )
 
-// roleSets keeps each set of roles once, however many keys carry it, and what its roles include: that is thus looked up when the
-// catalogue changes, and not per request, nor per key.
+// roleSets stores each distinct set of roles once, together with what its roles include. So included roles
+// are resolved when the catalogue changes, and not for each request or key.
 type roleSets struct {
 	catalogue *access.Catalogue
-	// byHash finds a set by its names, without a copy of them as a map's key. Sets of one hash are a chain.
-	byHash map[uint64]*roleSet
-	hash   func(names []string) uint64
-	byPart map[*access.Roles]*roleSet
-	names  roleNames
+	// byHash finds a set by the hash of its names, so that the map needs no copy of them as a key. Sets with the
+	// same hash are chained.
+	byHash  map[uint64]*roleSet
+	hash    func(names []string) uint64
+	byRoles map[*access.Roles]*roleSet
+	names   roleNames
 }
 
 type roleSet struct {
 	roles *access.Roles
 	hash  uint64
-	next  *roleSet // of the same hash
+	next  *roleSet // with the same hash
 	users int
-	// interned says that the texts of the names are those of roleNames.
+	// interned means that the names are the strings of roleNames.
 	interned bool
 }
 
@@ -34,7 +35,7 @@ func newRoleSets() roleSets {
 		catalogue: access.NewCatalogue(nil),
 		byHash:    map[uint64]*roleSet{},
 		hash:      func(names []string) uint64 { return hashOf(seed, names) },
-		byPart:    map[*access.Roles]*roleSet{},
+		byRoles:   map[*access.Roles]*roleSet{},
 		names:     roleNames{byText: map[string]*roleName{}},
 	}
 }
@@ -44,27 +45,26 @@ func hashOf(seed maphash.Seed, names []string) uint64 {
 	h.SetSeed(seed)
 	for _, name := range names {
 		_, _ = h.WriteString(name) // never fails
-		_ = h.WriteByte(0)         // in no name, and never fails
+		_ = h.WriteByte(0)         // separator, which no name contains; never fails
 	}
 	return h.Sum64()
 }
 
-// turnTo takes another catalogue for what roles include, for sets that are made from now on, and returns those that it may change
-// something for.
-func (s *roleSets) turnTo(catalogue *access.Catalogue) []*access.Roles {
+// setCatalogue sets the catalogue for new sets, and returns the existing sets that must be updated.
+func (s *roleSets) setCatalogue(catalogue *access.Catalogue) []*access.Roles {
 	flat := !s.catalogue.Nested() && !catalogue.Nested()
 	s.catalogue = catalogue
 	if flat {
 		return nil
 	}
-	stale := make([]*access.Roles, 0, len(s.byPart))
-	for roles := range s.byPart {
+	stale := make([]*access.Roles, 0, len(s.byRoles))
+	for roles := range s.byRoles {
 		stale = append(stale, roles)
 	}
 	return stale
 }
 
-// find is the set of names that are in order, each once; nil if no key has it.
+// find returns the set with these names, which must be sorted and unique, or nil.
 func (s *roleSets) find(sorted []string) (*roleSet, uint64) {
 	hash := s.hash(sorted)
 	set := s.byHash[hash]
@@ -74,7 +74,7 @@ func (s *roleSets) find(sorted []string) (*roleSet, uint64) {
 	return set, hash
 }
 
-// acquire is the set of these roles. Each is released in the end. It may keep the names, and the text that they are in.
+// acquire returns the set of these roles. The caller must release it. The set may keep the strings.
 func (s *roleSets) acquire(names []string) *access.Roles {
 	sorted := inOrder(names)
 	set, hash := s.find(sorted)
@@ -82,18 +82,18 @@ func (s *roleSets) acquire(names []string) *access.Roles {
 		kept, interned := s.names.acquire(sorted)
 		set = &roleSet{roles: access.SortedRoles(kept), hash: hash, next: s.byHash[hash], interned: interned}
 		set.roles.Include(s.catalogue)
-		s.byHash[hash], s.byPart[set.roles] = set, set
+		s.byHash[hash], s.byRoles[set.roles] = set, set
 	}
 	set.users++
 	return set.roles
 }
 
 func (s *roleSets) release(roles *access.Roles) {
-	set := s.byPart[roles]
+	set := s.byRoles[roles]
 	if set.users--; set.users > 0 {
 		return
 	}
-	delete(s.byPart, roles)
+	delete(s.byRoles, roles)
 	if first := s.byHash[set.hash]; first != set {
 		for first.next != set {
 			first = first.next
@@ -109,7 +109,7 @@ func (s *roleSets) release(roles *access.Roles) {
 	}
 }
 
-// inOrder is the names in order, each once; the very slice if it is so already.
+// inOrder returns the names sorted and without duplicates. It returns its argument if that is so already.
 func inOrder(names []string) []string {
 	for i := 1; i < len(names); i++ {
 		if names[i-1] >= names[i] {
@@ -121,8 +121,10 @@ func inOrder(names []string) []string {
 	return names
 }
 
-// Share is the names of roles in order, each once, as the index already has them for other keys; else a copy in one text, which holds on
-// to nothing else. Whoever gathers many objects before it tells of them needs no more memory for their roles than the index will.
+// Share returns the names sorted and without duplicates. If the index already has this set for another key,
+// it returns the slice of that set, and otherwise a copy that shares no memory with names. A caller that
+// collects many objects before it passes them to the index can so keep the memory for their roles as small as
+// in the index.
 func (s *Source) Share(names []string) []string {
 	sorted := inOrder(names)
 	s.index.mu.Lock()
@@ -136,7 +138,7 @@ func (s *Source) Share(names []string) []string {
 		size += len(name)
 	}
 	var text strings.Builder
-	text.Grow(size) // at once, so that what is cut off it below stays a part of it
+	text.Grow(size) // all at once: the buffer must not move, because the names are substrings of it
 	shared := make([]string, len(sorted))
 	for i, name := range sorted {
 		text.WriteString(name)
@@ -145,12 +147,12 @@ func (s *Source) Share(names []string) []string {
 	return shared
 }
 
-// maxInterned is how many names are interned. One that is interned costs some 60 bytes on top of its text, which pays where several sets
-// have it, as is usual. Where somebody has keys of very many names made, no two of which are the same, it does not: the sets beyond this
-// many names hold their own.
+// maxInterned limits the number of interned names. An interned name takes about 60 bytes in addition to its
+// text. That pays off if several sets share it, which is usual. It doesn't if someone creates keys with very
+// many different names, so sets beyond the limit keep their own strings.
 const maxInterned = 1 << 14
 
-// roleNames keeps the text of each name once, however many sets have it.
+// roleNames stores the text of each name once, however many sets have it.
 type roleNames struct {
 	byText map[string]*roleName
 }
@@ -160,7 +162,8 @@ type roleName struct {
 	sets int
 }
 
-// acquire is the same names as interned; false, and the names themselves, where there is no room for those that are new.
+// acquire returns the names as interned strings. If there is no room for the new ones, it returns its
+// argument and false.
 func (n *roleNames) acquire(names []string) ([]string, bool) {
 	unknown := 0
 	for _, name := range names {
@@ -184,7 +187,7 @@ func (n *roleNames) acquire(names []string) ([]string, bool) {
 	return interned, true
 }
 
-// release takes back what acquire has interned.
+// release releases names that acquire returned.
 func (n *roleNames) release(names []string) {
 	for _, text := range names {
 		name := n.byText[text]

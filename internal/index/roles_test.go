@@ -15,8 +15,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
-// Sets of one hash are told apart by their names, in whatever order they come and go; and nothing is left of those that are gone.
-func TestSetsOfOneHash(t *testing.T) {
+// Sets with the same hash are distinguished by their names, in whatever order they are acquired and released.
+func TestSetsWithTheSameHash(t *testing.T) {
 	s := newRoleSets()
 	s.hash = func(names []string) uint64 { return uint64(len(names) % 2) }
 	random := rand.New(rand.NewPCG(1, 2))
@@ -38,10 +38,10 @@ func TestSetsOfOneHash(t *testing.T) {
 		random.Shuffle(len(given), func(i, j int) { given[i], given[j] = given[j], given[i] })
 		got := s.acquire(given)
 		if users := held[id]; len(users) > 0 && users[0] != got {
-			t.Fatalf("%v has two sets", names)
+			t.Fatalf("there are two sets of %v", names)
 		}
 		if !slices.Equal(got.Names(), names) {
-			t.Fatalf("%v became %v", given, got.Names())
+			t.Fatalf("the set of %v has the names %v", given, got.Names())
 		}
 		held[id] = append(held[id], got)
 	}
@@ -50,8 +50,8 @@ func TestSetsOfOneHash(t *testing.T) {
 			s.release(roles)
 		}
 	}
-	if len(s.byHash) != 0 || len(s.byPart) != 0 || len(s.names.byText) != 0 {
-		t.Errorf("left: %v, %v, %v", s.byHash, s.byPart, s.names.byText)
+	if len(s.byHash) != 0 || len(s.byRoles) != 0 || len(s.names.byText) != 0 {
+		t.Errorf("after all sets are released, these are left: byHash %v, byRoles %v, names %v", s.byHash, s.byRoles, s.names.byText)
 	}
 }
 
@@ -60,8 +60,8 @@ func rolesOf(x *Index, d token.Digest) *access.Roles {
 	return key.Roles
 }
 
-// However often an object is told of, and however many digests it has, its roles are held once.
-func TestAnObjectHoldsItsRolesOnce(t *testing.T) {
+// An object uses its set of roles once, however often it is updated and however many digests it has.
+func TestObjectUsesItsRoleSetOnce(t *testing.T) {
 	x := New(time.Time{}, Options{})
 	source := x.Source()
 	id := ID{Namespace: "team", Name: "key"}
@@ -76,41 +76,41 @@ func TestAnObjectHoldsItsRolesOnce(t *testing.T) {
 	} {
 		e.ID = id
 		source.Put(e)
-		if set := x.roles.byPart[rolesOf(x, one.Digest)]; len(x.roles.byPart) != 1 || set == nil || set.users != 1 {
-			t.Errorf("after %+v: %d sets of roles, with %+v", e, len(x.roles.byPart), set)
+		if set := x.roles.byRoles[rolesOf(x, one.Digest)]; len(x.roles.byRoles) != 1 || set == nil || set.users != 1 {
+			t.Errorf("after Put(%+v): %d sets of roles, the set of the object is %+v; want one set with one user", e, len(x.roles.byRoles), set)
 		}
 	}
 	source.Remove(id)
-	if len(x.roles.byPart) != 0 {
-		t.Errorf("%d sets of roles are left", len(x.roles.byPart))
+	if len(x.roles.byRoles) != 0 {
+		t.Errorf("after the object is removed, %d sets of roles are left", len(x.roles.byRoles))
 	}
 }
 
-func TestANameIsKeptOnce(t *testing.T) {
+func TestNamesAreInterned(t *testing.T) {
 	s := newRoleSets()
 	one, two := s.acquire([]string{strings.Clone("read"), "write"}), s.acquire([]string{strings.Clone("read")})
 	if unsafe.StringData(one.Direct()[0]) != unsafe.StringData(two.Direct()[0]) { //nolint:gosec // compared, not used
-		t.Error("two copies of one name")
+		t.Error("two sets have different copies of the same name")
 	}
 	s.release(one)
 	if len(s.names.byText) != 1 || !slices.Equal(two.Names(), []string{"read"}) {
-		t.Errorf("interned: %v; the other set is %v", s.names.byText, two.Names())
+		t.Errorf("after the release of one set, %v is interned and the other set has %v", s.names.byText, two.Names())
 	}
 }
 
-// Beyond what is interned a set is as good as any.
-func TestSetsOfMoreNamesThanAreInterned(t *testing.T) {
+// Sets beyond maxInterned work without interned names.
+func TestSetsBeyondMaxInterned(t *testing.T) {
 	s := newRoleSets()
 	full := s.acquire(worst{names: maxInterned, size: 8}.of(0))
 	late := s.acquire([]string{"late"})
 	if again := s.acquire([]string{"late"}); again != late || len(s.names.byText) != maxInterned {
-		t.Errorf("%d names are interned, and of one set there are: %v, %v", len(s.names.byText), late.Names(), again.Names())
+		t.Errorf("%d names are interned, and acquiring a set twice returns %v and %v", len(s.names.byText), late.Names(), again.Names())
 	}
 	s.release(full)
 	s.release(late)
 	s.release(late)
-	if len(s.byPart) != 0 || len(s.names.byText) != 0 {
-		t.Errorf("%d sets and %d names are left", len(s.byPart), len(s.names.byText))
+	if len(s.byRoles) != 0 || len(s.names.byText) != 0 {
+		t.Errorf("after all sets are released, %d sets and %d names are left", len(s.byRoles), len(s.names.byText))
 	}
 }
 
@@ -118,14 +118,14 @@ func TestShare(t *testing.T) {
 	x := New(time.Time{}, Options{})
 	source := x.Source()
 	if got := source.Share([]string{"b", "a", "b"}); !slices.Equal(got, []string{"a", "b"}) {
-		t.Errorf("shared %v", got)
+		t.Errorf("Share = %v, want [a b]", got)
 	}
 	if got := source.Share(nil); len(got) != 0 {
-		t.Errorf("shared %v", got)
+		t.Errorf("Share(nil) = %v, want nothing", got)
 	}
 	source.Put(Entry{Credentials: make([]Credential, 1), Roles: []string{"b", "a"}})
 	if got := source.Share([]string{"b", "a"}); unsafe.SliceData(got) != unsafe.SliceData(rolesOf(x, token.Digest{}).Direct()) { //nolint:gosec // compared, not used
-		t.Error("another slice than the index has")
+		t.Error("Share does not return the slice of the index")
 	}
 	const size = 16 << 20
 	var kept []string
@@ -134,14 +134,14 @@ func TestShare(t *testing.T) {
 		kept = source.Share([]string{long[:8]})
 		return kept
 	}); held > 1 {
-		t.Errorf("%.1f MiB are held by %v", held, kept)
+		t.Errorf("the result %v of Share keeps %.1f MiB alive", kept, held)
 	}
 }
 
-// worst is a kind of key that somebody may make many of: of so many names of such a length, none of which any other has.
+// worst is a kind of key that takes much memory: with many long names that no other key has.
 type worst struct{ names, size int }
 
-// The schema allows a key 16 KiB of role names.
+// The schema limits the role names of a key to 16 KiB.
 var worstKinds = []worst{{256, 64}, {253, 63}, {64, 253}, {256, 8}}
 
 func (w worst) String() string { return fmt.Sprintf("%d names of %d", w.names, w.size) }
@@ -156,7 +156,7 @@ func (w worst) of(key int) []string {
 
 const worstKeys = 2_000
 
-// load tells an index of keys, as a loader does.
+// load returns an index with worstKeys keys, loaded as feed does it.
 func load(roles func(key int) []string) *Index {
 	x := New(time.Time{}, Options{})
 	source := x.Source()
@@ -169,7 +169,7 @@ func load(roles func(key int) []string) *Index {
 	return x
 }
 
-// everything is a catalogue with a role that includes n others.
+// everything returns a catalogue with a role that includes n others.
 func everything(n int) *access.Catalogue {
 	roles := []access.Role{{Name: "everything"}}
 	for i := range n {
@@ -178,12 +178,12 @@ func everything(n int) *access.Catalogue {
 	return access.NewCatalogue(roles)
 }
 
-// heldBy is how many MiB of live heap are held by what a function returns.
+// heldBy returns how many MiB of live heap the result of a function takes.
 func heldBy(f func() any) float64 {
 	heap := func() float64 {
 		var stats runtime.MemStats
 		runtime.GC()
-		runtime.GC() // what was swept late by the first
+		runtime.GC() // frees what the first run left to sweep
 		runtime.ReadMemStats(&stats)
 		return float64(stats.HeapAlloc)
 	}
@@ -194,44 +194,45 @@ func heldBy(f func() any) float64 {
 	return held / (1 << 20)
 }
 
-// 32 MiB of these are the names themselves. The garbage collector lets a heap grow to twice of what is live, so that 45 MiB are 90.
+// The names alone take 32 MiB. The garbage collector lets the heap grow to twice the live heap, so 45 MiB
+// become 90 MiB.
 func TestMemoryOfTheWorstKeys(t *testing.T) {
 	for _, kind := range worstKinds {
 		if held := heldBy(func() any { return load(kind.of) }); held > 45 {
-			t.Errorf("%d keys of %s hold %.1f MiB", worstKeys, kind, held)
+			t.Errorf("%d keys with %s take %.1f MiB, want at most 45", worstKeys, kind, held)
 		}
 	}
 }
 
-// Each of these keys carries 5,000 roles: as lists they would be 150 MiB.
-func TestMemoryOfWhatIsIncluded(t *testing.T) {
+// Each of these keys carries 5,000 roles. As lists, they would take 150 MiB.
+func TestMemoryOfIncludedRoles(t *testing.T) {
 	roles := func(key int) []string { return []string{"everything", fmt.Sprintf("own-%d", key)} }
 	const included = 5_000
 	held := heldBy(func() any {
 		x := load(roles)
 		x.Catalogue().Replace(everything(included))
 		if got := len(rolesOf(x, token.Digest{1}).Names()); got != included+2 {
-			t.Errorf("a key carries %d roles", got)
+			t.Errorf("a key carries %d roles, want %d", got, included+2)
 		}
 		return x
 	})
 	if held > 10 {
-		t.Errorf("%d keys of two roles, one of which includes %d, hold %.1f MiB", worstKeys, included, held)
+		t.Errorf("%d keys with two roles, one of which includes %d, take %.1f MiB, want at most 10", worstKeys, included, held)
 	}
 }
 
-// What is left is the map of interned names, which does not shrink when it is emptied.
-func TestNoNameIsLeftOfTheWorstKeys(t *testing.T) {
+// The map of interned names is left: Go maps don't shrink.
+func TestNamesOfRemovedKeysAreFreed(t *testing.T) {
 	if held := heldBy(func() any {
 		x := load(worstKinds[0].of)
 		x.sources[0].Replace(nil)
 		return x
 	}); held > 2 {
-		t.Errorf("%.1f MiB are left", held)
+		t.Errorf("after all keys are removed, %.1f MiB are in use, want at most 2", held)
 	}
 }
 
-// BenchmarkWorst tells the live heap that 2,000 keys hold of the kinds that hold most.
+// BenchmarkWorst reports the live heap of 2,000 keys of the kinds that take most.
 func BenchmarkWorst(b *testing.B) {
 	for _, kind := range worstKinds {
 		b.Run(kind.String(), func(b *testing.B) {

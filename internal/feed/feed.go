@@ -1,4 +1,5 @@
-// Package feed feeds ApiKeys and the role catalogue to the verifier's index; it writes nothing to the cluster, and reads no Secret.
+// Package feed keeps the index of a verifier up to date with the ApiKeys and the role catalogue of a cluster.
+// Don't write to the cluster here, and don't read Secrets.
 package feed
 
 import (
@@ -26,68 +27,69 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/index"
 )
 
-// Options of a Loader. The zero value loads every ApiKey of the cluster.
+// Options configure a [Loader]. The zero value loads all ApiKeys of the cluster.
 type Options struct {
-	// Namespaces are those whose keys are loaded; none means all.
+	// Namespaces whose API keys are loaded. Empty means all namespaces.
 	Namespaces []string
-	// Selector picks keys by their labels; nil means all.
+	// Selector restricts the API keys by the labels of the ApiKey. Nil means all API keys.
 	Selector labels.Selector
-	// Logger is told what is wrong with a key.
+	// Logger receives the completion of the first load, and ApiKeys with fields that can't be read.
 	Logger logr.Logger
 }
 
-// Loader keeps an index in step with the cluster's ApiKeys, by a watch for each namespace, each with its own source, and with its
-// ApiRoles.
+// Loader keeps an [index.Index] up to date with the ApiKeys and ApiRoles of a cluster. It watches the ApiKeys
+// of each namespace separately, each with its own [index.Source].
 type Loader struct {
-	client    rest.Interface
-	params    runtime.ParameterCodec
-	options   Options
-	index     *index.Index
-	reflected []*reflected
-	started   time.Time
-	loadTime  atomic.Int64 // nanoseconds; 0 until loaded
+	client   rest.Interface
+	params   runtime.ParameterCodec
+	options  Options
+	index    *index.Index
+	watches  []*watched
+	started  time.Time
+	loadTime atomic.Int64 // nanoseconds; 0 until the first load is complete
 }
 
-// reflected is one watch and what it feeds.
-type reflected struct {
+// watched is a watch and the feed that it updates.
+type watched struct {
 	resource  string
 	namespace string
 	selector  string
 	example   runtime.Object
 	newList   func() runtime.Object
-	// condense, if set, makes less of each page of a list, before they are all gathered.
+	// condense, if set, reduces each page of a list before all pages are collected.
 	condense func(list runtime.Object) (runtime.Object, error)
 	store    cache.ReflectorStore
-	fed      fed
-	// refused is called whenever the API server says that this may not be read.
-	refused func()
+	feed     aged
+	// forbidden is called each time the API server denies access.
+	forbidden func()
 }
 
-// fed is what a watch feeds.
-type fed interface {
+// aged is a feed of the index, as far as metrics need it.
+type aged interface {
 	Age(now time.Time) time.Duration
 }
 
-// name tells watches apart in metrics: apikeys, or apikeys/NAMESPACE, and apiroles.
-func (r *reflected) name() string {
+// name returns the name of the watch in metrics: apikeys, apikeys/NAMESPACE or apiroles.
+func (r *watched) name() string {
 	if r.namespace == "" {
 		return r.resource
 	}
 	return r.resource + "/" + r.namespace
 }
 
-// NewLoader returns a loader that feeds an index as the user of a configuration: it needs to get, list and watch ApiKeys and ApiRoles.
+// NewLoader returns a [Loader] for the index. The user of config must be allowed to get, list and watch
+// ApiKeys and ApiRoles. It returns an error if config or a namespace is invalid.
 func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, error) {
 	scheme := newScheme()
 	client, err := restClient(config, scheme)
 	if err != nil {
-		return nil, fmt.Errorf("client for ApiKeys: %w", err)
+		return nil, fmt.Errorf("create a client for ApiKeys: %w", err)
 	}
 	l := &Loader{client: client, params: runtime.NewParameterCodec(scheme), options: options, index: x}
-	// Two watches of one namespace would tell of each key twice.
+	// Two watches of the same namespace would report each key twice.
 	namespaces := slices.Compact(slices.Sorted(slices.Values(options.Namespaces)))
 	for _, namespace := range namespaces {
-		// The API server takes an empty name for all namespaces.
+		// An empty name would select all namespaces.
 		if err := access.ValidateNamespace(namespace); err != nil {
 			return nil, err
 		}
@@ -102,23 +104,23 @@ func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, e
 	for _, namespace := range namespaces {
 		source := x.Source()
 		keys := &store{source: source, logger: options.Logger, replaced: l.noteLoaded}
-		l.reflected = append(l.reflected, &reflected{
+		l.watches = append(l.watches, &watched{
 			resource: "apikeys", namespace: namespace, selector: selector,
 			example: &object{}, newList: func() runtime.Object { return &objectList{} },
-			condense: keys.condense, store: keys, fed: source,
-			refused: func() {
-				source.Refused()
+			condense: keys.condense, store: keys, feed: source,
+			forbidden: func() {
+				source.Forbidden()
 				l.noteLoaded()
 			},
 		})
 	}
 	catalogue := x.Catalogue()
-	l.reflected = append(l.reflected, &reflected{
+	l.watches = append(l.watches, &watched{
 		resource: "apiroles",
 		example:  &v1alpha1.ApiRole{}, newList: func() runtime.Object { return &v1alpha1.ApiRoleList{} },
-		store:   &roles{catalogue: catalogue, includes: map[string][]string{}, replaced: l.noteLoaded},
-		fed:     catalogue,
-		refused: func() {}, // no key can be judged without the catalogue: it is waited for
+		store:     &roles{catalogue: catalogue, includes: map[string][]string{}, replaced: l.noteLoaded},
+		feed:      catalogue,
+		forbidden: func() {}, // wait: no key can be checked without the catalogue
 	})
 	return l, nil
 }
@@ -128,22 +130,22 @@ func restClient(config *rest.Config, scheme *runtime.Scheme) (rest.Interface, er
 	c.APIPath = "/apis"
 	c.GroupVersion = &v1alpha1.GroupVersion
 	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	// Custom resources are served as JSON.
+	// The API server serves custom resources as JSON only.
 	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
 	return rest.RESTClientFor(c)
 }
 
-// Run loads and follows until the context ends.
+// Run loads the index and follows changes until ctx is done.
 func (l *Loader) Run(ctx context.Context) {
 	l.started = time.Now()
 	var running sync.WaitGroup
-	for _, r := range l.reflected {
+	for _, r := range l.watches {
 		running.Go(func() { l.reflector(r).RunWithContext(ctx) })
 	}
 	running.Wait()
 }
 
-// LoadTime is how long the first load took; false until it is over.
+// LoadTime returns how long the first load took, or false if it is not complete.
 func (l *Loader) LoadTime() (time.Duration, bool) {
 	d := time.Duration(l.loadTime.Load())
 	return d, d != 0
@@ -151,33 +153,33 @@ func (l *Loader) LoadTime() (time.Duration, bool) {
 
 func (l *Loader) noteLoaded() {
 	if l.index.Loaded() && l.loadTime.CompareAndSwap(0, int64(time.Since(l.started))) {
-		l.options.Logger.Info("loaded", "keys", l.index.Size(), "duplicateDigests", l.index.Duplicates(), "took", time.Since(l.started).String())
+		l.options.Logger.Info("API keys loaded", "keys", l.index.Size(), "duplicateDigests", l.index.Duplicates(), "took", time.Since(l.started).String())
 	}
 }
 
-// pageSize is how many objects are asked for at once, of an API server that does not stream them. A page is held as a whole, and each
-// object of it may be as large as etcd allows.
+// pageSize is the number of objects per page of a list, for API servers that don't support streaming lists. A
+// page is in memory as a whole, and each object can be as large as etcd allows.
 const pageSize = 100
 
-// Revocations lag behind for as long as a watch waits before it tries again, so it waits for three seconds at most, where
-// client-go's own reflectors go up to a minute.
+// backoff limits the delay before a watch is retried to three seconds: revocations take effect only after
+// that. The default of client-go goes up to a minute.
 func backoff() *wait.Backoff {
 	return &wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 12, Cap: 2 * time.Second}
 }
 
-func (l *Loader) reflector(r *reflected) *cache.Reflector {
+func (l *Loader) reflector(r *watched) *cache.Reflector {
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.LabelSelector = r.selector
-			// Any version would do for a cache; here an old one would bring deleted keys back to life. The empty version asks for a
-			// consistent read, which is also what can be asked for in pages.
+			// The empty version requests a consistent read. An older version would make deleted keys valid again. Only a
+			// consistent read can be paged, too.
 			o.ResourceVersion = ""
 			list := r.newList()
 			err := l.client.Get().Namespace(r.namespace).Resource(r.resource).VersionedParams(&o, l.params).Do(ctx).Into(list)
-			// A namespace that is gone, or has no Role, is answered by this. Whatever else goes wrong tells nothing of the namespace: the
-			// API server is not there, or is not well, and is waited for.
+			// Forbidden is the answer for a namespace that is gone or has no Role for us. Other errors say nothing about the
+			// namespace: the API server is unavailable, and the reflector retries.
 			if apierrors.IsForbidden(err) {
-				r.refused()
+				r.forbidden()
 			}
 			if err != nil || r.condense == nil {
 				return list, err

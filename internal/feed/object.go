@@ -8,8 +8,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 )
 
-// object is an ApiKey as it is decoded here: labels, annotations and managed fields, which may be many times the size of all the rest,
-// are skipped and not made objects of.
+// object is an ApiKey as this package decodes it. Labels, annotations and managed fields, which can be many
+// times the size of the rest, are skipped.
 type object struct {
 	metav1.TypeMeta `json:",inline"`
 	Metadata        objectMeta            `json:"metadata"`
@@ -17,7 +17,7 @@ type object struct {
 	Status          v1alpha1.ApiKeyStatus `json:"status"`
 }
 
-// objectMeta is the part of metav1.ObjectMeta that the index and a reflector ask for.
+// objectMeta is the part of [metav1.ObjectMeta] that the index and a reflector need.
 type objectMeta struct {
 	Namespace         string       `json:"namespace"`
 	Name              string       `json:"name"`
@@ -26,12 +26,12 @@ type objectMeta struct {
 	CreationTimestamp metav1.Time  `json:"creationTimestamp"`
 	DeletionTimestamp *metav1.Time `json:"deletionTimestamp"`
 	Annotations       struct {
-		// By it a reflector knows the bookmark that ends a first load.
+		// InitialEventsEnd marks the bookmark with which a streaming list ends.
 		InitialEventsEnd string `json:"k8s.io/initial-events-end"` // metav1.InitialEventsAnnotationKey
 	} `json:"annotations"`
 }
 
-// GetObjectMeta implements metav1.ObjectMetaAccessor. What is returned is a copy.
+// GetObjectMeta implements [metav1.ObjectMetaAccessor]. It returns a copy.
 func (o *object) GetObjectMeta() metav1.Object {
 	m := &metav1.ObjectMeta{
 		Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, UID: o.Metadata.UID, ResourceVersion: o.Metadata.ResourceVersion,
@@ -43,7 +43,7 @@ func (o *object) GetObjectMeta() metav1.Object {
 	return m
 }
 
-// key is the ApiKey, with as much of its metadata as was decoded.
+// key returns the ApiKey with the decoded part of its metadata.
 func (o *object) key() *v1alpha1.ApiKey {
 	return &v1alpha1.ApiKey{
 		ObjectMeta: metav1.ObjectMeta{
@@ -54,39 +54,40 @@ func (o *object) key() *v1alpha1.ApiKey {
 	}
 }
 
-// DeepCopyObject implements runtime.Object. Nobody here changes an object, so that a shallow copy is as good.
+// DeepCopyObject implements [runtime.Object]. The copy is shallow, because this package doesn't modify
+// objects.
 func (o *object) DeepCopyObject() runtime.Object {
 	c := *o
 	return &c
 }
 
-// objectList is a page of objects, as the API server sends it.
+// objectList is a page of objects as the API server sends it.
 type objectList struct {
 	metav1.TypeMeta `json:",inline"`
 	metav1.ListMeta `json:"metadata"`
 	Items           []object `json:"items"`
 }
 
-// DeepCopyObject implements runtime.Object.
+// DeepCopyObject implements [runtime.Object].
 func (l *objectList) DeepCopyObject() runtime.Object {
 	c := *l
 	return &c
 }
 
-// factList is what remains of a page. A reflector that loads by pages gathers them all.
+// factList is a page after [store.condense]. A reflector that lists in pages collects all of them.
 type factList struct {
 	metav1.TypeMeta
 	metav1.ListMeta
 	Items []fact
 }
 
-// DeepCopyObject implements runtime.Object.
+// DeepCopyObject implements [runtime.Object].
 func (l *factList) DeepCopyObject() runtime.Object {
 	c := *l
 	return &c
 }
 
-// newScheme knows the kinds as they are decoded here.
+// newScheme returns a scheme with the kinds as this package decodes them.
 func newScheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypeWithName(v1alpha1.GroupVersion.WithKind("ApiKey"), &object{})

@@ -17,7 +17,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/index"
 )
 
-// whole is an ApiKey with something in every field that the index looks at, and in those that can be large.
+// whole returns an ApiKey with a value in every field that the index needs and in those that can be large.
 func whole() *v1alpha1.ApiKey {
 	at := metav1.NewTime(time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC).Local())
 	return &v1alpha1.ApiKey{
@@ -56,8 +56,8 @@ func decode(t *testing.T, what any) apiruntime.Object {
 	return decoded
 }
 
-// What is decoded here is what decoding the whole type would have said.
-func TestAnObjectIsAnApiKey(t *testing.T) {
+// Decoding an object must give the same as decoding the whole ApiKey.
+func TestObjectDecodesLikeAnApiKey(t *testing.T) {
 	full := whole()
 	got, ok := decode(t, full).(*object)
 	if !ok {
@@ -76,7 +76,7 @@ func TestAnObjectIsAnApiKey(t *testing.T) {
 	}
 }
 
-func TestAListIsAListOfApiKeys(t *testing.T) {
+func TestCondense(t *testing.T) {
 	list := &v1alpha1.ApiKeyList{
 		TypeMeta: kind("ApiKeyList"),
 		ListMeta: metav1.ListMeta{ResourceVersion: "43", Continue: "more", RemainingItemCount: ptr.To[int64](1)},
@@ -90,38 +90,38 @@ func TestAListIsAListOfApiKeys(t *testing.T) {
 	}
 	facts, ok := condensed.(*factList)
 	if !ok || !reflect.DeepEqual(facts.ListMeta, list.ListMeta) || len(facts.Items) != 2 {
-		t.Fatalf("condensed to %+v", condensed)
+		t.Fatalf("condense returns %+v, want a factList with two items", condensed)
 	}
 	for i, item := range list.Items {
 		if got, want := &facts.Items[i], s.understand(&item); !reflect.DeepEqual(got, want) || got.entry.Name != item.Name {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}
 	}
-	if facts.Items[0].counts || !facts.Items[1].counts {
-		t.Error("a key that is being deleted counts, or another does not")
+	if facts.Items[0].indexed || !facts.Items[1].indexed {
+		t.Error("the key that is being deleted is indexed, or the other one is not")
 	}
 }
 
-// A reflector waits for this bookmark, and would wait for ever.
-func TestTheBookmarkThatEndsALoadIsKnown(t *testing.T) {
+// Without this annotation, a reflector would wait for the end of the first load without limit.
+func TestBookmarkThatEndsTheLoadIsDecoded(t *testing.T) {
 	bookmark := &v1alpha1.ApiKey{
 		TypeMeta:   kind("ApiKey"),
 		ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"}},
 	}
 	got, ok := decode(t, bookmark).(*object)
 	if !ok || got.GetObjectMeta().GetAnnotations()[metav1.InitialEventsAnnotationKey] != "true" {
-		t.Errorf("decoded as %+v", got)
+		t.Errorf("decoded as %+v, want the annotation of the bookmark", got)
 	}
 }
 
-// While all objects are gathered, and after, nothing of them is held but what the index needs.
-func TestAFactHoldsNothingOfItsObject(t *testing.T) {
+// A fact must not keep memory of its object alive: a reflector collects the facts of all objects.
+func TestFactDoesNotKeepItsObjectAlive(t *testing.T) {
 	const mebibyte = 1 << 20
 	s := &store{source: index.New(time.Now(), index.Options{}).Source()}
 	heap := func() uint64 {
 		var stats runtime.MemStats
 		runtime.GC()
-		runtime.GC() // what was swept late by the first
+		runtime.GC() // frees what the first run left to sweep
 		runtime.ReadMemStats(&stats)
 		return stats.HeapAlloc
 	}
@@ -141,31 +141,31 @@ func TestAFactHoldsNothingOfItsObject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The text was live before and is not any more, since nothing below asks for it.
+	// The text was live before and can be freed now, because nothing below uses it.
 	if now := heap(); now+15*mebibyte > before {
-		t.Errorf("%d bytes were live, and %d are still", before, now)
+		t.Errorf("%d bytes were live before and %d are after, want at least 15 MiB less", before, now)
 	}
-	if !f.counts || len(f.entry.Roles) != 2 {
-		t.Errorf("understood as %+v", f)
+	if !f.indexed || len(f.entry.Roles) != 2 {
+		t.Errorf("the fact is %+v, want an indexed key with two roles", f)
 	}
 }
 
-// The operator counts keys in the status of each role. The index would look up anew what every set of roles includes.
-func TestACountInARolesStatusIsNoNews(t *testing.T) {
+// The operator counts keys in the status of each role. That must not make the index resolve all roles again.
+func TestStatusOfARoleDoesNotChangeTheCatalogue(t *testing.T) {
 	r := &roles{includes: map[string][]string{}}
 	role := &v1alpha1.ApiRole{ObjectMeta: metav1.ObjectMeta{Name: "write"}, Spec: v1alpha1.ApiRoleSpec{Includes: []string{"create"}}}
-	news := func(want bool) {
+	expectChange := func(want bool) {
 		t.Helper()
 		if got, err := r.take(role.DeepCopy()); err != nil || got != want {
-			t.Errorf("news: %t, %v", got, err)
+			t.Errorf("take reports a change: %t, error %v; want %t", got, err, want)
 		}
 	}
-	news(true)
+	expectChange(true)
 	role.Status.Keys = ptr.To[int32](1)
-	news(false)
+	expectChange(false)
 	role.Spec.Includes = nil
-	news(true)
-	news(false)
+	expectChange(true)
+	expectChange(false)
 	role.Name = "create"
-	news(true)
+	expectChange(true)
 }

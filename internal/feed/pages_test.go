@@ -18,9 +18,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/index"
 )
 
-// An API server that does not stream what there is, as older ones do not, is asked for pages, each of which
-// is a consistent read and of a size that can be held.
-func TestAnAPIServerThatDoesNotStreamIsReadInPages(t *testing.T) {
+// An API server without streaming lists must be read in pages of limited size with a consistent read.
+func TestListInPages(t *testing.T) {
 	const keys = 2*pageSize + 1
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		query := r.URL.Query()
@@ -34,7 +33,7 @@ func TestAnAPIServerThatDoesNotStreamIsReadInPages(t *testing.T) {
 			<-r.Context().Done()
 			return
 		case query.Get("resourceVersion") != "" || query.Get("limit") != strconv.Itoa(pageSize):
-			t.Errorf("listed by %s", r.URL.RawQuery)
+			t.Errorf("list with the query %s, want limit=%d and no resourceVersion", r.URL.RawQuery, pageSize)
 		}
 		w.Header().Set("Content-Type", "application/json")
 		meta := metav1.ListMeta{ResourceVersion: "7"}
@@ -42,7 +41,7 @@ func TestAnAPIServerThatDoesNotStreamIsReadInPages(t *testing.T) {
 			_ = json.NewEncoder(w).Encode(v1alpha1.ApiRoleList{TypeMeta: kind("ApiRoleList"), ListMeta: meta})
 			return
 		}
-		first, _ := strconv.Atoi(query.Get("continue")) // absent at first
+		first, _ := strconv.Atoi(query.Get("continue")) // absent for the first page
 		page := v1alpha1.ApiKeyList{TypeMeta: kind("ApiKeyList"), ListMeta: meta}
 		for i := first; i < min(first+pageSize, keys); i++ {
 			key := whole()
@@ -66,13 +65,13 @@ func TestAnAPIServerThatDoesNotStreamIsReadInPages(t *testing.T) {
 		loader.Run(ctx)
 		close(ended)
 	}()
-	look := time.NewTicker(time.Millisecond)
-	defer look.Stop()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
 	for !x.Loaded() && ctx.Err() == nil {
-		<-look.C
+		<-ticker.C
 	}
 	if x.Size() != keys {
-		t.Errorf("%d of %d keys", x.Size(), keys)
+		t.Errorf("loaded %d keys, want %d", x.Size(), keys)
 	}
 	cancel()
 	<-ended

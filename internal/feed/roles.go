@@ -10,38 +10,38 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/index"
 )
 
-// roles is what a reflector of ApiRoles writes to. It keeps what each includes, and tells the index of all of it at each change: a
-// catalogue is small, and what roles include is resolved as a whole.
+// roles is the store of a reflector for ApiRoles. It keeps what each role includes and replaces the whole
+// catalogue at each change: a catalogue is small, and a change can affect what any role includes.
 type roles struct {
 	catalogue *index.Catalogue
 	includes  map[string][]string
 	replaced  func()
 }
 
-// Add implements cache.ReflectorStore.
+// Add implements [cache.ReflectorStore].
 func (r *roles) Add(object any) error { return r.Update(object) }
 
-// Update implements cache.ReflectorStore.
+// Update implements [cache.ReflectorStore].
 func (r *roles) Update(object any) error {
 	changed, err := r.take(object)
 	if changed {
-		r.tell()
+		r.replaceCatalogue()
 	}
 	return err
 }
 
-// Delete implements cache.ReflectorStore.
+// Delete implements [cache.ReflectorStore].
 func (r *roles) Delete(object any) error {
 	role, ok := object.(*v1alpha1.ApiRole)
 	if !ok {
-		return fmt.Errorf("a %T where ApiRoles are watched", object)
+		return fmt.Errorf("watch of ApiRoles returned a %T", object)
 	}
 	delete(r.includes, role.Name)
-	r.tell()
+	r.replaceCatalogue()
 	return nil
 }
 
-// Replace implements cache.ReflectorStore.
+// Replace implements [cache.ReflectorStore].
 func (r *roles) Replace(objects []any, _ string) error {
 	clear(r.includes)
 	for _, object := range objects {
@@ -50,29 +50,30 @@ func (r *roles) Replace(objects []any, _ string) error {
 		}
 	}
 	r.catalogue.Heard(time.Now())
-	r.tell()
+	r.replaceCatalogue()
 	r.replaced()
 	return nil
 }
 
-// Resync implements cache.ReflectorStore.
+// Resync implements [cache.ReflectorStore].
 func (r *roles) Resync() error { return nil }
 
-// UpdateResourceVersion implements cache.ResourceVersionUpdater.
+// UpdateResourceVersion implements [cache.ResourceVersionUpdater].
 func (r *roles) UpdateResourceVersion(string) { r.catalogue.Heard(time.Now()) }
 
-// take notes what a role includes, and tells whether that is news: most updates are of the count in its status.
+// take stores what a role includes and reports whether that changed. Most updates only change the key count
+// in the status.
 func (r *roles) take(object any) (bool, error) {
 	role, ok := object.(*v1alpha1.ApiRole)
 	if !ok {
-		return false, fmt.Errorf("a %T where ApiRoles are watched", object)
+		return false, fmt.Errorf("watch of ApiRoles returned a %T", object)
 	}
 	before, known := r.includes[role.Name]
 	r.includes[role.Name] = role.Spec.Includes
 	return !known || !slices.Equal(before, role.Spec.Includes), nil
 }
 
-func (r *roles) tell() {
+func (r *roles) replaceCatalogue() {
 	all := make([]access.Role, 0, len(r.includes))
 	for name, includes := range r.includes {
 		all = append(all, access.Role{Name: name, Includes: includes})

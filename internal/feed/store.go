@@ -16,31 +16,32 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
-// store is what a reflector writes to. It holds no objects: each becomes an entry of the index at once.
+// store is the store of a reflector for ApiKeys. It doesn't keep objects, but writes each to the index at
+// once.
 type store struct {
 	source   *index.Source
 	logger   logr.Logger
 	replaced func()
 }
 
-// fact is what remains of an object: its entry, and whether it counts at all.
+// fact is what remains of an ApiKey: its entry in the index, and whether it belongs there at all.
 type fact struct {
 	metav1.TypeMeta
-	entry  index.Entry
-	counts bool
+	entry   index.Entry
+	indexed bool
 }
 
-// DeepCopyObject implements runtime.Object, so that lists of facts can be made.
+// DeepCopyObject implements [runtime.Object], so that facts can be items of a list.
 func (f *fact) DeepCopyObject() runtime.Object {
 	c := *f
 	return &c
 }
 
-// condense makes facts of a page of objects.
+// condense converts a page of objects to facts.
 func (s *store) condense(list runtime.Object) (runtime.Object, error) {
 	page, ok := list.(*objectList)
 	if !ok {
-		return nil, fmt.Errorf("a %T where ApiKeys are listed", list)
+		return nil, fmt.Errorf("list of ApiKeys returned a %T", list)
 	}
 	facts := &factList{ListMeta: page.ListMeta, Items: make([]fact, len(page.Items))}
 	for i := range page.Items {
@@ -49,21 +50,22 @@ func (s *store) condense(list runtime.Object) (runtime.Object, error) {
 	return facts, nil
 }
 
-// Transformer implements cache.TransformingStore: what a reflector collects while it loads is facts already, not objects.
+// Transformer implements [cache.TransformingStore], so that a reflector collects facts and not objects while
+// it loads.
 func (s *store) Transformer() cache.TransformFunc {
 	return func(object any) (any, error) { return s.factOf(object) }
 }
 
-// Add implements cache.ReflectorStore.
+// Add implements [cache.ReflectorStore].
 func (s *store) Add(object any) error { return s.Update(object) }
 
-// Update implements cache.ReflectorStore.
+// Update implements [cache.ReflectorStore].
 func (s *store) Update(object any) error {
 	f, err := s.factOf(object)
 	if err != nil {
 		return err
 	}
-	if f.counts {
+	if f.indexed {
 		s.source.Put(f.entry)
 	} else {
 		s.source.Remove(f.entry.ID)
@@ -71,7 +73,7 @@ func (s *store) Update(object any) error {
 	return nil
 }
 
-// Delete implements cache.ReflectorStore.
+// Delete implements [cache.ReflectorStore].
 func (s *store) Delete(object any) error {
 	f, err := s.factOf(object)
 	if err != nil {
@@ -81,7 +83,7 @@ func (s *store) Delete(object any) error {
 	return nil
 }
 
-// Replace implements cache.ReflectorStore.
+// Replace implements [cache.ReflectorStore].
 func (s *store) Replace(objects []any, _ string) error {
 	entries := make([]index.Entry, 0, len(objects))
 	for _, object := range objects {
@@ -89,7 +91,7 @@ func (s *store) Replace(objects []any, _ string) error {
 		if err != nil {
 			return err
 		}
-		if f.counts {
+		if f.indexed {
 			entries = append(entries, f.entry)
 		}
 	}
@@ -99,11 +101,11 @@ func (s *store) Replace(objects []any, _ string) error {
 	return nil
 }
 
-// Resync implements cache.ReflectorStore.
+// Resync implements [cache.ReflectorStore].
 func (s *store) Resync() error { return nil }
 
-// UpdateResourceVersion implements cache.ResourceVersionUpdater: it is called for every event, and for the bookmarks that an API
-// server sends once a minute when nothing happens.
+// UpdateResourceVersion implements [cache.ResourceVersionUpdater]. The reflector calls it for every event,
+// and for the bookmarks that the API server sends once a minute if nothing happens.
 func (s *store) UpdateResourceVersion(string) { s.source.Heard(time.Now()) }
 
 func (s *store) factOf(what any) (*fact, error) {
@@ -113,34 +115,34 @@ func (s *store) factOf(what any) (*fact, error) {
 	case *object:
 		return s.understand(o.key()), nil
 	default:
-		return nil, fmt.Errorf("a %T where ApiKeys are watched", what)
+		return nil, fmt.Errorf("watch of ApiKeys returned a %T", what)
 	}
 }
 
-// understand translates an ApiKey. What can't be read of one opens nothing, and is logged; the schema of the CRD lets no such
-// object in.
+// understand converts an ApiKey. It logs fields that can't be read, and the key is then refused. The schema
+// of the CRD rejects such objects, so this happens only if it was changed.
 func (s *store) understand(key *v1alpha1.ApiKey) *fact {
 	f := &fact{entry: index.Entry{ID: index.ID{Namespace: key.Namespace, Name: key.Name}}}
 	if !facts.Record(key).Findable() {
 		return f
 	}
 	unreadable := func(field string, err error) {
-		s.logger.Error(err, "key is refused: a field can't be read", "namespace", key.Namespace, "name", key.Name, "field", field)
+		s.logger.Error(err, "API key refused because a field of its ApiKey can't be read", "namespace", key.Namespace, "name", key.Name, "field", field)
 	}
 	digest, err := token.ParseDigest(key.Status.Hash)
 	if err != nil {
 		unreadable("status.hash", err)
 		return f
 	}
-	f.counts = true
+	f.indexed = true
 	f.entry.UID = string(key.UID)
 	f.entry.Created = key.CreationTimestamp.Time
 	f.entry.Roles = s.source.Share(key.Spec.Roles)
-	dead, err := facts.AcceptedUntil(key)
+	deadline, err := facts.AcceptedUntil(key)
 	if err != nil {
 		unreadable("spec.expiry", err)
 	}
-	f.entry.Credentials = []index.Credential{{Digest: digest, Deadline: dead}}
+	f.entry.Credentials = []index.Credential{{Digest: digest, Deadline: deadline}}
 	f.entry.Suspended = key.IsSuspended()
 	f.entry.Networks = access.AnyNetwork()
 	if len(key.Spec.CIDRs) > 0 {

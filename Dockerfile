@@ -1,8 +1,8 @@
-# For those who build with Docker, Podman or BuildKit; `make image` needs none of them. The flags are the same; here the binary is /entrypoint.
+# Builds an image with Docker, Podman or BuildKit. `make image` builds the same binary without them. The entrypoint is /entrypoint.
 #
 #   docker build --build-arg BINARY=apikey-verifier --build-arg VERSION=v1.0.0 --build-arg REVISION=$(git rev-parse HEAD) -t apikey-verifier:v1.0.0 .
 ARG GO_VERSION=1.26.8
-# Docker takes what the digest says, whatever becomes of the tag. A newer Go needs the digest of its own index, as this tells it:
+# The digest pins the image, whatever the tag refers to. For a newer Go, replace the digest, too. This prints it:
 #
 #   docker buildx imagetools inspect docker.io/library/golang:1.26.8
 FROM --platform=$BUILDPLATFORM docker.io/library/golang:${GO_VERSION}@sha256:6c2a5538f964f1c82f97ad14988bf05de100d922d159d0e398b54c7b0ca0c6c9 AS build

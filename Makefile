@@ -5,22 +5,22 @@ SHELL := /usr/bin/env bash -o pipefail
 .DEFAULT_GOAL := help
 
 TOOL := go tool -modfile=$(CURDIR)/hack/tools/go.mod
-# One setting for every build: products, images, tests, tools and the control plane share the Go build cache. Whoever runs `go` by hand
-# shares it too after `export CGO_ENABLED=0 GOFLAGS=-trimpath`.
+# All builds use the same settings, so that they share the Go build cache. To share it when you run `go` yourself, first run
+# `export CGO_ENABLED=0 GOFLAGS=-trimpath`.
 export CGO_ENABLED := 0
 export GOFLAGS := $(strip $(filter-out -trimpath,$(GOFLAGS)) -trimpath)
 
-# The version that binaries tell, which is also the images' tag, and the registry and repository that images belong to.
+# VERSION is what the binaries report and the tag of the images. REGISTRY is the registry and repository of the images.
 VERSION ?= devel
 REGISTRY ?=
 LDFLAGS := -s -w -X github.com/apikey-operator/apikey-operator/internal/version.version=$(VERSION)
 
-# Suites of Ginkgo run in several processes, each with a control plane of its own. They wait for half of their time: a process more than
-# there are cores is right.
+# Ginkgo runs a suite in PROCS processes, each with its own control plane. They wait half of the time, so use one process more
+# than there are cores.
 PROCS ?= 3
 GINKGO := $(TOOL) ginkgo --vet=off --timeout=40m
-# Vet is a linter's, so that it does not load every package once more for each test. Tests that run other programs have -count=1: Go would
-# take their last result for good, though what those programs do has changed.
+# `make lint` runs vet, so tests don't, which saves time. Tests that run other programs need -count=1: Go caches results of
+# tests, but doesn't notice when those programs change.
 GOTEST := go test -vet=off -timeout 40m
 
 ##@ General
@@ -32,12 +32,12 @@ help: ## Print this help.
 ##@ Use
 
 .PHONY: demo
-demo: kube-demo build ## Show the life of an API key on a real control plane, then stop.
+demo: kube-demo build ## Show the life of an API key on a local control plane, then stop.
 	go build -v -o bin/ ./examples/orders
 	go build -C test -v -o ../bin/local-cluster ./local && exec bin/local-cluster demo
 
 .PHONY: run
-run: kube-demo build ## Start a control plane, the operator and the verifier, and stay up until Ctrl-C.
+run: kube-demo build ## Run a local control plane, the operator and the verifier until Ctrl-C.
 	go build -C test -v -o ../bin/local-cluster ./local && exec bin/local-cluster run
 
 .PHONY: build
@@ -47,33 +47,33 @@ build: ## Build the binaries into bin/.
 ##@ Release
 
 .PHONY: image
-image: ## Build both images, for amd64 and arm64, into dist/*.tar (VERSION, REGISTRY).
+image: ## Build both images for amd64 and arm64 into dist/*.tar (VERSION, REGISTRY).
 	go build -C hack/release -o ../../bin/release . && bin/release -version "$(VERSION)" -registry "$(REGISTRY)" image
 
 .PHONY: installer
-installer: kube ## Write dist/install.yaml, all that a cluster needs, with the images of REGISTRY and VERSION.
+installer: kube ## Write dist/install.yaml, which installs everything with the images of REGISTRY and VERSION.
 	VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" hack/installer
 
 .PHONY: push
-push: ## Build both images and put them into a registry (REGISTRY=registry.example/team, VERSION).
+push: ## Build both images and push them to a registry (REGISTRY=registry.example/team, VERSION).
 	go build -C hack/release -o ../../bin/release . && bin/release -version "$(VERSION)" -registry "$(REGISTRY)" push
 
 ##@ Check
 
 .PHONY: test
-test: kube build bin/promtool ## Run all tests; those on a real control plane too. Suites run side by side and print when they end.
+test: kube build bin/promtool ## Run all tests, including those on a real control plane. Suites run in parallel and print when they end.
 	@$(MAKE) --no-print-directory --output-sync=target --jobs=2 test-specs test-unit test-pages test-install
 	@for gateway in nginx caddy traefik; do PATH=$$PATH:/usr/sbin:bin command -v $$gateway >/dev/null || \
-		echo "LEFT OUT: $$gateway is not here, and nothing was proved about it (apt-get install nginx-light caddy; make traefik)"; done
+		echo "SKIPPED: $$gateway is not installed, so its tests did not run (apt-get install nginx-light caddy; make traefik)"; done
 
 .PHONY: test-unit
-test-unit: ## Run the tests that need no control plane: seconds.
+test-unit: ## Run the tests that need no control plane (seconds).
 	$(GOTEST) $(GOTESTFLAGS) ./...
 	cd hack/release && $(GOTEST) $(GOTESTFLAGS) ./...
 	cd test && $(GOTEST) $(GOTESTFLAGS) -count=1 ./arrows ./kit/... ./e2e/...
 
 .PHONY: test-specs
-test-specs: kube build ## Run the specs of the operator, and of the verifier behind real gateways (GINKGOFLAGS=--focus=...).
+test-specs: kube build ## Run the specs of the operator and of the verifier with real gateways (GINKGOFLAGS=--focus=...).
 	cd test && $(GINKGO) --procs=$(PROCS) $(GINKGOFLAGS) ./integration ./gateways
 
 .PHONY: test-install
@@ -81,28 +81,28 @@ test-install: kube build ## Run the specs of installing, upgrading and uninstall
 	cd test/install && $(GINKGO) --procs=2 $(GINKGOFLAGS) .
 
 .PHONY: test-pages
-test-pages: kube build bin/promtool ## Run the commands of docs/, and test images and alerts.
+test-pages: kube build bin/promtool ## Run the commands in docs/, and test images and alerts.
 	cd test && $(GOTEST) -count=1 -p 1 -parallel 3 $(GOTESTFLAGS) ./docs ./image ./monitoring
 
 .PHONY: e2e
-e2e: node build ## Install into a real cluster of one node, use it and disturb it. Needs root and what .ci/run installs (E2EFLAGS).
+e2e: node build ## Run the end-to-end tests on a cluster with one node. Needs root and the packages that .ci/run installs (E2EFLAGS).
 	go build -C hack/release -o ../../bin/release .
 	go build -C test -o ../bin/ ./kit/sealed ./kit/node/pause ./e2e/caller
 	go -C test/install build -o "$(CURDIR)/bin/" helm.sh/helm/v4/cmd/helm
 	go test -C test -v -count=1 -tags e2e -timeout 15m -exec "$(CURDIR)/bin/sealed" ./e2e $(E2EFLAGS)
 
 .PHONY: test-versions
-test-versions: kube build ## Run the specs with the label releases on the oldest supported release of Kubernetes and on the newest.
+test-versions: kube build ## Run the specs with the label releases on the oldest and the newest supported release of Kubernetes.
 	go run -v ./hack/kube oldest
 	go build -C test -o ../bin/versions ./versions && exec bin/versions
 
 .PHONY: nightly
-nightly: test-versions ## What takes long by nature: other Kubernetes releases, 10,000 keys that can't be delivered, and five minutes for each fuzz target.
+nightly: test-versions ## Run what takes long: other Kubernetes releases, 10,000 keys that can't be delivered, and each fuzz target for 5 minutes.
 	cd test && FOCUSED=1 FLOOD=10000 SPREAD=60s $(GINKGO) -v --focus='however many of them wait' ./integration
 	$(MAKE) --no-print-directory fuzz FUZZTIME=5m
 
 .PHONY: lint
-lint: lint-text ## Run the linters; kube-api-linter on api/ among them.
+lint: lint-text ## Run the linters, with kube-api-linter on api/.
 	@for module in . hack/lint hack/release test test/install; do echo "$$module"; (cd $$module && $(TOOL) golangci-lint-kube-api-linter run); done
 
 # Pages of samples show first that the rules find what they are for.
@@ -118,14 +118,14 @@ fuzz: ## Run each fuzz target for FUZZTIME (default 10s).
 	hack/fuzz $(or $(FUZZTIME),10s)
 
 .PHONY: bench
-bench: kube build ## Measure issuing and verifying against floors that do nothing else, and print tables.
+bench: kube build ## Measure issuing and verifying, compare both with a minimal program, and print tables.
 	go test -run '^$$' -bench . ./internal/index
 	go build -C test -o ../bin/bench ./bench && exec bin/bench $(BENCHFLAGS)
 
 ##@ Change
 
 .PHONY: generate
-generate: ## Regenerate from api/ the CRDs, deepcopy code and docs/reference, and the chart's copies of config/.
+generate: ## Regenerate the CRDs, deepcopy code and docs/reference from api/, and the chart's copies of config/.
 	$(TOOL) controller-gen object crd paths=./api/... output:crd:dir=config/crd/bases
 	$(TOOL) crd-ref-docs --log-level=WARN --source-path=api --config=hack/reference/config.yaml --templates-dir=hack/reference/templates \
 		--renderer=markdown --output-path=docs/reference/README.md
@@ -138,7 +138,7 @@ verify: ## Fail if generated files, module files or formatting are not up to dat
 ##@ Tools
 
 .PHONY: kube
-kube: ## Make etcd, the API server, its controllers and kubectl in bin/kube (minutes, once; KUBE_PREBUILT).
+kube: ## Download or build etcd, the API server, its controllers and kubectl into bin/kube (minutes, once; KUBE_PREBUILT).
 	@go run -v ./hack/kube controlplane
 
 .PHONY: kube-demo
@@ -146,14 +146,14 @@ kube-demo:
 	@go run -v ./hack/kube demo
 
 .PHONY: node
-node: kube ## Make what a node needs on top: the controller manager, kubelet, kube-scheduler, kube-proxy and CoreDNS (minutes, once).
+node: kube ## Build the further parts of a node: controller manager, kubelet, kube-scheduler, kube-proxy and CoreDNS (minutes, once).
 	@go run -v ./hack/kube node
 
 .PHONY: traefik
-traefik: ## Build Traefik into bin/, so that the tests run it as well as nginx and Caddy (many minutes, once).
+traefik: ## Build Traefik into bin/, so that the tests cover it in addition to nginx and Caddy (many minutes, once).
 	cd hack/traefik && go build -o ../../bin/ -ldflags "-s -w" github.com/traefik/traefik/v3/cmd/traefik
 
-# Without service discovery, which the rules have no use for and which is most of the code.
+# Service discovery is most of the code, and the rules don't need it.
 bin/promtool: hack/promtool/go.mod hack/promtool/go.sum
 	cd hack/promtool && go build -tags remove_all_sd -ldflags '-s -w' -o ../../bin/promtool github.com/prometheus/prometheus/cmd/promtool
 

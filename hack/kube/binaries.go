@@ -14,32 +14,32 @@ import (
 	"time"
 )
 
-// module is where binaries are built: a folder below hack/kube with a module, and its module file.
+// module is a Go module that binaries are built in: a folder below hack/kube and its module file.
 type module struct {
 	folder, file string
-	// tags of the build, and the folder below bin/kube that its binaries go into.
+	// tags are the build tags. into is the folder below bin/kube for the binaries.
 	tags, into string
 }
 
 var (
 	newest = module{folder: "controlplane", file: "go.mod"}
-	// The oldest supported release has its own versions for the same packages.
+	// The oldest supported release requires other versions of the same packages.
 	oldest = module{folder: "controlplane", file: "oldest.mod", tags: "oldest", into: "oldest"}
-	// What CoreDNS needs must not decide what the control plane is made of.
+	// CoreDNS has its own module, so that it doesn't affect the versions of the control plane.
 	dns = module{folder: "coredns", file: "go.mod"}
 )
 
 // binary is a program to make.
 type binary struct {
-	// name of the file in bin/kube.
+	// name is the name of the file in bin/kube.
 	name string
-	// The module that has its package and pins its version.
+	// module pins the version of the package.
 	module
-	// pkg is the package, as the go command takes it.
+	// pkg is the package as an argument of the go command.
 	pkg string
 }
 
-// Kubernetes' own programs are packages of this.
+// cmd is the prefix of the packages of Kubernetes' own programs.
 const cmd = "k8s.io/kubernetes/cmd/"
 
 var (
@@ -66,7 +66,7 @@ var (
 	}
 )
 
-// built is the name of the file that the go command writes for a binary.
+// built returns the name of the file that the go command writes.
 func (b binary) built() string {
 	switch b.name {
 	case "etcd":
@@ -76,7 +76,7 @@ func (b binary) built() string {
 	}
 }
 
-// groups are the binaries by module, each to be built by one command.
+// groups returns the binaries grouped by module. One go command builds each group.
 func groups(binaries []binary) [][]binary {
 	var found [][]binary
 	for _, b := range binaries {
@@ -94,7 +94,8 @@ func without(binaries []binary, name string) []binary {
 	return slices.DeleteFunc(slices.Clone(binaries), func(b binary) bool { return b.name == name })
 }
 
-// accepted are the pins with which a binary is as it should be: the one of its source and, where archives may be used, the archive's.
+// accepted returns the pins with which a binary is up to date: that of its source and, if archives may be
+// used, that of the archive.
 func (m *maker) accepted(b binary) (map[string]bool, error) {
 	pin, err := m.pin(b)
 	if err != nil {
@@ -107,7 +108,8 @@ func (m *maker) accepted(b binary) (map[string]bool, error) {
 	return accepted, nil
 }
 
-// pin is the digest of all that decides what is built: the module's files and, where the program is ours, its code.
+// pin returns the digest of everything that determines the binary: the files of its module and, if the
+// program is part of this repository, its code.
 func (m *maker) pin(b binary) (string, error) {
 	folder := filepath.Join(m.source, b.folder)
 	files := []string{filepath.Join(folder, b.file), filepath.Join(folder, sumFile(b.file))}
@@ -131,7 +133,8 @@ func (m *maker) pin(b binary) (string, error) {
 
 func sumFile(modFile string) string { return strings.TrimSuffix(modFile, ".mod") + ".sum" }
 
-// kubernetesVersion is the version of Kubernetes that a module file requires, such as v1.37.2; "" where it requires none.
+// kubernetesVersion returns the version of Kubernetes that a module file requires, such as v1.37.2, or an
+// empty string.
 func kubernetesVersion(modFile string) (string, error) {
 	content, err := os.ReadFile(modFile)
 	if err != nil {
@@ -146,7 +149,8 @@ func kubernetesVersion(modFile string) (string, error) {
 	return "", nil
 }
 
-// hasKubectl tells whether the kubectl of PATH fits the API server: Kubernetes supports one that is a minor version older or newer.
+// hasKubectl reports whether the kubectl in PATH fits the API server. Kubernetes supports a skew of one minor
+// version in both directions.
 func (m *maker) hasKubectl(ctx context.Context) bool {
 	want, err := kubernetesVersion(filepath.Join(m.source, newest.folder, newest.file))
 	if err != nil {
@@ -170,21 +174,21 @@ func (m *maker) hasKubectl(ctx context.Context) bool {
 	}
 	have := answer.ClientVersion.GitVersion
 	if !near(have, want) {
-		m.screen.say("%s is %s, which is too far from %s: another one is made.", path, have, want)
+		m.screen.say("%s has version %s, which is more than one minor version away from %s. Making another one.", path, have, want)
 		return false
 	}
-	m.screen.say("Using %s, %s.", path, have)
+	m.screen.say("Using %s, version %s.", path, have)
 	return true
 }
 
-// near tells whether two versions such as v1.37.2 are of the same minor version, or of neighbours.
+// near reports whether two versions such as v1.37.2 differ by at most one minor version.
 func near(a, b string) bool {
 	minorA, okA := minor(a)
 	minorB, okB := minor(b)
 	return okA && okB && minorA-minorB <= 1 && minorB-minorA <= 1
 }
 
-// minor is the second number of a version of Kubernetes 1.
+// minor returns the minor version of a version 1 of Kubernetes.
 func minor(version string) (int, bool) {
 	parts := strings.Split(strings.TrimPrefix(version, "v"), ".")
 	if len(parts) < 3 || parts[0] != "1" {

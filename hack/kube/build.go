@@ -14,17 +14,18 @@ import (
 	"time"
 )
 
-// logName is the file in bin/kube that has all that the go command says.
+// logName is the file in bin/kube with the output of the go command.
 const logName = "build.log"
 
-// tailLines is how much of it is shown when a build fails.
+// tailLines is how many lines of the log are shown if a build fails.
 const tailLines = 20
 
-// versionPackage has the variables that a binary tells its version from. Without them the API server says v0.0.0, which clients refuse to
-// compare.
+// versionPackage has the variables with the version of a binary. Without them, the API server reports v0.0.0,
+// which clients can't compare.
 const versionPackage = "k8s.io/component-base/version"
 
-// build builds binaries of one module by one command, so that what they share is compiled once and both cores have work to the end.
+// build builds the binaries of a module with one command, so that shared packages are compiled once and all
+// cores are busy until the end.
 func (m *maker) build(ctx context.Context, group []binary) error {
 	start := time.Now()
 	log, err := os.OpenFile(filepath.Join(m.out, logName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -32,7 +33,7 @@ func (m *maker) build(ctx context.Context, group []binary) error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	m.screen.say("Building %s into %s. The log is %s.", names(group), relative(filepath.Join(m.out, group[0].into)), relative(log.Name()))
+	m.screen.say("Building %s into %s. See the log in %s.", names(group), relative(filepath.Join(m.out, group[0].into)), relative(log.Name()))
 	module := group[0].module
 	p := newProgress()
 	packages, err := m.list(ctx, group, p, log)
@@ -71,18 +72,18 @@ func (m *maker) build(ctx context.Context, group []binary) error {
 	return nil
 }
 
-// listed is a package as go list tells of it.
+// listed is a package as go list reports it.
 type listed struct {
 	ImportPath string
-	// Stale says that the build cache does not have it.
+	// Stale means that the package isn't in the build cache.
 	Stale bool
 }
 
-// list finds the packages that a build compiles. It downloads the modules that have them.
+// list returns the packages that a build needs, and downloads their modules.
 func (m *maker) list(ctx context.Context, group []binary, p *progress, log io.Writer) ([]listed, error) {
 	stop := m.screen.follow(func(time.Duration) string { return p.downloadText() })
 	defer stop()
-	// Without the field EmbedFiles, go list leaves embedded files out of what it judges by, and takes all that have some for stale.
+	// Without EmbedFiles in the list of fields, go list reports every package with embedded files as stale.
 	args := append([]string{"list", "-deps", "-json=ImportPath,EmbedFiles,Stale"}, group[0].flags()...)
 	out := &strings.Builder{}
 	if err := m.golang(ctx, group[0].module, append(args, packagesOf(group)...), out, p, log); err != nil {
@@ -100,7 +101,8 @@ func (m *maker) list(ctx context.Context, group []binary, p *progress, log io.Wr
 	}
 }
 
-// golang runs the go command in a module's folder. What it says goes to the progress and to the log; its output too, unless it is wanted.
+// golang runs the go command in the folder of a module. Standard error goes to the progress and to the log,
+// standard output to out.
 func (m *maker) golang(ctx context.Context, in module, args []string, out io.Writer, p *progress, log io.Writer) error {
 	command := exec.CommandContext(ctx, "go", args...)
 	command.Dir = filepath.Join(m.source, in.folder)
@@ -121,7 +123,7 @@ func (m *maker) golang(ctx context.Context, in module, args []string, out io.Wri
 				last = last[1:]
 			}
 		}
-		_, _ = io.Copy(io.Discard, reader) // a line too long for a scanner
+		_, _ = io.Copy(io.Discard, reader) // the scanner stops at a line that is too long
 		tail <- last
 	}()
 	err := command.Run()
@@ -133,8 +135,8 @@ func (m *maker) golang(ctx context.Context, in module, args []string, out io.Wri
 	return nil
 }
 
-// flags are those of the go command that choose the module file and the code. All builds of this repository are trimmed, so that they share
-// what they compile.
+// flags returns the flags of the go command for the module. All builds in this repository use -trimpath, so
+// that they share the build cache.
 func (m module) flags() []string {
 	flags := []string{"-trimpath"}
 	if m.file != "go.mod" {
@@ -146,14 +148,14 @@ func (m module) flags() []string {
 	return flags
 }
 
-// linkerFlags strip symbols and set the version of Kubernetes. They change nothing that is compiled.
+// linkerFlags strip symbols and set the version of Kubernetes. They don't affect what is compiled.
 func (m *maker) linkerFlags(of module) (string, error) {
 	version, err := kubernetesVersion(filepath.Join(m.source, of.folder, of.file))
 	if err != nil {
 		return "", err
 	}
 	number, ok := minor(version)
-	if !ok { // CoreDNS has no part of Kubernetes itself
+	if !ok { // CoreDNS does not require k8s.io/kubernetes
 		return "-s -w", nil
 	}
 	return fmt.Sprintf("-s -w -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=1 -X %[1]s.gitMinor=%[3]d -X %[1]s.gitTreeState=clean",
@@ -168,7 +170,7 @@ func packagesOf(group []binary) []string {
 	return packages
 }
 
-// names are the names of binaries, as in a sentence.
+// names returns the names of binaries as a list in a sentence.
 func names(binaries []binary) string {
 	list := make([]string, len(binaries))
 	for i, b := range binaries {
@@ -180,7 +182,7 @@ func names(binaries []binary) string {
 	return strings.Join(list[:len(list)-1], ", ") + " and " + list[len(list)-1]
 }
 
-// relative is a path as people here would write it.
+// relative returns a path relative to the current folder if it is below it.
 func relative(path string) string {
 	if here, err := os.Getwd(); err == nil {
 		if short, err := filepath.Rel(here, path); err == nil && !strings.HasPrefix(short, "..") {

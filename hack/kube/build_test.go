@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// hello is a program with a module of its own, which needs nothing but the standard library.
+// hello is a program in its own module that needs only the standard library.
 var hello = binary{"hello", module{folder: "hello", file: "go.mod"}, "."}
 
 func write(t *testing.T, path, text string) {
@@ -43,14 +43,14 @@ func says(t *testing.T, m *maker) string {
 	return string(out)
 }
 
-func TestMakeBuildsWhatIsMissingOrOfAnotherPin(t *testing.T) {
+func TestMakeBuildsMissingAndOutdatedBinaries(t *testing.T) {
 	m := newBuilder(t)
 	wanted := []binary{hello}
 	if err := m.make(t.Context(), wanted); err != nil {
 		t.Fatal(err)
 	}
 	if got := says(t, m); got != "good morning" {
-		t.Errorf("it says %q", got)
+		t.Errorf("the binary prints %q, want %q", got, "good morning")
 	}
 	missing := func() int {
 		t.Helper()
@@ -61,21 +61,21 @@ func TestMakeBuildsWhatIsMissingOrOfAnotherPin(t *testing.T) {
 		return len(found)
 	}
 	if missing() != 0 {
-		t.Error("it is to be made again at once")
+		t.Error("the binary is missing right after it was built")
 	}
 	write(t, filepath.Join(m.source, "hello", "main.go"), program("good evening"))
 	if missing() != 1 {
-		t.Error("it is not made anew when its code changes")
+		t.Error("the binary is not missing after its code changed")
 	}
 	if err := m.make(t.Context(), wanted); err != nil {
 		t.Fatal(err)
 	}
 	if got := says(t, m); got != "good evening" {
-		t.Errorf("made anew, it says %q", got)
+		t.Errorf("the binary prints %q, want %q", got, "good evening")
 	}
 	write(t, filepath.Join(m.source, "hello", "go.sum"), "\n")
 	if missing() != 1 {
-		t.Error("it is not made anew when its module changes")
+		t.Error("the binary is not missing after its module changed")
 	}
 	if err := m.make(t.Context(), wanted); err != nil {
 		t.Fatal(err)
@@ -84,44 +84,44 @@ func TestMakeBuildsWhatIsMissingOrOfAnotherPin(t *testing.T) {
 		t.Fatal(err)
 	}
 	if missing() != 1 {
-		t.Error("it is not made anew when it is gone")
+		t.Error("the binary is not missing after it was deleted")
 	}
 }
 
-func TestMakeTellsWhatTheCompilerSaid(t *testing.T) {
+func TestBuildErrorHasTheOutputOfTheCompiler(t *testing.T) {
 	m := newBuilder(t)
 	write(t, filepath.Join(m.source, "hello", "main.go"), "package main\n\nfunc main() { nonsense() }\n")
 	err := m.make(t.Context(), []binary{hello})
 	if err == nil || !strings.Contains(err.Error(), "undefined: nonsense") {
-		t.Errorf("make: %v", err)
+		t.Errorf("error %v, want one with the output of the compiler", err)
 	}
 	log, err := os.ReadFile(filepath.Join(m.out, logName))
 	if err != nil || !strings.Contains(string(log), "undefined: nonsense") {
-		t.Errorf("the log has %q, %v", log, err)
+		t.Errorf("the log is %q, error %v; want the output of the compiler", log, err)
 	}
 	if found := files(t, m.out); len(found) != 1 {
-		t.Errorf("left in the folder: %v, want the log alone", found)
+		t.Errorf("the folder has %v, want the log alone", found)
 	}
 }
 
-// Each module of the table is there with its sums, and each set has a name of its own for each binary.
+// Each binary must have a module with a sum file, and a path of its own within its set.
 func TestBinariesHaveModules(t *testing.T) {
 	m, _ := newMaker(t, "", "")
 	for name, set := range sets {
 		seen := map[string]bool{}
 		for _, b := range set {
 			if _, err := m.pin(b); err != nil {
-				t.Errorf("%s of %s: %v", b.name, name, err)
+				t.Errorf("pin of %s in the set %s: %v", b.name, name, err)
 			}
 			if seen[m.path(b)] {
-				t.Errorf("%s: two binaries are %s", name, m.path(b))
+				t.Errorf("set %s: two binaries have the path %s", name, m.path(b))
 			}
 			seen[m.path(b)] = true
 		}
 	}
 }
 
-// What the product and the control plane both have compiles once only where it is of the same version.
+// The product and the control plane share compiled packages only if their modules have the same versions.
 func TestModulesShareVersions(t *testing.T) {
 	product, controlplane := versions(t, filepath.Join("..", "..", "go.mod")), versions(t, filepath.Join("controlplane", "go.mod"))
 	shared := 0
@@ -129,16 +129,16 @@ func TestModulesShareVersions(t *testing.T) {
 		if other, ok := controlplane[module]; ok {
 			shared++
 			if other != version {
-				t.Errorf("%s is %s in go.mod and %s in hack/kube/controlplane/go.mod: raise the older (go get %[1]s@...)", module, version, other)
+				t.Errorf("%s is %s in go.mod and %s in hack/kube/controlplane/go.mod: update the older one (go get %[1]s@...)", module, version, other)
 			}
 		}
 	}
 	if shared < 50 {
-		t.Errorf("only %d modules are shared", shared)
+		t.Errorf("the modules share %d dependencies, want at least 50", shared)
 	}
 }
 
-// versions are those that a module file requires, or replaces them by.
+// versions returns the versions that a module file requires, after replacements.
 func versions(t *testing.T, file string) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -180,14 +180,14 @@ func TestKubectlOfPath(t *testing.T) {
 			}
 			t.Setenv("PATH", folder)
 			if got := m.hasKubectl(t.Context()); got != test.want {
-				t.Errorf("hasKubectl: %t", got)
+				t.Errorf("hasKubectl = %t, want %t", got, test.want)
 			}
 		})
 	}
 	t.Run("none", func(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())
 		if m.hasKubectl(t.Context()) {
-			t.Error("there is none")
+			t.Error("hasKubectl is true without kubectl in PATH")
 		}
 	})
 }
@@ -201,7 +201,7 @@ func TestNear(t *testing.T) {
 		{"v1.35.4", "v1.37.2", false}, {"v2.37.2", "v1.37.2", false}, {"", "v1.37.2", false}, {"v1.x.2", "v1.37.2", false},
 	} {
 		if got := near(test.a, test.b); got != test.want {
-			t.Errorf("near(%q, %q) = %t", test.a, test.b, got)
+			t.Errorf("near(%q, %q) = %t, want %t", test.a, test.b, got, test.want)
 		}
 	}
 }

@@ -1,12 +1,18 @@
-// Command kube makes the binaries of the local control plane in bin/kube, those that are missing or of another pin: etcd, kube-apiserver
-// and kubectl are downloaded where that is possible, and the rest is built from the Go modules that are pinned below this folder.
+// Command kube makes the binaries of the local control plane in bin/kube, as far as they are missing or out
+// of date. It downloads etcd, kube-apiserver and kubectl if possible, and builds the rest from the Go modules
+// below this folder.
 //
 //	go run ./hack/kube SET...
 //
-// The sets are controlplane; demo, which is controlplane with the kubectl of PATH where that fits and there is no other; node, which is what
-// a node needs on top; and oldest, which is the control plane of the oldest supported release.
+// The sets are:
 //
-// KUBE_PREBUILT=off builds everything from source. Another value is the base URL of a mirror of the archives.
+//   - controlplane: etcd, the API server, its controllers and kubectl
+//   - demo: controlplane, but without kubectl if the one in PATH fits and bin/kube has none
+//   - node: the further parts of a node
+//   - oldest: the control plane of the oldest supported release
+//
+// The environment variable KUBE_PREBUILT is the base URL of a mirror of the archives. KUBE_PREBUILT=off
+// builds everything from source.
 package main
 
 import (
@@ -21,7 +27,7 @@ import (
 	"time"
 )
 
-// prebuiltVariable is the environment variable with the mirror of the archives, or off.
+// prebuiltVariable is the environment variable with the base URL of the archives, or off.
 const prebuiltVariable = "KUBE_PREBUILT"
 
 func main() {
@@ -39,7 +45,7 @@ func run(ctx context.Context, names []string) error {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(root, "hack", "kube")); err != nil {
-		return fmt.Errorf("run it in the repository's root folder: %w", err)
+		return fmt.Errorf("run kube in the root folder of the repository: %w", err)
 	}
 	mirror := os.Getenv(prebuiltVariable)
 	switch mirror {
@@ -56,7 +62,7 @@ func run(ctx context.Context, names []string) error {
 	for _, name := range names {
 		set, ok := sets[name]
 		if !ok {
-			return fmt.Errorf("no set %q; there are controlplane, demo, node and oldest", name)
+			return fmt.Errorf("unknown set %q: must be controlplane, demo, node or oldest", name)
 		}
 		if name == "demo" && !m.has("kubectl") && m.hasKubectl(ctx) {
 			set = without(set, "kubectl")
@@ -64,23 +70,23 @@ func run(ctx context.Context, names []string) error {
 		wanted = append(wanted, set...)
 	}
 	if len(wanted) == 0 {
-		return errors.New("nothing is named: want controlplane, demo, node or oldest, or several of them")
+		return errors.New("missing argument: name one or more of the sets controlplane, demo, node and oldest")
 	}
 	return m.make(ctx, wanted)
 }
 
 // maker makes binaries.
 type maker struct {
-	// source is the folder with the modules, out the one for binaries.
+	// source is the folder with the modules, out is the folder for the binaries.
 	source, out string
-	// mirror is the base URL of the archives; "" means that everything is built.
+	// mirror is the base URL of the archives. Empty means that everything is built.
 	mirror   string
 	archives map[string]archive
 	patience time.Duration
 	screen   *screen
 }
 
-// make makes those of the binaries that are missing or of another pin.
+// make makes those binaries that are missing or out of date.
 func (m *maker) make(ctx context.Context, wanted []binary) error {
 	missing, err := m.missing(wanted)
 	if err != nil || len(missing) == 0 {
@@ -107,7 +113,7 @@ func (m *maker) make(ctx context.Context, wanted []binary) error {
 	return nil
 }
 
-// missing are the binaries that are not there, or whose pin is another.
+// missing returns the binaries that don't exist or have another pin than they should.
 func (m *maker) missing(wanted []binary) ([]binary, error) {
 	var missing []binary
 	for _, b := range wanted {
@@ -126,15 +132,16 @@ func (m *maker) missing(wanted []binary) ([]binary, error) {
 	return missing, nil
 }
 
-// has tells whether a binary of the newest release is there, of whatever pin: whoever looks for one takes it before that of PATH.
+// has reports whether a binary of the newest release exists, with any pin. Users of kubectl prefer it to the
+// one in PATH.
 func (m *maker) has(name string) bool {
 	_, err := os.Stat(filepath.Join(m.out, name))
 	return err == nil
 }
 
-// install puts a finished binary into its place, and notes its pin.
+// install moves a finished binary to its place and records its pin.
 func (m *maker) install(b binary, file, pin string) error {
-	// Whoever is stopped in between makes the binary anew.
+	// If the process is stopped in between, the missing pin makes the next run replace the binary.
 	if err := os.Remove(m.pinFile(b)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

@@ -20,21 +20,21 @@ import (
 	"time"
 )
 
-// publicMirror is where Kubernetes' controller-tools publish the archives that setup-envtest downloads.
+// publicMirror has the archives that setup-envtest downloads. Kubernetes' controller-tools publish them.
 const publicMirror = "https://github.com/kubernetes-sigs/controller-tools/releases/download"
 
-// patience is how long a mirror may take to connect, to answer, or for more to come: a mirror that can't be reached must not hold up the
-// build, which needs none.
+// patience is the timeout to connect, for the answer, and between data. An unreachable mirror must not delay
+// the build, which works without one.
 const patience = 5 * time.Second
 
-// archive is one of etcd, kube-apiserver and kubectl for a platform. It has no controllers.
+// archive has etcd, kube-apiserver and kubectl for one platform. It doesn't have the controllers.
 type archive struct {
 	release string
 	sha512  string
 }
 
-// archives are those of envtest-releases.yaml in the repository of controller-tools, by platform. The release is the newest there of the
-// minor version that is built from source.
+// archives are copied from envtest-releases.yaml in the repository of controller-tools, by platform. The
+// release is the newest there with the same minor version as the source.
 var archives = map[string]archive{
 	"linux/amd64": {
 		"v1.37.0", "1d1c453633b72c161a5d5a886cde7ac850be1a2ac796a9e1d4ffacacc64868295bdd2d57aa66cd0c158f5ce510f5dfe3fbc61ac21bd3dcfb875bd70658aa663a",
@@ -44,10 +44,10 @@ var archives = map[string]archive{
 	},
 }
 
-// prebuilt are the binaries that an archive has, all of the newest release.
+// prebuilt are the binaries in an archive. All are of the newest release.
 var prebuilt = []string{"etcd", "kube-apiserver", "kubectl"}
 
-// archiveOf is the archive that has a binary, if there is one.
+// archiveOf returns the archive that has a binary, if any.
 func (m *maker) archiveOf(b binary) (archive, bool) {
 	if m.mirror == "" || b.module != newest || !slices.Contains(prebuilt, b.name) {
 		return archive{}, false
@@ -56,19 +56,19 @@ func (m *maker) archiveOf(b binary) (archive, bool) {
 	return a, ok
 }
 
-// pin is what a binary of the archive has for a pin.
+// pin returns the pin of binaries from the archive.
 func (a archive) pin() string { return "archive " + a.release + " sha512:" + a.sha512 }
 
-// url is where a mirror has the archive.
+// url returns the URL of the archive on a mirror.
 func (a archive) url(mirror string) string {
 	return fmt.Sprintf("%s/envtest-%s/envtest-%s-%s-%s.tar.gz", strings.TrimSuffix(mirror, "/"), a.release, a.release, runtime.GOOS, runtime.GOARCH)
 }
 
-// errChecksum is a download that is not what was pinned.
+// errChecksum means that a download has another checksum than its pin.
 var errChecksum = errors.New("wrong checksum")
 
-// download installs those of the binaries that an archive has, and returns their names. What can't be had is left to be built; an archive
-// that is not the pinned one is an error.
+// download installs the binaries that an archive has and returns their names. It returns none if the download
+// fails, so that they are built. A wrong checksum is an error.
 func (m *maker) download(ctx context.Context, missing []binary) (map[string]bool, error) {
 	var from archive
 	var wanted []binary
@@ -88,13 +88,13 @@ func (m *maker) download(ctx context.Context, missing []binary) (map[string]bool
 	defer func() { _ = os.RemoveAll(folder) }()
 
 	url := from.url(m.mirror)
-	m.screen.say("Downloading %s of Kubernetes %s from %s (%s=off builds instead).", names(wanted), from.release, url, prebuiltVariable)
+	m.screen.say("Downloading %s of Kubernetes %s from %s (%s=off builds them instead).", names(wanted), from.release, url, prebuiltVariable)
 	file := filepath.Join(folder, "archive")
 	if err := m.fetch(ctx, url, file, from.sha512); err != nil {
 		if errors.Is(err, errChecksum) || ctx.Err() != nil {
 			return nil, err
 		}
-		m.screen.say("That could not be had, so it is built: %v", err)
+		m.screen.say("The download failed, so they are built from source: %v", err)
 		return nil, nil
 	}
 	found, err := unpack(file, folder, wanted)
@@ -114,7 +114,7 @@ func (m *maker) download(ctx context.Context, missing []binary) (map[string]bool
 	return done, nil
 }
 
-// fetch writes what a URL has into a file, and fails with errChecksum if that has another SHA-512.
+// fetch downloads a URL to a file. It returns errChecksum if the SHA-512 is not sum.
 func (m *maker) fetch(ctx context.Context, url, file, sum string) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -143,7 +143,7 @@ func (m *maker) fetch(ctx context.Context, url, file, sum string) (err error) {
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
 
-	stalled := time.AfterFunc(m.patience, func() { cancel(fmt.Errorf("nothing came for %s", m.patience)) })
+	stalled := time.AfterFunc(m.patience, func() { cancel(fmt.Errorf("no data for %s", m.patience)) })
 	defer stalled.Stop()
 	digest := sha512.New()
 	received := &counter{}
@@ -156,20 +156,20 @@ func (m *maker) fetch(ctx context.Context, url, file, sum string) (err error) {
 		return fmt.Errorf("%s: %w", url, err)
 	}
 	if got := hex.EncodeToString(digest.Sum(nil)); got != sum {
-		return fmt.Errorf("%w: %s has SHA-512 %s, and %s is pinned in hack/kube/prebuilt.go; nothing of it was kept. "+
-			"%s=off builds from source instead", errChecksum, url, got, sum, prebuiltVariable)
+		return fmt.Errorf("%w: %s has SHA-512 %s, but hack/kube/prebuilt.go pins %s; the download was deleted. "+
+			"Set %s=off to build from source instead", errChecksum, url, got, sum, prebuiltVariable)
 	}
 	return nil
 }
 
-// watched is a reader that puts a timer off whenever something comes.
+// watched is a reader that resets a timer when data arrives.
 type watched struct {
 	io.Reader
 	timer *time.Timer
 	by    time.Duration
 }
 
-// Read reads from the reader below.
+// Read implements [io.Reader].
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.Reader.Read(p)
 	if n > 0 {
@@ -178,7 +178,8 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// unpack writes the binaries of a .tar.gz into a folder, and returns their files by name. It is for archives whose checksum was right.
+// unpack extracts the wanted binaries from a .tar.gz to a folder and returns their files by name. It trusts
+// the archive, so check its checksum first.
 func unpack(file, folder string, wanted []binary) (map[string]string, error) {
 	in, err := os.Open(file)
 	if err != nil {
@@ -211,7 +212,7 @@ func unpack(file, folder string, wanted []binary) (map[string]string, error) {
 	}
 }
 
-// save writes a program to a file.
+// save writes an executable file.
 func save(file string, content io.Reader) error {
 	out, err := os.OpenFile(file, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
 	if err != nil {

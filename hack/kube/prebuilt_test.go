@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// mirror is a server of archives on loopback, which remembers what it was asked for.
+// mirror is a server for archives that records the requested paths.
 type mirror struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -46,7 +46,7 @@ func (m *mirror) asked() []string {
 	return append([]string(nil), m.paths...)
 }
 
-// packed is an archive as controller-tools publish it, and its SHA-512.
+// packed returns an archive as controller-tools publish it, and its SHA-512.
 func packed(t *testing.T) (content []byte, sum string) {
 	t.Helper()
 	var out bytes.Buffer
@@ -69,7 +69,7 @@ func packed(t *testing.T) (content []byte, sum string) {
 	return out.Bytes(), hex.EncodeToString(digest[:])
 }
 
-// newMaker makes binaries into an empty folder, with an archive of this checksum.
+// newMaker returns a maker with an empty folder for binaries and an archive with this checksum.
 func newMaker(t *testing.T, url, sum string) (*maker, *bytes.Buffer) {
 	t.Helper()
 	said := &bytes.Buffer{}
@@ -99,7 +99,7 @@ func TestDownloadInstallsWhatTheArchiveHas(t *testing.T) {
 	m, _ := newMaker(t, server.URL, sum)
 	missing, err := m.missing(controlPlane)
 	if err != nil || len(missing) != len(controlPlane) {
-		t.Fatalf("missing of an empty folder: %v, %v", names(missing), err)
+		t.Fatalf("missing binaries of an empty folder: %v, error %v", names(missing), err)
 	}
 	done, err := m.download(t.Context(), missing)
 	if err != nil {
@@ -110,47 +110,47 @@ func TestDownloadInstallsWhatTheArchiveHas(t *testing.T) {
 	}
 	want := "/envtest-v1.99.0/envtest-v1.99.0-" + runtime.GOOS + "-" + runtime.GOARCH + ".tar.gz"
 	if asked := server.asked(); len(asked) != 1 || asked[0] != want {
-		t.Errorf("asked for %v, want %s", asked, want)
+		t.Errorf("requested %v, want %s", asked, want)
 	}
 	for _, name := range []string{"etcd", "kube-apiserver", "kubectl"} {
 		text, err := os.ReadFile(filepath.Join(m.out, name))
 		if err != nil || string(text) != "this is "+name {
-			t.Errorf("%s: %q, %v", name, text, err)
+			t.Errorf("%s has the content %q, error %v", name, text, err)
 		}
 		if info, err := os.Stat(filepath.Join(m.out, name)); err != nil || info.Mode().Perm()&0o100 == 0 {
-			t.Errorf("%s can't be run: %v, %v", name, info, err)
+			t.Errorf("%s is not executable: %v, error %v", name, info, err)
 		}
 	}
 	if found := files(t, m.out); len(found) != 6 {
-		t.Errorf("left in the folder: %v, want three binaries and their pins", found)
+		t.Errorf("the folder has %v, want three binaries and their pins", found)
 	}
 
-	// It is not downloaded again, and what is not in the archive is still to be built.
+	// Afterwards, only the binary that is not in the archive is missing.
 	missing, err = m.missing(controlPlane)
 	if err != nil || names(missing) != "controllers" {
-		t.Errorf("missing afterwards: %q, %v", names(missing), err)
+		t.Errorf("missing binaries after the download: %q, error %v; want the controllers", names(missing), err)
 	}
-	// Who wants everything from source does not get what was downloaded before.
+	// Without a mirror, downloaded binaries must be built from source.
 	m.mirror = ""
 	missing, err = m.missing(controlPlane)
 	if err != nil || len(missing) != len(controlPlane) {
-		t.Errorf("missing without archives: %q, %v", names(missing), err)
+		t.Errorf("missing binaries without a mirror: %q, error %v; want all", names(missing), err)
 	}
-	// Another archive is another pin.
+	// Another archive has another pin.
 	m.mirror = server.URL
 	m.archives = map[string]archive{runtime.GOOS + "/" + runtime.GOARCH: {"v1.99.1", sum}}
 	missing, err = m.missing(controlPlane)
 	if err != nil || len(missing) != len(controlPlane) {
-		t.Errorf("missing with another archive: %q, %v", names(missing), err)
+		t.Errorf("missing binaries with another archive: %q, error %v; want all", names(missing), err)
 	}
 }
 
-func TestDownloadLeavesWhatIsNotOfTheNewestRelease(t *testing.T) {
+func TestDownloadIsForTheNewestReleaseOnly(t *testing.T) {
 	server := newMirror(t, func(http.ResponseWriter, *http.Request) {})
 	m, _ := newMaker(t, server.URL, "")
 	done, err := m.download(t.Context(), append(sets["oldest"], sets["node"]...))
 	if err != nil || len(done) != 0 || len(server.asked()) != 0 {
-		t.Errorf("downloaded %v with %v, asked for %v", done, err, server.asked())
+		t.Errorf("downloaded %v, error %v, requested %v; want no requests", done, err, server.asked())
 	}
 }
 
@@ -162,20 +162,20 @@ func TestDownloadRefusesAWrongChecksum(t *testing.T) {
 	if !errors.Is(err, errChecksum) {
 		t.Fatalf("make: %v, want %v", err, errChecksum)
 	}
-	for _, part := range []string{server.URL, sum, "nothing of it was kept", prebuiltVariable + "=off"} {
+	for _, part := range []string{server.URL, sum, "the download was deleted", prebuiltVariable + "=off"} {
 		if !strings.Contains(err.Error(), part) {
-			t.Errorf("the error does not say %q: %v", part, err)
+			t.Errorf("the error does not contain %q: %v", part, err)
 		}
 	}
 	if found := files(t, m.out); len(found) != 0 {
-		t.Errorf("kept: %v", found)
+		t.Errorf("the folder has %v, want it empty", found)
 	}
 }
 
-// A mirror that does not do its work is passed by: nothing is kept of it, and all is left to be built.
-func TestDownloadPassesAMirrorBy(t *testing.T) {
+// After a failed download, no files are left and all binaries are built.
+func TestDownloadFailureIsNotAnError(t *testing.T) {
 	content, sum := packed(t)
-	silent := func(r *http.Request) { <-r.Context().Done() } // until the client has gone
+	silent := func(r *http.Request) { <-r.Context().Done() } // until the client closes the connection
 	half := func(w http.ResponseWriter) {
 		w.Header().Set("Content-Length", "1000000")
 		_, _ = w.Write(content[:len(content)/2])
@@ -189,12 +189,12 @@ func TestDownloadPassesAMirrorBy(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, answer := range map[string]http.HandlerFunc{
-		"nobody listens":        nil,
-		"has no such archive":   http.NotFound,
-		"never answers":         func(_ http.ResponseWriter, r *http.Request) { silent(r) },
-		"falls silent half-way": func(w http.ResponseWriter, r *http.Request) { half(w); silent(r) },
-		"breaks off half-way":   func(w http.ResponseWriter, _ *http.Request) { half(w) },
-		"redirects to no server": func(w http.ResponseWriter, r *http.Request) {
+		"nobody listens":  nil,
+		"no such archive": http.NotFound,
+		"never answers":   func(_ http.ResponseWriter, r *http.Request) { silent(r) },
+		"stalls":          func(w http.ResponseWriter, r *http.Request) { half(w); silent(r) },
+		"ends early":      func(w http.ResponseWriter, _ *http.Request) { half(w) },
+		"redirects to nowhere": func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://"+nobody.Addr().String(), http.StatusFound)
 		},
 	} {
@@ -207,19 +207,19 @@ func TestDownloadPassesAMirrorBy(t *testing.T) {
 			m.patience = 100 * time.Millisecond
 			done, err := m.download(t.Context(), controlPlane)
 			if err != nil || len(done) != 0 {
-				t.Errorf("download: %v, %v", done, err)
+				t.Errorf("downloaded %v, error %v; want neither", done, err)
 			}
 			if found := files(t, m.out); len(found) != 0 {
-				t.Errorf("kept: %v", found)
+				t.Errorf("the folder has %v, want it empty", found)
 			}
-			if !strings.Contains(said.String(), "so it is built") {
-				t.Errorf("said: %s", said)
+			if !strings.Contains(said.String(), "so they are built from source") {
+				t.Errorf("the output does not say that the binaries are built: %s", said)
 			}
 		})
 	}
 }
 
-// The archives are of the minor version that is built from source: who raises one raises the other.
+// The archives must have the minor version that is built from source. Update both together.
 func TestArchivesAreOfTheNewestRelease(t *testing.T) {
 	version, err := kubernetesVersion(filepath.Join(newest.folder, newest.file))
 	if err != nil {
@@ -227,14 +227,14 @@ func TestArchivesAreOfTheNewestRelease(t *testing.T) {
 	}
 	want, ok := minor(version)
 	if !ok || len(archives) == 0 {
-		t.Fatalf("version %q, %d archives", version, len(archives))
+		t.Fatalf("version %q is invalid, or there are no archives (%d)", version, len(archives))
 	}
 	for platform, archive := range archives {
 		if got, ok := minor(archive.release); !ok || got != want {
-			t.Errorf("%s: archive of %s, and %s is built", platform, archive.release, version)
+			t.Errorf("%s: the archive has version %s, but the source has %s", platform, archive.release, version)
 		}
 		if digest, err := hex.DecodeString(archive.sha512); err != nil || len(digest) != sha512.Size {
-			t.Errorf("%s: %q is no SHA-512", platform, archive.sha512)
+			t.Errorf("%s: %q is not a SHA-512 digest", platform, archive.sha512)
 		}
 	}
 }

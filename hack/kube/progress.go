@@ -8,32 +8,32 @@ import (
 	"time"
 )
 
-// The first tenth of the packages is small and quick, and no measure for the rest: an estimate goes by what came after it, and is given once
-// so much time has passed since.
+// The first tenth of the packages is small and compiles quickly, so the estimate is based on what follows it.
+// It is shown only after estimateAfter.
 const (
 	leadShare     = 10
 	estimateAfter = 20 * time.Second
 )
 
-// progress is how far the go command is, by what it says: a line for each module that it downloads, and for each package that it begins
-// to compile.
+// progress measures the progress of the go command by its output: a line for each module that it downloads
+// and for each package that it begins to compile.
 type progress struct {
 	mu sync.Mutex
-	// modules downloaded so far, and the last of them.
+	// modules is the number of downloaded modules, module the last of them.
 	modules int
 	module  string
-	// todo has the packages that are still to be compiled.
+	// todo has the packages that have not been compiled yet.
 	todo map[string]bool
-	// all is the number of packages, stale of those that the build cache did not have.
+	// all is the number of packages, stale of those that weren't in the build cache.
 	all, stale int
-	// led is when the first tenth was compiled, and ledTodo how many packages were left then.
+	// led is when the first tenth was compiled. ledTodo is how many packages were left at that time.
 	led     time.Duration
 	ledTodo int
 }
 
 func newProgress() *progress { return &progress{todo: map[string]bool{}} }
 
-// plan sets what there is to do. A package that the build cache has counts as done.
+// plan sets the packages. A package in the build cache counts as compiled.
 func (p *progress) plan(packages []listed) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -46,7 +46,7 @@ func (p *progress) plan(packages []listed) {
 	p.stale = len(p.todo)
 }
 
-// take reads a line, and tells whether it was about progress.
+// take processes a line of output and reports whether it was about progress.
 func (p *progress) take(line string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,31 +60,32 @@ func (p *progress) take(line string) bool {
 	return known
 }
 
-// summary tells what there is to do.
+// summary returns how much there is to compile.
 func (p *progress) summary() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case len(p.todo) == 0:
-		return "  All of it is in the build cache, and is linked."
+		return "  All packages are in the build cache. Linking."
 	case p.stale == p.all:
-		return fmt.Sprintf("  %d packages are to be compiled.", p.all)
+		return fmt.Sprintf("  %d packages to compile.", p.all)
 	default:
-		return fmt.Sprintf("  %d of %d packages are to be compiled; the build cache has the rest.", len(p.todo), p.all)
+		return fmt.Sprintf("  %d of %d packages to compile; the rest is in the build cache.", len(p.todo), p.all)
 	}
 }
 
-// downloadText tells of the modules.
+// downloadText returns the progress of downloading modules.
 func (p *progress) downloadText() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.modules == 0 {
-		return "Looking at what there is to compile"
+		return "Listing packages"
 	}
 	return fmt.Sprintf("Downloading Go modules: %d so far, now %s", p.modules, p.module)
 }
 
-// text tells how many packages are compiled and how long the rest takes, elapsed after the start.
+// text returns the number of compiled packages and an estimate of the remaining time. elapsed is the time
+// since the start.
 func (p *progress) text(elapsed time.Duration) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,14 +95,14 @@ func (p *progress) text(elapsed time.Duration) string {
 	if p.ledTodo == 0 && (p.stale-len(p.todo))*leadShare >= p.stale {
 		p.led, p.ledTodo = elapsed, len(p.todo)
 	}
-	left := "time left not known yet"
+	left := "time left unknown"
 	if done := p.ledTodo - len(p.todo); done > 0 && elapsed-p.led >= estimateAfter {
 		left = fmt.Sprintf("about %s left", minutes((elapsed-p.led)*time.Duration(len(p.todo))/time.Duration(done)))
 	}
 	return fmt.Sprintf("%d of %d packages, %s; %s so far", p.all-len(p.todo), p.all, left, minutes(elapsed))
 }
 
-// minutes is a duration as people say it.
+// minutes returns a duration in minutes and seconds.
 func minutes(d time.Duration) string {
 	d = d.Round(time.Second)
 	if d < time.Minute {
@@ -113,13 +114,13 @@ func minutes(d time.Duration) string {
 // counter counts bytes.
 type counter struct{ atomic.Int64 }
 
-// Write counts.
+// Write implements [io.Writer].
 func (c *counter) Write(p []byte) (int, error) {
 	c.Add(int64(len(p)))
 	return len(p), nil
 }
 
-// text tells how much of a download is here. A length of -1 is not known.
+// text returns the progress of a download. A length of -1 is unknown.
 func (c *counter) text(length int64) string {
 	const mb = 1e6
 	if length < 0 {

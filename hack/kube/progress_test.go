@@ -17,11 +17,11 @@ func TestProgressCountsPackagesAndEstimates(t *testing.T) {
 		packages = append(packages, listed{ImportPath: fmt.Sprintf("p%d", i), Stale: true})
 	}
 	p.plan(packages)
-	if got, want := p.summary(), "  20 of 22 packages are to be compiled; the build cache has the rest."; got != want {
+	if got, want := p.summary(), "  20 of 22 packages to compile; the rest is in the build cache."; got != want {
 		t.Errorf("summary: %q, want %q", got, want)
 	}
 	if p.take("# some/package") || p.take("cached/a") {
-		t.Error("what is not to be compiled counts")
+		t.Error("take counts a line that is not a package to compile")
 	}
 	next := 0
 	for _, step := range []struct {
@@ -29,17 +29,17 @@ func TestProgressCountsPackagesAndEstimates(t *testing.T) {
 		elapsed time.Duration
 		want    string
 	}{
-		{1, 10 * time.Second, "3 of 22 packages, time left not known yet; 10 s so far"},
-		{1, 20 * time.Second, "4 of 22 packages, time left not known yet; 20 s so far"}, // the first tenth is done
-		{2, 39 * time.Second, "6 of 22 packages, time left not known yet; 39 s so far"}, // too early to tell
-		// Six packages in the 60 seconds since: the other twelve take 120.
+		{1, 10 * time.Second, "3 of 22 packages, time left unknown; 10 s so far"},
+		{1, 20 * time.Second, "4 of 22 packages, time left unknown; 20 s so far"}, // the first tenth is done
+		{2, 39 * time.Second, "6 of 22 packages, time left unknown; 39 s so far"}, // too early for an estimate
+		// Six packages took the last 60 seconds, so the other twelve take 120.
 		{4, 80 * time.Second, "10 of 22 packages, about 2 min 0 s left; 1 min 20 s so far"},
 		{12, 3 * time.Minute, "22 of 22 packages, linking; 3 min 0 s so far"},
 	} {
 		for range step.compile {
 			line := fmt.Sprintf("p%d", next)
 			if !p.take(line) || p.take(line) {
-				t.Errorf("%s does not count once", line)
+				t.Errorf("%s does not count exactly once", line)
 			}
 			next++
 		}
@@ -49,7 +49,7 @@ func TestProgressCountsPackagesAndEstimates(t *testing.T) {
 	}
 }
 
-func TestProgressTellsOfDownloads(t *testing.T) {
+func TestProgressOfDownloads(t *testing.T) {
 	p := newProgress()
 	before := p.downloadText()
 	for _, line := range []string{"go: downloading k8s.io/api v0.37.2", "go: downloading k8s.io/client-go v0.37.2"} {
@@ -62,14 +62,14 @@ func TestProgressTellsOfDownloads(t *testing.T) {
 	}
 }
 
-// spoken remembers when something was written.
+// spoken records what is written and when.
 type spoken struct {
 	mu    sync.Mutex
 	times []time.Time
 	text  strings.Builder
 }
 
-// Write remembers.
+// Write implements [io.Writer].
 func (s *spoken) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,23 +90,23 @@ func TestScreenIsNeverSilentForHalfAMinute(t *testing.T) {
 				last := start
 				for _, moment := range append(out.times, time.Now()) {
 					if silence := moment.Sub(last); silence > 30*time.Second {
-						t.Errorf("silent for %s at %s", silence, last.Sub(start))
+						t.Errorf("no output for %s, from %s after the start", silence, last.Sub(start))
 					}
 					last = moment
 				}
 				if lines := strings.Count(out.text.String(), "\n"); (lines > 0) == s.terminal {
-					t.Errorf("%d lines", lines)
+					t.Errorf("the output has %d newlines; want none on a terminal and some in a file", lines)
 				}
 			})
 		})
 	}
 }
 
-func TestScreenKeepsALineOfATerminal(t *testing.T) {
+func TestTerminalLineIsCut(t *testing.T) {
 	out := &spoken{}
 	s := &screen{out: out, terminal: true}
 	s.draw(strings.Repeat("long ", 100))
 	if text := strings.TrimPrefix(out.text.String(), "\r\033[K"); len([]rune(text)) != columns {
-		t.Errorf("%d columns: %q", len([]rune(text)), text)
+		t.Errorf("the line has %d columns, want %d: %q", len([]rune(text)), columns, text)
 	}
 }

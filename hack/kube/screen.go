@@ -7,15 +7,16 @@ import (
 	"time"
 )
 
-// How often progress is told: on a terminal on one line that is drawn anew, elsewhere on a line each time.
+// How often progress is shown: a terminal shows it on one line that is redrawn, any other output gets a new
+// line each time.
 const (
 	redrawEvery = 500 * time.Millisecond
 	lineEvery   = 25 * time.Second
-	// columns is the width that every terminal has.
+	// columns is the width that every terminal has at least.
 	columns = 79
 )
 
-// screen tells people what goes on.
+// screen shows messages and progress.
 type screen struct {
 	out      io.Writer
 	terminal bool
@@ -33,8 +34,8 @@ func newScreen(out *os.File) *screen {
 // say prints a line.
 func (s *screen) say(format string, args ...any) { _, _ = fmt.Fprintf(s.out, format+"\n", args...) }
 
-// follow tells how something gets on, until the function that it returns is called. Nothing else may be said meanwhile. The text is asked
-// for with the time since the start.
+// follow shows the text repeatedly until the returned function is called. Don't call say in between. text
+// gets the time since the start.
 func (s *screen) follow(text func(elapsed time.Duration) string) (stop func()) {
 	start := time.Now()
 	ticker := time.NewTicker(s.every)

@@ -1,8 +1,8 @@
-// Command release compiles the binaries for each platform and packs them into container images, without Docker and without pulling
-// anything. It is what `make image` and `make push` start.
+// Command release compiles the binaries for each platform and packs them into container images. It doesn't
+// need Docker and doesn't pull a base image. `make image` and `make push` run it.
 //
-// The images are a function of the commit, of -version and of the Go toolchain that go.mod names: whoever builds them again gets the
-// same digests.
+// The images depend only on the commit, on -version, and on the Go toolchain in go.mod. Everyone who builds
+// them gets the same digests.
 package main
 
 import (
@@ -31,7 +31,7 @@ import (
 
 const module = "github.com/apikey-operator/apikey-operator"
 
-// product is a binary that gets an image.
+// product is a binary with an image.
 type product struct {
 	name, title string
 	ports       []string
@@ -42,10 +42,10 @@ var products = []product{
 	{"apikey-verifier", "Answers gateways whether a request may pass with its API key", []string{"8080/tcp", "8081/tcp", "8443/tcp", "9001/tcp"}},
 }
 
-// Annotations and references hold it. The grammar is that of an image's tag.
+// validVersion matches the tags that a registry accepts. The version is also used in annotations.
 var validVersion = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 
-// release is what an image is built from, besides the sources.
+// release has what an image depends on, apart from the sources.
 type release struct {
 	version, revision string
 	created           time.Time
@@ -64,15 +64,15 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("release", flag.ExitOnError)
-	version := flags.String("version", "devel", "version of the release, which is also the images' tag")
-	registry := flags.String("registry", "", "registry and repository that images belong to, such as registry.example/team; push needs it")
-	platforms := flags.String("platforms", "linux/amd64,linux/arm64", "what to build for")
-	out := flags.String("out", "dist", "folder for the images' archives")
+	version := flags.String("version", "devel", "version of the release, which is also the tag of the images")
+	registry := flags.String("registry", "", "registry and repository of the images, such as registry.example/team; required for push")
+	platforms := flags.String("platforms", "linux/amd64,linux/arm64", "platforms to build for")
+	out := flags.String("out", "dist", "folder for the archives of the images")
 	flags.Usage = func() {
-		_, _ = fmt.Fprintln(flags.Output(), "usage: release [flags] image|push\n\nimage writes an OCI archive of each image; push puts them into a registry, as who `docker login` has logged in.")
+		_, _ = fmt.Fprintln(flags.Output(), "usage: release [flags] image|push\n\nimage writes each image to an OCI archive. push pushes the images to a registry with the credentials of `docker login`.")
 		flags.PrintDefaults()
 	}
-	_ = flags.Parse(args) // exits by itself
+	_ = flags.Parse(args) // flag.ExitOnError
 	r, err := newRelease(ctx, *version, *registry, *platforms)
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func run(ctx context.Context, args []string) error {
 		}
 	case "push":
 		if r.registry == "" {
-			return errors.New("-registry is empty: want where the images belong, such as registry.example/team (make push REGISTRY=...)")
+			return errors.New("-registry is required for push, such as registry.example/team (make push REGISTRY=...)")
 		}
 		deliver = func(reference name.Tag, _ product, index v1.ImageIndex) error {
 			if err := remote.WriteIndex(reference, index, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)); err != nil {
@@ -102,7 +102,7 @@ func run(ctx context.Context, args []string) error {
 		}
 	default:
 		flags.Usage()
-		return fmt.Errorf("command %q: want image or push", flags.Arg(0))
+		return fmt.Errorf("unknown command %q: must be image or push", flags.Arg(0))
 	}
 	for _, product := range products {
 		reference, err := r.reference(product)
@@ -123,22 +123,22 @@ func run(ctx context.Context, args []string) error {
 func newRelease(ctx context.Context, version, registry, platforms string) (release, error) {
 	r := release{version: version, registry: registry}
 	if !validVersion.MatchString(version) {
-		return r, fmt.Errorf("-version=%q: want what can be an image's tag, such as v1.2.3", version)
+		return r, fmt.Errorf("invalid -version=%q: must be a valid image tag, such as v1.2.3", version)
 	}
 	for text := range strings.SplitSeq(platforms, ",") {
 		platform, err := v1.ParsePlatform(text)
 		if err != nil || platform.OS != "linux" || platform.Architecture == "" {
-			return r, fmt.Errorf("-platforms: %q: want linux/amd64, linux/arm64 or the like", text)
+			return r, fmt.Errorf("invalid -platforms %q: must be a Linux platform, such as linux/amd64 or linux/arm64", text)
 		}
 		r.platforms = append(r.platforms, *platform)
 	}
 	commit, err := output(ctx, nil, "git", "show", "--no-patch", "--format=%H %ct", "HEAD")
 	if err != nil {
-		return r, fmt.Errorf("the images' labels name the commit, and there is none: %w", err)
+		return r, fmt.Errorf("read the commit for the labels of the images: %w", err)
 	}
 	var seconds int64
 	if _, err := fmt.Sscan(commit, &r.revision, &seconds); err != nil {
-		return r, fmt.Errorf("git show: %q: %w", commit, err)
+		return r, fmt.Errorf("parse the output %q of git show: %w", commit, err)
 	}
 	r.created = time.Unix(seconds, 0).UTC()
 	changes, err := output(ctx, nil, "git", "status", "--porcelain")
@@ -151,7 +151,7 @@ func newRelease(ctx context.Context, version, registry, platforms string) (relea
 	return r, nil
 }
 
-// reference is what a product's image is called.
+// reference returns the name of a product's image.
 func (r release) reference(p product) (name.Tag, error) {
 	repository := p.name
 	if r.registry != "" {
@@ -159,15 +159,16 @@ func (r release) reference(p product) (name.Tag, error) {
 	}
 	reference, err := name.NewTag(repository + ":" + r.version)
 	if err == nil && strings.Contains(r.registry, "//") {
-		err = errors.New("want host[:port][/path], without https://")
+		err = errors.New("must be host[:port][/path], without https://")
 	}
 	if err != nil {
-		return reference, fmt.Errorf("-registry=%s: %w", r.registry, err)
+		return reference, fmt.Errorf("invalid -registry=%s: %w", r.registry, err)
 	}
 	return reference, nil
 }
 
-// build compiles a product for all platforms and packs it: one layer with the user, which all images share, and one with the binary.
+// build compiles a product for all platforms and packs it in two layers: one with the user and the license,
+// which all images share, and one with the binary.
 func (r release) build(ctx context.Context, p product) (v1.ImageIndex, error) {
 	labels := map[string]string{
 		"org.opencontainers.image.title":       p.name,
@@ -180,7 +181,7 @@ func (r release) build(ctx context.Context, p product) (v1.ImageIndex, error) {
 	}
 	license, err := os.ReadFile("LICENSE")
 	if err != nil {
-		return nil, fmt.Errorf("run this in the repository's root folder: %w", err)
+		return nil, fmt.Errorf("run release in the root folder of the repository: %w", err)
 	}
 	images := make([]v1.Image, 0, len(r.platforms))
 	for _, platform := range r.platforms {
@@ -194,14 +195,14 @@ func (r release) build(ctx context.Context, p product) (v1.ImageIndex, error) {
 			[]image.File{{Path: "/" + p.name, Mode: 0o555, Data: binary}},
 		)
 		if err != nil {
-			return nil, fmt.Errorf("image of %s for %s: %w", p.name, platform, err)
+			return nil, fmt.Errorf("build the image of %s for %s: %w", p.name, platform, err)
 		}
 		images = append(images, built)
 	}
 	return image.Index(labels, images...)
 }
 
-// compile returns a static binary that knows nothing of the machine, the folder or the moment that it was built in.
+// compile returns a static binary. It doesn't depend on the machine, the folder or the time of the build.
 func (r release) compile(ctx context.Context, p product, platform v1.Platform) ([]byte, error) {
 	toolchain, err := toolchain(ctx)
 	if err != nil {
@@ -216,10 +217,10 @@ func (r release) compile(ctx context.Context, p product, platform v1.Platform) (
 	const variables = module + "/internal/version."
 	environment := []string{
 		"GOOS=" + platform.OS, "GOARCH=" + platform.Architecture, "CGO_ENABLED=0", "GOTOOLCHAIN=" + toolchain,
-		// Settings of the machine that change the code. An empty variable is one that isn't set: GOENV=off keeps `go env -w` from filling it.
+		// These settings change the compiled code. An empty variable is unset, and GOENV=off ignores what `go env -w` stored.
 		"GOENV=off", "GOFLAGS=", "GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0", "GOFIPS140=off", "GOWORK=off",
 	}
-	// Without -buildvcs, which also writes down the newest tag that the clone happens to have.
+	// -buildvcs would also record the newest tag in the clone, which differs between clones.
 	if _, err := output(ctx, environment, "go", "build", "-trimpath", "-buildvcs=false",
 		"-ldflags=-s -w -X "+variables+"version="+r.version+" -X "+variables+"revision="+r.revision,
 		"-o", file, "./cmd/"+p.name); err != nil {
@@ -228,7 +229,7 @@ func (r release) compile(ctx context.Context, p product, platform v1.Platform) (
 	return os.ReadFile(file)
 }
 
-// toolchain is the Go version that go.mod names; another one makes other binaries.
+// toolchain returns the Go version in go.mod. Another version would result in other binaries.
 func toolchain(ctx context.Context) (string, error) {
 	text, err := output(ctx, nil, "go", "mod", "edit", "-json")
 	if err != nil {
@@ -239,12 +240,12 @@ func toolchain(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("go mod edit -json: %w", err)
 	}
 	if mod.Toolchain == "" {
-		return "", errors.New("go.mod has no line 'toolchain', and so the images would depend on the machine's Go")
+		return "", errors.New("go.mod has no toolchain line: add one, or the images depend on the Go version of the machine")
 	}
 	return mod.Toolchain, nil
 }
 
-// report prints what was made: its name by digest, which is what a deployment should name, and where it is.
+// report prints the name of an image by digest, which deployments should use, and its file.
 func report(reference name.Tag, file string, index v1.ImageIndex) error {
 	digest, err := index.Digest()
 	if err != nil {
@@ -258,7 +259,8 @@ func report(reference name.Tag, file string, index v1.ImageIndex) error {
 	return nil
 }
 
-// familiar is a reference as container runtimes write it; only the registry library knows Docker Hub by the name of its server.
+// familiar returns a reference as container runtimes write it. Only the registry library calls Docker Hub by
+// the name of its server.
 func familiar(reference string) string {
 	if rest, ok := strings.CutPrefix(reference, name.DefaultRegistry+"/"); ok {
 		return "docker.io/" + rest
@@ -266,15 +268,15 @@ func familiar(reference string) string {
 	return reference
 }
 
-// output runs a command and returns what it prints; when it fails, the error has what it complains of.
+// output runs a command and returns its standard output. An error includes the standard error.
 func output(ctx context.Context, environment []string, command string, args ...string) (string, error) {
 	c := exec.CommandContext(ctx, command, args...)
 	c.Env = append(os.Environ(), environment...)
-	var complaints bytes.Buffer
-	c.Stderr = &complaints
+	var stderr bytes.Buffer
+	c.Stderr = &stderr
 	out, err := c.Output()
 	if err != nil {
-		return "", fmt.Errorf("%s %s: %w\n%s", command, args[0], err, complaints.String())
+		return "", fmt.Errorf("%s %s: %w\n%s", command, args[0], err, stderr.String())
 	}
 	return strings.TrimSpace(string(out)), nil
 }

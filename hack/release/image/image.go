@@ -1,5 +1,6 @@
-// Package image makes container images out of static binaries, without Docker and without pulling a base image. The same files and the
-// same description give the same digest, whenever and wherever. It runs nothing and reads no clock.
+// Package image builds container images from static binaries, without Docker and without a base image. The
+// same files and description always result in the same digest. Don't run commands here, and don't read a
+// clock.
 package image
 
 import (
@@ -24,37 +25,37 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// NonRoot is the user and the group that images run as: the number that distroless images use, too. A number and no name, so that
-// the kubelet can see for runAsNonRoot that it is not root.
+// NonRoot is the user ID and group ID that images run as. Distroless images use the same. It is a number
+// because the kubelet can't check runAsNonRoot for a user name.
 const NonRoot = 65532
 
 const (
 	annotationName = "org.opencontainers.image.ref.name"
-	// What containerd calls the image that it imports.
+	// containerd takes the name of an imported image from it.
 	annotationContainerdName = "io.containerd.image.name"
 )
 
-// File is a file of an image. Folders above it need no entry of their own.
+// File is a file in an image. Its parent folders are created.
 type File struct {
-	// Path is absolute.
+	// Path must be absolute.
 	Path string
 	Mode fs.FileMode
 	Data []byte
 }
 
-// Description is what an image says of itself.
+// Description is the metadata of an image.
 type Description struct {
 	Platform   v1.Platform
 	Entrypoint []string
-	// Ports that are listened on, such as "8080/tcp"; they open nothing.
+	// Ports that the program listens on, such as "8080/tcp". They are for information only.
 	Ports []string
-	// Labels, of the names in https://specs.opencontainers.org/image-spec/annotations/.
+	// Labels with the names of https://specs.opencontainers.org/image-spec/annotations/.
 	Labels map[string]string
-	// Created is when the image's sources were committed, never when it was built.
+	// Created is the time of the commit, so that it doesn't depend on when the image is built.
 	Created time.Time
 }
 
-// User is a layer with the user that images run as.
+// User returns the files that define the user of the images.
 func User() []File {
 	return []File{
 		{Path: "/etc/passwd", Mode: 0o444, Data: fmt.Appendf(nil, "root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:%d:%[1]d:nonroot:/:/sbin/nologin\n", NonRoot)},
@@ -62,7 +63,7 @@ func User() []File {
 	}
 }
 
-// New is an image of the layers, the lowest first, that runs as NonRoot.
+// New returns an image with the layers, from the bottom up. It runs as [NonRoot].
 func New(description Description, layers ...[]File) (v1.Image, error) {
 	base := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	base = mutate.ConfigMediaType(base, types.OCIConfigJSON)
@@ -100,7 +101,7 @@ func New(description Description, layers ...[]File) (v1.Image, error) {
 	return mutate.ConfigFile(image, config)
 }
 
-// Index is one image for several platforms.
+// Index returns a multi-platform image.
 func Index(annotations map[string]string, images ...v1.Image) (v1.ImageIndex, error) {
 	additions := make([]mutate.IndexAddendum, 0, len(images))
 	for _, image := range images {
@@ -113,13 +114,14 @@ func Index(annotations map[string]string, images ...v1.Image) (v1.ImageIndex, er
 	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), additions...)
 	annotated, ok := mutate.Annotations(index, annotations).(v1.ImageIndex)
 	if !ok {
-		return nil, fmt.Errorf("annotated index is a %T", annotated)
+		return nil, fmt.Errorf("annotations changed the index to a %T", annotated)
 	}
 	return annotated, nil
 }
 
-// Archive writes an index as an OCI image layout in a tar file, under a reference such as "docker.io/library/apikey-operator:v1.0.0" and
-// its tag: what docker load, podman load, ctr images import and skopeo read.
+// Archive writes an index to a tar file as an OCI image layout, for docker load, podman load, ctr images
+// import and skopeo. reference is a name such as "docker.io/library/apikey-operator:v1.0.0", and tag is its
+// tag.
 func Archive(file, reference, tag string, index v1.ImageIndex) (err error) {
 	folder, err := os.MkdirTemp("", "oci-layout-")
 	if err != nil {
@@ -160,7 +162,7 @@ func Archive(file, reference, tag string, index v1.ImageIndex) (err error) {
 
 func newLayer(files []File) (v1.Layer, error) {
 	if len(files) == 0 {
-		return nil, errors.New("a layer has no files")
+		return nil, errors.New("layer has no files")
 	}
 	var content bytes.Buffer
 	if err := writeTar(&content, files); err != nil {
@@ -171,13 +173,14 @@ func newLayer(files []File) (v1.Layer, error) {
 	}, tarball.WithMediaType(types.OCILayer))
 }
 
-// writeTar writes files and the folders above them, sorted, owned by root and without a time, so that the same files are the same bytes.
+// writeTar writes files and their parent folders. They are sorted, belong to root and have no time, so the
+// same files always result in the same bytes.
 func writeTar(w io.Writer, files []File) error {
 	entries := map[string]File{}
 	for _, file := range files {
 		name := path.Clean(file.Path)
 		if !path.IsAbs(name) || name == "/" {
-			return fmt.Errorf("path %q: want an absolute path of a file", file.Path)
+			return fmt.Errorf("invalid path %q: must be the absolute path of a file", file.Path)
 		}
 		entries[name[1:]] = file
 		for folder := path.Dir(name); folder != "/"; folder = path.Dir(folder) {

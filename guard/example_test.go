@@ -18,7 +18,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/guard"
 )
 
-// Protect a handler, and read the identity of the caller in it.
+// Protect a handler, and read the identity of the API key in it.
 func ExampleGuard_Handler() {
 	config, stop := startCluster() // a service calls rest.InClusterConfig
 	defer stop()
@@ -33,8 +33,8 @@ func ExampleGuard_Handler() {
 	waitUntilReady(keys)
 
 	orders := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		caller, _ := guard.FromContext(r.Context())
-		_, _ = fmt.Fprintf(w, "orders for %s/%s", caller.Namespace, caller.Name)
+		key, _ := guard.FromContext(r.Context())
+		_, _ = fmt.Fprintf(w, "orders for %s/%s", key.Namespace, key.Name)
 	})
 	server := httptest.NewServer(keys.Handler(orders, guard.Need{}))
 	defer server.Close()
@@ -46,7 +46,7 @@ func ExampleGuard_Handler() {
 	// 200 OK: orders for partners/acme
 }
 
-// Require other roles for each route. A key that lacks one of them is refused with 403.
+// Require different roles on each route. A key that lacks one of them is refused with 403.
 func ExampleNeed() {
 	config, stop := startCluster()
 	defer stop()
@@ -159,22 +159,22 @@ func ExampleGuard_UnaryServerInterceptor() {
 	fmt.Println("List:", status.Code(err))
 	// Output:
 	// Check without a token: Unauthenticated
-	// called by partners/acme
+	// called with partners/acme
 	// Check: OK
 	// List: PermissionDenied
 }
 
-// health is a gRPC service that prints who called it.
+// health is a gRPC service that prints which API key it was called with.
 type health struct {
 	healthv1.UnimplementedHealthServer
 }
 
 // Check implements the Health service.
 func (health) Check(ctx context.Context, _ *healthv1.HealthCheckRequest) (*healthv1.HealthCheckResponse, error) {
-	caller, ok := guard.FromContext(ctx)
+	key, ok := guard.FromContext(ctx)
 	if !ok {
 		return nil, status.Error(codes.Internal, "no identity in the context")
 	}
-	fmt.Printf("called by %s/%s\n", caller.Namespace, caller.Name)
+	fmt.Printf("called with %s/%s\n", key.Namespace, key.Name)
 	return &healthv1.HealthCheckResponse{Status: healthv1.HealthCheckResponse_SERVING}, nil
 }

@@ -27,8 +27,8 @@ var (
 // the need of its method. needs returns that need for the full name of a method, such as
 // "/package.Service/Method". Other calls fail with UNAUTHENTICATED, PERMISSION_DENIED or UNAVAILABLE.
 //
-// In the context that the handler receives, [FromContext] returns the caller. The metadata with the token and
-// all metadata that start with x-apikey- are removed.
+// In the context that the handler receives, [FromContext] returns the identity of the API key. The metadata
+// with the token and all metadata that start with x-apikey- are removed.
 func (g *Guard) UnaryServerInterceptor(needs func(method string) Need) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		ctx, err := g.admit(ctx, needs(info.FullMethod))

@@ -1,6 +1,6 @@
 // Package guard checks API keys inside a Go service. It offers net/http middleware and gRPC interceptors that
-// give the same answers as apikey-verifier, without a call to it. This is a public package: don't remove or
-// change anything exported, and don't decide anything here.
+// give the same answers as apikey-verifier without calling it. This is a public package: don't remove or change
+// anything exported, and don't decide anything here.
 //
 // # Getting started
 //
@@ -18,14 +18,15 @@
 // # What a client sends
 //
 // The token is either the bearer token of the Authorization header or the value of the X-API-Key header. Over
-// gRPC, both are metadata. The service behind the guard finds out who called with [FromContext]. It sees
-// neither the token nor any header that starts with X-Apikey-, so a client can't forge an identity.
+// gRPC, both are metadata. The service behind the guard gets the identity of the API key from
+// [FromContext]. It sees neither the token nor any header that starts with X-Apikey-, so a client can't forge an
+// identity.
 //
 // # Permissions
 //
-// The service account of the service must be allowed to get, list and watch ApiKeys and ApiRoles. A
-// ClusterRole for it holds these two rules and no others. The ClusterRole apikey-verifier would also do, but
-// it includes what the verifier needs to authenticate its own callers.
+// The service account of the service must be allowed to get, list and watch ApiKeys and ApiRoles. It needs no
+// other permissions. The ClusterRole apikey-verifier includes these, and also what the verifier needs to
+// authenticate its own callers.
 //
 // # Startup and loss of the API server
 //
@@ -36,8 +37,8 @@
 //
 // # Client addresses
 //
-// An ApiKey can restrict the networks from which it may be used. The guard takes the peer of the connection
-// for the client. If a proxy or load balancer stands in front of the service, list its addresses in
+// An ApiKey can restrict the networks from which it may be used. By default, the peer address of the connection
+// is the client address. If clients connect through a proxy or load balancer, list its addresses in
 // Options.TrustedProxies, so that the guard reads the client address from X-Forwarded-For.
 package guard
 
@@ -177,7 +178,7 @@ func (g *Guard) Ready() bool { return g.checker.Ready() }
 
 type contextKey struct{}
 
-// FromContext returns the identity of the caller from the context of a request that a [Guard] accepted. It
+// FromContext returns the identity of the API key from the context of a request that a [Guard] accepted. It
 // returns false for any other context.
 func FromContext(ctx context.Context) (Identity, bool) {
 	identity, ok := ctx.Value(contextKey{}).(Identity)
@@ -193,9 +194,9 @@ func withIdentity(ctx context.Context, key *verify.Key) context.Context {
 // Handler returns a handler that calls next if the request has an API key that meets need and that may be
 // used from the client's address. Otherwise it answers with 401, 403 or 503, as apikey-verifier does.
 //
-// In the request that next receives, [FromContext] returns the caller. The header with the token and all
-// headers that start with X-Apikey- are removed. A need that is invalid, for example because a role is
-// misspelt, refuses every request.
+// In the request that next receives, [FromContext] returns the identity of the API key. The header with the
+// token and all headers that start with X-Apikey- are removed. A need that is invalid, for example because a
+// role is misspelt, refuses every request.
 func (g *Guard) Handler(next http.Handler, need Need) http.Handler {
 	route := need.route()
 	// Recovering covers the check only. A panic in next must reach the server.

@@ -1,5 +1,5 @@
-// The modules that hold the CRDs of other projects' kinds, which docs/ shows objects of. Nothing here is compiled, so that `go mod tidy` would
-// empty this file: test/docs downloads the modules, reads the CRDs and hands them to an API server.
+// The modules with the CRDs of other projects whose objects docs/ shows. test/docs downloads the modules and installs
+// the CRDs. Nothing is compiled here, so don't run `go mod tidy`: it would empty this file.
 module github.com/apikey-operator/apikey-operator/hack/crds
 
 go 1.26.0

@@ -1,5 +1,5 @@
-// promtool checks and tests the rules of config/prometheus. A module of its own, so that it and the linters of hack/tools do not hold back one
-// another's dependencies.
+// promtool checks and tests the rules in config/prometheus. It has its own module, so that it and the linters in
+// hack/tools don't affect each other's dependencies.
 module github.com/apikey-operator/apikey-operator/hack/promtool
 
 go 1.26.7

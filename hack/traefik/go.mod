@@ -1,4 +1,4 @@
-// Traefik, as test/gateways runs it, pinned here so that the product's own go.mod stays free of it. make traefik compiles it.
+// Pins Traefik for test/gateways, so that the go.mod of the product doesn't have to. `make traefik` builds it.
 module github.com/apikey-operator/apikey-operator/hack/traefik
 
 go 1.26.0

@@ -80,7 +80,7 @@ type shard struct {
 	keys map[token.Digest]*entry
 }
 
-// New returns an empty index. Until a source is heard of, its data counts as being from now.
+// New returns an empty index. Until a source is heard of, its age is measured from now.
 func New(now time.Time, options Options) *Index {
 	x := &Index{roles: newRoleSets(), claims: map[token.Digest]*claim{}, maxStaleness: options.MaxStaleness, born: now}
 	for i := range x.shards {
@@ -109,8 +109,8 @@ func (x *Index) find(digest token.Digest) *entry {
 }
 
 // Ready implements [verify.Keys]. It is true if every source is loaded or forbidden, and if the catalogue and
-// at least one source are fresh. If all sources are stale, an unknown token may belong to a new key, and the
-// stale catalogue affects every key.
+// at least one source are fresh. If all sources are stale, an unknown token may belong to a new key. A stale
+// catalogue affects every key.
 func (x *Index) Ready(now time.Time) bool {
 	at := x.at(now)
 	return x.settled(at) && slices.ContainsFunc(x.sources, func(s *Source) bool { return s.fresh(at) })

@@ -13,7 +13,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
-// Headers that carry the identity of the caller to the upstream. An answer with status 200 sets all of them
+// Headers that carry the identity of the API key to the upstream. An answer with status 200 sets all of them
 // to non-empty values: some gateways forward the client's own header if the answer leaves it empty.
 const (
 	HeaderNamespace = "X-Apikey-Namespace"
@@ -91,8 +91,8 @@ const (
 	insufficientScope = "insufficient_scope"
 )
 
-// AnswerTo returns the answer for a result. It depends on nothing but the class of the result, see
-// [verify.Class]. This is the only place that translates a class to a protocol.
+// AnswerTo returns the answer for a result. It depends only on the [verify.Class] of the result. This is the
+// only place that translates a class to a protocol.
 func AnswerTo(result verify.Result) Answer {
 	switch result.Class() {
 	case verify.OK:

@@ -33,7 +33,8 @@ const (
 	// when they need more.
 	maxStreams = 256
 
-	// headTimeout is how long the header of a request, or a TLS handshake, may take to arrive.
+	// headTimeout is how long the header of a request, or a TLS handshake, may take to arrive. callTimeout is
+	// how long a whole HTTP request or response may take.
 	headTimeout = 10 * time.Second
 	callTimeout = 30 * time.Second
 	// idleTimeout is longer than that of the proxies, so that the verifier never closes a connection on which
@@ -96,8 +97,8 @@ func NewServers(ready func() bool, gate *intake.Gate, logger logr.Logger) *Serve
 // IsReady reports whether the process accepts requests: it is ready and doesn't drain.
 func (s *Servers) IsReady() bool { return !s.draining.Load() && s.ready() }
 
-// HTTP adds a listener for HTTP/1.1, with TLS if config is not nil. It accepts connections at once but serves
-// them only in [Servers.Run].
+// HTTP adds a listener for HTTP/1.1, with TLS if config is not nil. It listens at once. [Servers.Run] serves
+// it.
 func (s *Servers) HTTP(ctx context.Context, name, address string, handler http.Handler, config *tls.Config) error {
 	socket, err := listen(ctx, name, address)
 	if err != nil {
@@ -215,8 +216,8 @@ func (s *Servers) Close() {
 }
 
 // Run serves until ctx is done and then shuts down gracefully. For delay, it keeps serving but reports not
-// ready, so that clients can find out. It then closes the listeners and waits for in-flight requests, at most
-// for grace.
+// ready, so that load balancers can stop sending requests. It then closes the listeners and waits for
+// in-flight requests, at most for grace.
 func (s *Servers) Run(ctx context.Context, delay, grace time.Duration) error {
 	failed := make(chan error, len(s.listeners))
 	var serving sync.WaitGroup
@@ -287,7 +288,7 @@ func listen(ctx context.Context, name, address string) (net.Listener, error) {
 	var config net.ListenConfig
 	socket, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s for %s: %w", address, name, err)
+		return nil, fmt.Errorf("start the listener for %s: %w", name, err)
 	}
 	return socket, nil
 }

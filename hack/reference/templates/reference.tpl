@@ -41,7 +41,7 @@ Part of {{ range $i, $type := .SortedReferences }}{{ if $i }}, {{ end }}{{ markd
 {{- end }}
 {{- end }}
 
-{{- /* What the text says better, or says at all only to who reads CEL, is left out. */}}
+{{- /* Leaves out CEL rules, which the text of the field explains better, and markers of optional fields. */}}
 {{- define "limits" }}
 {{- $comma := "" }}
 {{- range . }}

@@ -1,5 +1,5 @@
 // Package forwardauth answers the authorization subrequests of nginx (auth_request), ingress-nginx, Traefik,
-// Caddy and HAProxy with 200 and the identity of the caller in headers, or with a refusal. It only
+// Caddy and HAProxy, with 200 and the identity of the API key in headers, or with a refusal. It only
 // translates: don't decide here.
 package forwardauth
 

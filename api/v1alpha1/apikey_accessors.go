@@ -5,7 +5,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// SecretName is the name of the Secret that this key's token is delivered in.
+// SecretName returns the name of the token Secret: spec.secret.name, or the name of the ApiKey.
 func (k *ApiKey) SecretName() string {
 	if k.Spec.Secret != nil && k.Spec.Secret.Name != "" {
 		return k.Spec.Secret.Name
@@ -13,7 +13,7 @@ func (k *ApiKey) SecretName() string {
 	return k.Name
 }
 
-// SecretKey is the data key of this key's token in its Secret.
+// SecretKey returns the data key of the token in its Secret: spec.secret.key, or [DefaultSecretKey].
 func (k *ApiKey) SecretKey() string {
 	if k.Spec.Secret != nil && k.Spec.Secret.Key != "" {
 		return k.Spec.Secret.Key
@@ -21,12 +21,12 @@ func (k *ApiKey) SecretKey() string {
 	return DefaultSecretKey
 }
 
-// Condition is the condition of a type; nil if the key has none.
+// Condition returns the condition of the given type, or nil if the key does not have it.
 func (k *ApiKey) Condition(conditionType string) *metav1.Condition {
 	return meta.FindStatusCondition(k.Status.Conditions, conditionType)
 }
 
-// ReadyReason is the reason of the condition Ready; "" while the operator has told nothing yet.
+// ReadyReason returns the reason of the condition Ready, or "" if the key has no such condition yet.
 func (k *ApiKey) ReadyReason() Reason {
 	ready := k.Condition(ConditionReady)
 	if ready == nil {
@@ -35,23 +35,25 @@ func (k *ApiKey) ReadyReason() Reason {
 	return Reason(ready.Reason)
 }
 
-// IsReady tells whether the condition Ready is True: the token has been issued, and may be used.
+// IsReady reports whether the condition Ready is True: the key is issued and has not been marked as expired.
 func (k *ApiKey) IsReady() bool {
 	return meta.IsStatusConditionTrue(k.Status.Conditions, ConditionReady)
 }
 
-// IsCommitted tells whether the status holds the digest of a token. A verifier accepts that token, whether it has been confirmed or not.
+// IsCommitted reports whether the status contains a digest. Verifiers accept the token with that digest, even before it
+// is confirmed.
 func (k *ApiKey) IsCommitted() bool { return k.Status.Hash != "" }
 
-// IsIssued tells whether the token was confirmed to be in its Secret. That does not change any more: an expired key was issued, too.
+// IsIssued reports whether the key was ever issued: the token was confirmed to be in its Secret. It stays true after
+// the key expires.
 func (k *ApiKey) IsIssued() bool { return k.Status.IssuedAt != nil }
 
-// IsExpired tells whether the key has been marked as expired. The mark is for ever, even if a clock is corrected. A key whose deadline has
-// just passed has no mark yet.
+// IsExpired reports whether the operator marked the key as expired. The mark is permanent, even if a clock is corrected
+// later. A key whose expiry time has only just passed has no mark yet.
 func (k *ApiKey) IsExpired() bool { return k.ReadyReason() == ReasonExpired }
 
-// IsSuspended tells whether spec.suspend asks verifiers to refuse the key's token.
+// IsSuspended reports whether spec.suspend asks verifiers to refuse the token.
 func (k *ApiKey) IsSuspended() bool { return k.Spec.Suspend != nil && *k.Spec.Suspend }
 
-// IsKept tells whether the annotation asks for the key to be kept for ever once it has expired.
+// IsKept reports whether [AnnotationKeep] prevents the operator from deleting the key after it has expired.
 func (k *ApiKey) IsKept() bool { return k.Annotations[AnnotationKeep] == "true" }

@@ -8,11 +8,11 @@ import (
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 )
 
-func told(conditionType string, status metav1.ConditionStatus, reason v1alpha1.Reason) metav1.Condition {
+func condition(conditionType string, status metav1.ConditionStatus, reason v1alpha1.Reason) metav1.Condition {
 	return metav1.Condition{Type: conditionType, Status: status, Reason: string(reason)}
 }
 
-func TestWhatAKeySaysOfItself(t *testing.T) {
+func TestStatusAccessors(t *testing.T) {
 	type answers struct {
 		reason                                     v1alpha1.Reason
 		ready, committed, issued, expired, stalled bool
@@ -23,27 +23,27 @@ func TestWhatAKeySaysOfItself(t *testing.T) {
 		status v1alpha1.ApiKeyStatus
 		want   answers
 	}{
-		"nothing told": {v1alpha1.ApiKeyStatus{ObservedGeneration: -1}, answers{}},
+		"no conditions": {v1alpha1.ApiKeyStatus{ObservedGeneration: -1}, answers{}},
 		"committed": {
-			v1alpha1.ApiKeyStatus{Hash: hash, Conditions: []metav1.Condition{told(ready, "False", v1alpha1.ReasonIssuing)}},
+			v1alpha1.ApiKeyStatus{Hash: hash, Conditions: []metav1.Condition{condition(ready, "False", v1alpha1.ReasonIssuing)}},
 			answers{reason: v1alpha1.ReasonIssuing, committed: true},
 		},
 		"issued": {
-			v1alpha1.ApiKeyStatus{Hash: hash, IssuedAt: now, Conditions: []metav1.Condition{told(ready, "True", v1alpha1.ReasonIssued)}},
+			v1alpha1.ApiKeyStatus{Hash: hash, IssuedAt: now, Conditions: []metav1.Condition{condition(ready, "True", v1alpha1.ReasonIssued)}},
 			answers{reason: v1alpha1.ReasonIssued, ready: true, committed: true, issued: true},
 		},
 		"expired": {
 			v1alpha1.ApiKeyStatus{Hash: hash, IssuedAt: now, Conditions: []metav1.Condition{
-				told(stalled, "True", v1alpha1.ReasonExpired), told(ready, "False", v1alpha1.ReasonExpired),
+				condition(stalled, "True", v1alpha1.ReasonExpired), condition(ready, "False", v1alpha1.ReasonExpired),
 			}},
 			answers{reason: v1alpha1.ReasonExpired, committed: true, issued: true, expired: true, stalled: true},
 		},
-		"expired, yet True": {
-			v1alpha1.ApiKeyStatus{Conditions: []metav1.Condition{told(ready, "True", v1alpha1.ReasonExpired)}},
+		"Expired with status True": {
+			v1alpha1.ApiKeyStatus{Conditions: []metav1.Condition{condition(ready, "True", v1alpha1.ReasonExpired)}},
 			answers{reason: v1alpha1.ReasonExpired, ready: true, expired: true},
 		},
-		"stalled alone": {
-			v1alpha1.ApiKeyStatus{Conditions: []metav1.Condition{told(stalled, "True", v1alpha1.ReasonExpired)}},
+		"Stalled without Ready": {
+			v1alpha1.ApiKeyStatus{Conditions: []metav1.Condition{condition(stalled, "True", v1alpha1.ReasonExpired)}},
 			answers{stalled: true},
 		},
 	} {
@@ -53,37 +53,37 @@ func TestWhatAKeySaysOfItself(t *testing.T) {
 			stalled: key.Condition(stalled) != nil,
 		}
 		if got != c.want {
-			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
 		}
 	}
 }
 
-func TestKept(t *testing.T) {
+func TestIsKept(t *testing.T) {
 	for value, want := range map[string]bool{"true": true, "false": false, "": false, "True": false} {
 		key := &v1alpha1.ApiKey{}
 		key.Annotations = map[string]string{v1alpha1.AnnotationKeep: value}
 		if got := key.IsKept(); got != want {
-			t.Errorf("annotation %q: kept %t", value, got)
+			t.Errorf("annotation %q: IsKept is %t, want %t", value, got, want)
 		}
 	}
 	if (&v1alpha1.ApiKey{}).IsKept() {
-		t.Error("kept without an annotation")
+		t.Error("IsKept is true without the annotation")
 	}
 }
 
-func TestWhereATokenIsDelivered(t *testing.T) {
+func TestSecretNameAndKey(t *testing.T) {
 	for name, c := range map[string]struct {
 		secret    *v1alpha1.ApiKeySecret
 		name, key string
 	}{
-		"nothing said": {nil, "orders", "token"},
+		"defaults":     {nil, "orders", "token"},
 		"another name": {&v1alpha1.ApiKeySecret{Name: "credentials"}, "credentials", "token"},
 		"another key":  {&v1alpha1.ApiKeySecret{Key: "api-key"}, "orders", "api-key"},
 	} {
 		key := &v1alpha1.ApiKey{Spec: v1alpha1.ApiKeySpec{Secret: c.secret}}
 		key.Name = "orders"
 		if key.SecretName() != c.name || key.SecretKey() != c.key {
-			t.Errorf("%s: %s in %s, want %s in %s", name, key.SecretKey(), key.SecretName(), c.key, c.name)
+			t.Errorf("%s: got key %s in Secret %s, want key %s in Secret %s", name, key.SecretKey(), key.SecretName(), c.key, c.name)
 		}
 	}
 }

@@ -4,10 +4,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ApiKeyPolicy says what ApiKeys may ask for in some namespaces. Without any policy every key is allowed; once there is
-// one, a key is issued only if a single policy selects its namespace and allows all of it. Policies add up, as RBAC's
-// roles do: none can take away what another allows. A key that is already out keeps working when its policy is
-// tightened, and shows it in the condition OutOfPolicy.
+// ApiKeyPolicy says which ApiKeys are allowed in the namespaces that it selects. If there is no policy, every key is
+// allowed. Otherwise a key is issued only if a single policy selects its namespace and allows everything that the key
+// requests. Like RBAC rules, policies only add permissions: no policy takes away what another allows. If policies
+// change so that none allows an issued key any more, the key keeps working and has the condition OutOfPolicy.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:path=apikeypolicies,scope=Cluster,shortName=akp,categories=apikey-operator
@@ -24,113 +24,113 @@ type ApiKeyPolicy struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// spec says which keys are allowed, and where.
+	// spec says which keys are allowed, and in which namespaces.
 	// +required
 	Spec ApiKeyPolicySpec `json:"spec,omitzero"`
 }
 
-// ApiKeyPolicySpec says which keys are allowed, and where.
+// ApiKeyPolicySpec says which keys are allowed, and in which namespaces.
 type ApiKeyPolicySpec struct {
-	// namespaceSelector selects the namespaces whose keys this policy speaks
-	// for, by their labels. Absent or empty selects every namespace, as in an
-	// admission policy. A single namespace is selected by its label
-	// kubernetes.io/metadata.name.
+	// namespaceSelector selects by label the namespaces that this policy applies
+	// to. Absent or empty selects every namespace. To select a single namespace by
+	// name, use its label kubernetes.io/metadata.name.
 	// +optional
 	NamespaceSelector *NamespaceSelector `json:"namespaceSelector,omitempty"`
 
-	// roles are what keys may carry: 1 to 256 entries, each a role, a prefix
-	// with a final .* (org.permission.* allows org.permission.customer.read,
-	// but not org.permission itself), or * for every role. All roles of a key
-	// are judged, those that its roles include too.
+	// roles are the roles that keys may have: 1 to 256 entries. An entry is a
+	// role; a prefix that ends in .* (org.permission.* allows
+	// org.permission.customer.read, but not org.permission itself); or * for every
+	// role. The roles that a key's roles include must be allowed too.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=253
-	// +kubebuilder:validation:items:XValidation:rule="self == '*' || !format.dns1123Subdomain().validate(self.endsWith('.*') ? self.substring(0, self.size() - 2) : self).hasValue()",messageExpression="'\"%s\" must be a role such as org.permission.customer.read, a prefix with a final .* such as org.permission.*, or * for every role'.format([self])"
+	// +kubebuilder:validation:items:XValidation:rule="self == '*' || !format.dns1123Subdomain().validate(self.endsWith('.*') ? self.substring(0, self.size() - 2) : self).hasValue()",messageExpression="'\"%s\" must be a role, such as org.permission.customer.read; a prefix that ends in .*, such as org.permission.*; or * for every role'.format([self])"
 	Roles []string `json:"roles,omitempty"`
 
-	// maxLifetime is the longest life that a key may ask for: days, hours,
-	// minutes and seconds in this order, such as 90d or 12h30m; more than
-	// zero, at most 3650d. It is held against the length of expiry.after, and
-	// against what is left until expiry.at when the key is issued; a key that
-	// never expires exceeds any. Absent means any life, never included.
+	// maxLifetime is the longest lifetime that a key may have. Days, hours,
+	// minutes and seconds in this order, such as 90d or 12h30m; more than zero and
+	// at most 3650d. It limits expiry.after, and for expiry.at the time from issue
+	// to expiry. It refuses expiry.never. Absent means no limit.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be more than zero, such as 15m or 90d"
 	MaxLifetime Duration `json:"maxLifetime,omitempty"`
 
-	// allowedCIDRs are networks, 1 to 64, IPv4 or IPv6, without host bits.
-	// Each of a key's CIDRs must lie within one of them; one that only two of
-	// them together cover is refused. A key without CIDRs is refused. Absent
-	// means any networks, or none.
+	// allowedCIDRs are 1 to 64 IPv4 or IPv6 networks without host bits. Each of a
+	// key's cidrs must lie within a single one of them; a network that only
+	// several entries together cover is refused. A key without cidrs is refused.
+	// Absent means that keys may have any cidrs, or none.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=49
-	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",messageExpression="'\"%s\" must be an IPv4 or IPv6 network such as 10.20.0.0/16 or 2001:db8::/32; an IPv4 network is written as IPv4, not mapped into IPv6'.format([self])"
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",messageExpression="'\"%s\" must be an IPv4 or IPv6 network, such as 10.20.0.0/16 or 2001:db8::/32; IPv4-mapped IPv6 addresses are not allowed'.format([self])"
 	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || cidr(self).masked() == cidr(self)",messageExpression="'%s has host bits; the network is %s'.format([self, string(cidr(self).masked())])"
 	AllowedCIDRs []string `json:"allowedCIDRs,omitempty"`
 
-	// requireExpiry refuses keys that never expire; how long others live is up
-	// to maxLifetime. Absent means false.
+	// requireExpiry refuses keys that never expire. It does not limit the lifetime
+	// of other keys; maxLifetime does. Absent means false.
 	// +optional
 	RequireExpiry *bool `json:"requireExpiry,omitempty"`
 }
 
-// NamespaceSelector selects namespaces by their labels. It reads like every label selector of Kubernetes: all of
-// matchLabels and matchExpressions must hold, and an empty one selects every namespace.
+// NamespaceSelector selects namespaces by their labels. It works like every label selector of Kubernetes: all of
+// matchLabels and matchExpressions must match, and an empty selector selects every namespace.
 // ---
-// It is not a metav1.LabelSelector, whose schema has no limits and would accept what can't be understood.
+// It is not a metav1.LabelSelector, because the schema of that type has no limits and accepts invalid selectors.
 type NamespaceSelector struct {
 	// matchLabels are labels that a namespace must have, with these values: at
 	// most 32.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
-	// +kubebuilder:validation:XValidation:rule="self.all(name, name.size() <= 317 && !format.qualifiedName().validate(name).hasValue())",message="must have label names such as team or example.com/team"
+	// +kubebuilder:validation:XValidation:rule="self.all(name, name.size() <= 317 && !format.qualifiedName().validate(name).hasValue())",message="every name must be a label name, such as team or example.com/team"
 	MatchLabels map[string]LabelValue `json:"matchLabels,omitempty"`
 
-	// matchExpressions are further demands on a namespace's labels: at most 32.
+	// matchExpressions are further requirements on the labels of a namespace: at
+	// most 32.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
 	MatchExpressions []NamespaceSelectorRequirement `json:"matchExpressions,omitempty"`
 }
 
-// NamespaceSelectorRequirement is one demand on a namespace's labels.
+// NamespaceSelectorRequirement is a requirement on the labels of a namespace.
 //
-// +kubebuilder:validation:XValidation:rule="(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",messageExpression="self.operator in ['In', 'NotIn'] ? 'the operator ' + self.operator + ' needs values' : 'the operator ' + self.operator + ' has no values; leave them out'"
+// +kubebuilder:validation:XValidation:rule="(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",messageExpression="self.operator in ['In', 'NotIn'] ? 'the operator ' + self.operator + ' needs values' : 'the operator ' + self.operator + ' takes no values; remove them'"
 type NamespaceSelectorRequirement struct {
-	// key is the label's name.
+	// key is the name of the label.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=317
-	// +kubebuilder:validation:XValidation:rule="!format.qualifiedName().validate(self).hasValue()",messageExpression="'\"%s\" must be a label name such as team or example.com/team'.format([self])"
+	// +kubebuilder:validation:XValidation:rule="!format.qualifiedName().validate(self).hasValue()",messageExpression="'\"%s\" must be a label name, such as team or example.com/team'.format([self])"
 	Key string `json:"key,omitempty"`
 
 	// operator is In, NotIn, Exists or DoesNotExist.
 	// +required
 	Operator NamespaceSelectorOperator `json:"operator,omitempty"`
 
-	// values are what In and NotIn compare the label with: at most 64. Exists
-	// and DoesNotExist have none.
+	// values are the values that In and NotIn compare the label with: at most 64.
+	// Exists and DoesNotExist have no values.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	Values []LabelValue `json:"values,omitempty"`
 }
 
-// NamespaceSelectorOperator is how a label is compared with values.
+// NamespaceSelectorOperator says how a label is compared with values.
 //
 // +kubebuilder:validation:Enum=In;NotIn;Exists;DoesNotExist
 type NamespaceSelectorOperator string
 
-// LabelValue is the value of a label: at most 63 letters, digits, -, _ and ., or empty.
+// LabelValue is the value of a label: empty, or at most 63 letters, digits, -, _ and . that start and end with a letter
+// or digit.
 //
 // +kubebuilder:validation:MaxLength=63
-// +kubebuilder:validation:XValidation:rule="!format.labelValue().validate(self).hasValue()",messageExpression="'\"%s\" must be a label value: letters, digits, -, _ and ., the first and last a letter or digit'.format([self])"
+// +kubebuilder:validation:XValidation:rule="!format.labelValue().validate(self).hasValue()",messageExpression="'\"%s\" must be a label value: letters, digits, -, _ and . that start and end with a letter or digit'.format([self])"
 type LabelValue string
 
 // ApiKeyPolicyList is a list of ApiKeyPolicies.
@@ -142,7 +142,7 @@ type ApiKeyPolicyList struct {
 	Items           []ApiKeyPolicy `json:"items"`
 }
 
-// LabelSelector is the selector in the form that Kubernetes' own functions read. Nil selects everything.
+// LabelSelector converts s to a [metav1.LabelSelector]. A nil selector selects everything.
 func (s *NamespaceSelector) LabelSelector() *metav1.LabelSelector {
 	selector := &metav1.LabelSelector{}
 	if s == nil {

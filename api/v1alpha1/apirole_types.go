@@ -4,9 +4,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ApiRole is an entry of the cluster's catalogue of roles: its name is the role. Without any entry a key may name any
-// role; once there is one, a key that names a role outside the catalogue waits until the role appears. Whoever may write
-// ApiRoles decides what keys may do: an included role is carried by keys that are already out.
+// ApiRole is an entry in the cluster's role catalogue; the name of the object is the name of the role. If the catalogue
+// is empty, keys may have any roles. Otherwise a key with a role that the catalogue does not contain stays pending
+// until the role is created. Treat the permission to write ApiRoles as a privileged one: a role that is added to
+// spec.includes takes effect for issued keys at once.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -18,46 +19,47 @@ import (
 type ApiRole struct {
 	metav1.TypeMeta `json:",inline"`
 
-	// metadata is the standard object's metadata; its name is the role.
+	// metadata is the standard object's metadata. metadata.name is the name of the
+	// role.
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// spec says what the role allows, and which roles it also carries.
+	// spec describes the role, and lists the roles that it includes.
 	// +required
 	Spec ApiRoleSpec `json:"spec,omitzero"`
 
-	// status is what the operator has counted.
+	// status is what the operator observed.
 	// +optional
 	Status ApiRoleStatus `json:"status,omitzero"`
 }
 
-// ApiRoleSpec says what a role is.
+// ApiRoleSpec describes a role.
 type ApiRoleSpec struct {
-	// description says, for people, what the role allows: 1 to 1024
-	// characters.
+	// description tells people what the role permits: 1 to 1024 characters.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	Description string `json:"description,omitempty"`
 
-	// includes are roles that a key with this role also carries, and the roles
-	// that those include: 1 to 256 names. A name that the catalogue lacks is
-	// carried all the same; a cycle changes nothing. Absent means none.
+	// includes are roles that every key with this role also has, together with the
+	// roles that those include: 1 to 256 names. A name that the catalogue does not
+	// contain is included all the same. Cycles are allowed. Absent means none.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=253
-	// +kubebuilder:validation:items:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",messageExpression="'\"%s\" is no role: it must be a DNS subdomain: lower-case letters, digits, - and ., such as org.permission.customer.read'.format([self])"
+	// +kubebuilder:validation:items:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",messageExpression="'\"%s\" must be a DNS subdomain: lower-case letters, digits, - and ., such as org.permission.customer.read'.format([self])"
 	Includes []string `json:"includes,omitempty"`
 }
 
-// ApiRoleStatus is what the operator has counted.
+// ApiRoleStatus is the observed state of an ApiRole.
 type ApiRoleStatus struct {
-	// keys is how many ApiKeys carry the role, by their spec or by what their
-	// roles include; those that have expired or are being deleted left out,
-	// those that wait to be issued not. It may lag by some seconds.
+	// keys is the number of ApiKeys that have the role, either in spec.roles or
+	// because one of their roles includes it. Pending keys are counted; keys that
+	// have expired or are being deleted are not. The number may lag by some
+	// seconds. The operator does not set it if it runs with --namespaces.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Keys *int32 `json:"keys,omitempty"`

@@ -2,77 +2,77 @@ package v1alpha1
 
 // Condition types of an ApiKey.
 const (
-	// ConditionReady is True once the token has been issued and while the key may be used.
+	// ConditionReady is True once the key is issued and until it expires.
 	ConditionReady = "Ready"
 
-	// ConditionExpiring is present, and True, only in the last part of a key's life: one fifth of it,
-	// at most 14 days. Its absence is the normal state.
+	// ConditionExpiring is present, with status True, in the last fifth of the key's lifetime, but no earlier than 14 days
+	// before it expires.
 	ConditionExpiring = "Expiring"
 
-	// ConditionStalled is present, and True, while the key can't become Ready unless somebody acts. It
-	// carries the reason of Ready, and is what kstatus (Flux, kpt) reads as a failure.
+	// ConditionStalled is present, with status True, while the key can't become Ready unless somebody acts. It has the
+	// same reason as Ready. kstatus (Flux, kpt) reports it as a failure.
 	ConditionStalled = "Stalled"
 
-	// ConditionClockSkewed is present, and True, while the operator's clock and the API server's are too
-	// far apart for a decision that depends on time. Nothing is issued, expired or deleted meanwhile.
+	// ConditionClockSkewed is present, with status True, while the clocks of the operator and of the API server differ too
+	// much for decisions that depend on time. Meanwhile nothing is issued, expired or deleted.
 	ConditionClockSkewed = "ClockSkewed"
 
-	// ConditionOutOfPolicy is present, and True, while an issued key would not be issued again: no policy allows it
-	// any more, or the catalogue lacks a role that it names. The key keeps working.
+	// ConditionOutOfPolicy is present, with status True, while an issued key would not be issued again: no policy allows
+	// it any more, or the catalogue lacks one of its roles. The key keeps working.
 	ConditionOutOfPolicy = "OutOfPolicy"
 )
 
-// Reason is the reason of a condition, and of the event that tells of the same transition.
+// Reason is the reason of a condition, and of the event about the same transition.
 type Reason string
 
 // Reasons of Ready.
 const (
-	// ReasonIssued (True): the token is in the Secret, or its user has claimed it from there.
+	// ReasonIssued (True): the token was delivered to the Secret.
 	ReasonIssued Reason = "Issued"
 
-	// ReasonSuspended (True): the token is issued, and verifiers refuse it while spec.suspend is true.
+	// ReasonSuspended (True): the key is issued, but verifiers refuse its token while spec.suspend is true.
 	ReasonSuspended Reason = "Suspended"
 
-	// ReasonIssuing (False): the operator is at work on the key.
+	// ReasonIssuing (False): the operator is issuing the key.
 	ReasonIssuing Reason = "Issuing"
 
-	// ReasonExpired (False, terminal): the deadline has passed. The key never comes back.
+	// ReasonExpired (False, terminal): the expiry time has passed. The key never becomes valid again.
 	ReasonExpired Reason = "Expired"
 
-	// ReasonSecretConflict (False): a Secret of the wanted name exists that is not this key's. The
-	// operator never touches it, and issues the key once it is gone.
+	// ReasonSecretConflict (False): a Secret with the requested name exists, but does not belong to this key. The operator
+	// never changes that Secret, and issues the key once the Secret is gone.
 	ReasonSecretConflict Reason = "SecretConflict"
 
-	// ReasonUnknownRole (False): the key names a role that the catalogue lacks. It is issued as soon as the
-	// role appears.
+	// ReasonUnknownRole (False): the catalogue lacks a role of the key. The key is issued as soon as the role is created.
 	ReasonUnknownRole Reason = "UnknownRole"
 
-	// ReasonNotAllowed (False): no policy allows the key. It is issued as soon as one does.
+	// ReasonNotAllowed (False): no policy allows the key. The key is issued as soon as a policy does.
 	ReasonNotAllowed Reason = "NotAllowed"
 
-	// ReasonDeliveryRefused (False): the API server refuses the key's Secret, for a quota or by an admission
-	// policy or a webhook. It is tried again until that has changed, ever less often, every ten minutes at last.
+	// ReasonDeliveryRefused (False): the API server refuses the token Secret because of a quota, an admission policy or a
+	// webhook. The operator retries with backoff, up to ten minutes between two attempts.
 	ReasonDeliveryRefused Reason = "DeliveryRefused"
 )
 
-// Reasons that no Ready condition has.
+// Reasons of other conditions and of events.
 const (
-	// ReasonDeadlineNear is the reason of Expiring.
+	// ReasonDeadlineNear is the reason of [ConditionExpiring].
 	ReasonDeadlineNear Reason = "DeadlineNear"
 
-	// ReasonClockSkewed is the reason of the condition of the same name.
+	// ReasonClockSkewed is the reason of [ConditionClockSkewed].
 	ReasonClockSkewed Reason = "ClockSkewed"
 
-	// ReasonOutOfPolicy is the reason of the condition of the same name.
+	// ReasonOutOfPolicy is the reason of [ConditionOutOfPolicy].
 	ReasonOutOfPolicy Reason = "OutOfPolicy"
 
-	// ReasonResumed tells, in an event, that spec.suspend was lifted and verifiers accept the token again.
+	// ReasonResumed is the reason of the event that says that spec.suspend is no longer true, so that verifiers accept the
+	// token again.
 	ReasonResumed Reason = "Resumed"
 
-	// ReasonSecretWithdrawn tells, in an event, that the Secret was deleted because spec.secret.revealFor
+	// ReasonSecretWithdrawn is the reason of the event that says that the Secret was deleted because spec.secret.revealFor
 	// had passed.
 	ReasonSecretWithdrawn Reason = "SecretWithdrawn"
 
-	// ReasonCollected tells, in an event, that the expired ApiKey was deleted after its ttlAfterExpired.
+	// ReasonCollected is the reason of the event that says that the expired ApiKey was deleted after ttlAfterExpired.
 	ReasonCollected Reason = "Collected"
 )

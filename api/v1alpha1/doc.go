@@ -1,5 +1,5 @@
-// Package v1alpha1 holds the types of the apikey-operator.io API, their validation markers, and the
-// condition and reason constants; it imports apimachinery and nothing else.
+// Package v1alpha1 defines the types of the apikey-operator.io API, their validation, and the condition types and
+// reasons. Only types and accessors belong here, and the package imports nothing but apimachinery.
 //
 // +kubebuilder:object:generate=true
 // +groupName=apikey-operator.io

@@ -417,7 +417,7 @@ var _ = Describe("The schema of an ApiKeyPolicy", Label("releases"), func() {
 			Expect(err).To(MatchError(And(ContainSubstring(field), ContainSubstring(cure))))
 		},
 		Entry("no roles", roles(), "spec", "Required value"),
-		Entry("a star in the middle", roles("org.*.read"), "spec.roles[0]", `"org.*.read" must be a role such as`),
+		Entry("a star in the middle", roles("org.*.read"), "spec.roles[0]", `"org.*.read" must be a role, such as`),
 		Entry("a star without a dot", roles("org*"), "spec.roles[0]", "a prefix with a final .*"),
 		Entry("a dot and a star", roles(".*"), "spec.roles[0]", `".*" must be a role`),
 		Entry("two stars", roles("*.*"), "spec.roles[0]", "must be a role"),
@@ -427,13 +427,13 @@ var _ = Describe("The schema of an ApiKeyPolicy", Label("releases"), func() {
 		Entry("a life in weeks", build.MaxLifetime("2w"), "spec.maxLifetime", "such as 90d"),
 		Entry("host bits", build.AllowedCIDRs("10.0.0.1/8"), "spec.allowedCIDRs[0]", "10.0.0.1/8 has host bits; the network is 10.0.0.0/8"),
 		Entry("an address", build.AllowedCIDRs("10.0.0.1"), "spec.allowedCIDRs[0]", `"10.0.0.1" must be an IPv4 or IPv6 network`),
-		Entry("IPv4 mapped into IPv6", build.AllowedCIDRs("::ffff:10.0.0.0/104"), "spec.allowedCIDRs[0]", "written as IPv4"),
+		Entry("IPv4 mapped into IPv6", build.AllowedCIDRs("::ffff:10.0.0.0/104"), "spec.allowedCIDRs[0]", "IPv4-mapped IPv6 addresses are not allowed"),
 		Entry("an operator that does not exist", requirement("team", "Is", "a"), "operator", "Unsupported value"),
 		Entry("In without values", requirement("team", "In"), "spec.namespaceSelector.matchExpressions[0]", "the operator In needs values"),
-		Entry("Exists with values", requirement("team", "Exists", "a"), "matchExpressions[0]", "the operator Exists has no values"),
+		Entry("Exists with values", requirement("team", "Exists", "a"), "matchExpressions[0]", "the operator Exists takes no values"),
 		Entry("a label's name", requirement("a b", "Exists"), "key", `"a b" must be a label name`),
 		Entry("a label's value", requirement("team", "In", "a b"), "values[0]", `"a b" must be a label value`),
-		Entry("the name of a label to match", build.Namespaces("a b", "c"), "spec.namespaceSelector.matchLabels", "must have label names"),
+		Entry("the name of a label to match", build.Namespaces("a b", "c"), "spec.namespaceSelector.matchLabels", "every name must be a label name"),
 		Entry("the value of a label to match", build.Namespaces("team", v1alpha1.LabelValue(strings.Repeat("a", 64))), "matchLabels", "63"),
 	)
 })

@@ -167,7 +167,7 @@ var _ = Describe("The schema of an ApiRole", Label("releases"), func() {
 		},
 		Entry("no description", func(r *v1alpha1.ApiRole) { r.Spec.Description = "" }, "spec", "Required value"),
 		Entry("a long description", func(r *v1alpha1.ApiRole) { r.Spec.Description = strings.Repeat("é", 1025) }, "spec.description", "1024"),
-		Entry("a wildcard", func(r *v1alpha1.ApiRole) { r.Spec.Includes = []string{"org.*"} }, "spec.includes[0]", `"org.*" is no role: it must be a DNS subdomain`),
+		Entry("a wildcard", func(r *v1alpha1.ApiRole) { r.Spec.Includes = []string{"org.*"} }, "spec.includes[0]", `"org.*" must be a DNS subdomain`),
 		Entry("a role twice", func(r *v1alpha1.ApiRole) { r.Spec.Includes = []string{"a", "a"} }, "spec.includes[1]", "Duplicate value"),
 		Entry("257 roles", func(r *v1alpha1.ApiRole) { r.Spec.Includes = many(257) }, "spec.includes", "at most 256"),
 		Entry("a name that no key could carry", func(r *v1alpha1.ApiRole) { r.Name = "Admin" }, "metadata.name", "lower case"),

@@ -53,20 +53,20 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 		Entry("no roles", build.Roles(), "spec.roles", "Required value"),
 		Entry("257 roles", build.Roles(many(257, "r%d")...), "spec.roles", "at most 256"),
 		Entry("more than 16 KiB of roles", build.Roles(append(many(255, "%064d"), strings.Repeat("a", 65))...),
-			"spec.roles", "may have at most 16384 characters, and these have 16385; name one ApiRole that includes them, or create several"),
-		Entry("256 roles of 253 characters", build.Roles(many(256, "%0253d")...), "spec.roles", "these have 64768; name one"),
+			"spec.roles", "may have at most 16384 characters in total, but these have 16385; use one ApiRole that includes them, or create several"),
+		Entry("256 roles of 253 characters", build.Roles(many(256, "%0253d")...), "spec.roles", "these have 64768; use one"),
 		Entry("a role twice", build.Roles("a", "a"), "spec.roles[1]", `Duplicate value: "a"`),
 		Entry("a role in upper case", build.Roles("Admin"), "spec.roles[0]", "must be a DNS subdomain: lower-case"),
 		Entry("a role with a wildcard", build.Roles("org.*"), "spec.roles[0]", "must be a DNS subdomain"),
 		Entry("an empty role", build.Roles(""), "spec.roles[0]", "at least 1"),
 		Entry("no expiry", build.After(""), "spec.expiry", "Required value"),
 		Entry("two expiries", func(key *v1alpha1.ApiKey) { key.Spec.Expiry.At = "2030-01-01T00:00:00Z" },
-			"spec.expiry", "only one of after, at and never may be set; this has after at"),
+			"spec.expiry", "exactly one of after, at and never must be set, but these are set: after at"),
 		Entry("never: false", func(key *v1alpha1.ApiKey) { key.Spec.Expiry = v1alpha1.ApiKeyExpiry{Never: new(bool)} },
-			"spec.expiry.never", "never can only be true"),
+			"spec.expiry.never", "never must be true"),
 		Entry("a life of zero", build.After("0d0s"), "spec.expiry.after", "must be more than zero"),
 		Entry("a life of more than ten years", build.After("3650d1s"), "spec.expiry.after", "at most 3650d"),
-		Entry("a date without a time", build.At("2030-01-01"), "spec.expiry.at", "must be a moment in RFC 3339"),
+		Entry("a date without a time", build.At("2030-01-01"), "spec.expiry.at", "must be a time in RFC 3339"),
 		Entry("a time without an offset", build.At("2030-01-01T00:00:00"), "spec.expiry.at", "such as 2027-01-31T00:00:00Z"),
 		Entry("a day that does not exist", build.At("2030-02-30T00:00:00Z"), "spec.expiry.at", "RFC 3339"),
 		Entry("an hour that does not exist", build.At("2030-02-03T24:00:00Z"), "spec.expiry.at", "RFC 3339"),
@@ -74,7 +74,7 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 		Entry("a year that UTC could push past 9999", build.At("9999-12-31T23:59:59-23:59"), "spec.expiry.at", "the years 2000 to 9998"),
 		Entry("host bits", build.CIDRs("10.0.0.1/8"), "spec.cidrs[0]", "10.0.0.1/8 has host bits; the network is 10.0.0.0/8"),
 		Entry("IPv6 host bits", build.CIDRs("2001:db8::1/32"), "spec.cidrs[0]", "the network is 2001:db8::/32"),
-		Entry("IPv4 mapped into IPv6", build.CIDRs("::ffff:10.0.0.0/104"), "spec.cidrs[0]", "is written as IPv4"),
+		Entry("IPv4 mapped into IPv6", build.CIDRs("::ffff:10.0.0.0/104"), "spec.cidrs[0]", "IPv4-mapped IPv6 addresses are not allowed"),
 		Entry("an address for a network", build.CIDRs("10.0.0.1"), "spec.cidrs[0]", "such as 10.20.0.0/16"),
 		Entry("a prefix too long", build.CIDRs("10.0.0.0/33"), "spec.cidrs[0]", "such as 10.20.0.0/16"),
 		Entry("a network twice", build.CIDRs("10.0.0.0/8", "10.0.0.0/8"), "spec.cidrs[1]", "Duplicate value"),
@@ -92,7 +92,7 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 			Expect(dryRun(build.ApiKey("default", "refused", option))).To(MatchError(ContainSubstring("Invalid value: " + refusal(value, "string", cure))))
 		},
 		Entry("a role in upper case", build.Roles("Admin"), `"Admin"`, "must be a DNS subdomain: lower-case"),
-		Entry("a date without a time", build.At("2030-01-01"), `"2030-01-01"`, "must be a moment in RFC 3339"),
+		Entry("a date without a time", build.At("2030-01-01"), `"2030-01-01"`, "must be a time in RFC 3339"),
 	)
 
 	It("refuses an empty expiry, which the Go type can't even say", func() {
@@ -103,7 +103,7 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 		key.SetNamespace("default")
 		key.SetName("empty")
 		Expect(admin.Create(ctx, key, client.DryRunAll)).To(MatchError(
-			ContainSubstring("spec.expiry: Invalid value: " + refusal("", "object", "one of after, at and never must be set, such as after: 90d"))))
+			ContainSubstring("spec.expiry: Invalid value: " + refusal("", "object", "exactly one of after, at and never must be set, such as after: 90d"))))
 	})
 
 	It("leaves a key alone that is older than a limit of the schema: it is issued, labelled and deleted", func() {
@@ -154,7 +154,7 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 		fat.Labels = map[string]string{"team": "shop"}
 		Expect(admin.Update(ctx, fat)).To(Succeed())
 		fat.Spec.Roles = fat.Spec.Roles[:100]
-		Expect(admin.Update(ctx, fat)).To(MatchError(ContainSubstring("can not be edited (changed: spec.roles)")))
+		Expect(admin.Update(ctx, fat)).To(MatchError(ContainSubstring("is immutable (changed: spec.roles)")))
 		Expect(admin.Delete(ctx, fat)).To(Succeed())
 		Expect(exists(fat)).To(BeFalse())
 	})
@@ -232,11 +232,11 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 			change(&changed.Status)
 			return self.Status().Patch(ctx, changed, client.MergeFrom(before))
 		}
-		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.ExpiresAt = nil })).To(MatchError(ContainSubstring("expiresAt is fixed")))
+		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.ExpiresAt = nil })).To(MatchError(ContainSubstring("expiresAt is immutable")))
 		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.ExpiresAt = &metav1.Time{Time: s.ExpiresAt.AddDate(1, 0, 0)} })).
-			To(MatchError(ContainSubstring("expiresAt is fixed")))
+			To(MatchError(ContainSubstring("expiresAt is immutable")))
 		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.Hash = "sha256:" + strings.Repeat("0", 64) })).
-			To(MatchError(ContainSubstring("never change once the token is issued")))
+			To(MatchError(ContainSubstring("are immutable once the key is issued")))
 		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.IssuedAt = nil })).To(MatchError(ContainSubstring("never change")))
 	})
 })

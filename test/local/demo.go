@@ -80,7 +80,7 @@ func demo(ctx context.Context, l *local) error {
 	d.refused("not found", "get", "secret", "shopify-token")
 
 	d.scene("A key can't be edited")
-	d.refused("an ApiKey can not be edited", "patch", "apikey", "shopify-orders", "--type=merge",
+	d.refused("the spec of an ApiKey is immutable", "patch", "apikey", "shopify-orders", "--type=merge",
 		"-p", `{"spec":{"roles":["org.admin.setting.write"]}}`)
 
 	d.scene("Nor can a wrong one be made: the answer says what would be right")

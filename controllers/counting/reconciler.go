@@ -1,4 +1,5 @@
-// Package counting writes into the status of each ApiRole how many keys carry it, and nothing else.
+// Package counting writes the number of keys that have each role to the status of the ApiRole. It must not write anything
+// else.
 package counting
 
 import (
@@ -20,15 +21,16 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/rulebook"
 )
 
-// DefaultDelay is how long changes are gathered before the keys are counted: a thousand new keys cost a write a role each time, and
-// not a write each.
+// DefaultDelay is how long changes are gathered before the keys are counted. So the creation of many keys costs one write
+// per role, not one per key.
 const DefaultDelay = 5 * time.Second
 
-// Reconciler counts all keys at once, from the cache; a count of one role would cost as much. All fields are required.
+// Reconciler counts the keys of all roles at once, from the cache, because counting those of one role would cost as much.
+// All fields are required.
 type Reconciler struct {
 	// Client reads ApiKeys from the cache, and writes the status of ApiRoles.
 	Client client.Client
-	// Rules are the catalogue.
+	// Rules provides the role catalogue.
 	Rules *rulebook.Book
 	// Delay is how long changes are gathered.
 	Delay time.Duration
@@ -36,17 +38,17 @@ type Reconciler struct {
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 
-// all stands for the whole catalogue, so that any number of changes make one pass.
+// all is the only request: it stands for the whole catalogue, so that any number of changes cause one reconcile.
 var all = reconcile.Request{NamespacedName: client.ObjectKey{Name: "all"}}
 
-// SetupWithManager registers the reconciler with a manager.
+// SetupWithManager adds the reconciler to a manager.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	changed := make(chan struct{}, 1)
 	r.Rules.Subscribe(func(namespace string) {
 		if namespace == "" {
 			select {
 			case changed <- struct{}{}:
-			default: // one is waiting
+			default: // a change is already pending
 			}
 		}
 	})
@@ -66,7 +68,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Complete(r)
 }
 
-// rolesChanged is a source.Source of changes of the catalogue.
+// rolesChanged is a source.Source that enqueues all after changes of the catalogue.
 type rolesChanged struct {
 	changed <-chan struct{}
 	later   func(queue)
@@ -87,13 +89,13 @@ func (s rolesChanged) Start(ctx context.Context, q queue) error {
 	return nil
 }
 
-// carries tells whether a key counts: one that has expired, or is being deleted, carries nothing.
+// carries reports whether a key is counted: it has neither expired nor been deleted.
 func carries(object client.Object) bool {
 	key, ok := object.(*v1alpha1.ApiKey)
 	return ok && facts.State(key).Alive()
 }
 
-// Reconcile counts the keys of every role, and writes those counts that have changed.
+// Reconcile counts the keys of every role, and writes the counts that have changed.
 func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
 	rules, err := r.Rules.Rules(ctx)
 	if errors.Is(err, rulebook.ErrUnread) {
@@ -129,7 +131,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result
 		before := role.DeepCopy()
 		role.Status.Keys = ptr.To(counts[role.Name])
 		if err := r.Client.Status().Patch(ctx, role, client.MergeFrom(before)); client.IgnoreNotFound(err) != nil {
-			errs = append(errs, fmt.Errorf("write the count of ApiRole %q: %w", role.Name, err))
+			errs = append(errs, fmt.Errorf("write status of ApiRole %q: %w", role.Name, err))
 		}
 	}
 	return ctrl.Result{}, errors.Join(errs...)

@@ -61,14 +61,14 @@ func TestReconcile(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got.Status.Keys == nil || *got.Status.Keys != want {
-			t.Errorf("%s: %v, want %d", name, ptr.Deref(got.Status.Keys, -1), want)
+			t.Errorf("%s: got %d keys, want %d", name, ptr.Deref(got.Status.Keys, -1), want)
 		}
 	}
 	if writes != 3 {
-		t.Errorf("%d writes, want 3: the count of read was right", writes)
+		t.Errorf("got %d writes, want 3: the count of read was already right", writes)
 	}
 	if _, err := r.Reconcile(t.Context(), all); err != nil || writes != 3 {
-		t.Errorf("%d writes after a second pass: %v", writes, err)
+		t.Errorf("got %d writes after a second reconcile, want 3; error %v", writes, err)
 	}
 }
 
@@ -80,13 +80,13 @@ func TestCarries(t *testing.T) {
 		want   bool
 	}{
 		"an issued key":  {key("a", v1alpha1.ReasonIssued), true},
-		"a waiting key":  {key("a", v1alpha1.ReasonUnknownRole), true},
+		"a pending key":  {key("a", v1alpha1.ReasonUnknownRole), true},
 		"an expired key": {key("a", v1alpha1.ReasonExpired), false},
 		"a deleted key":  {deleted, false},
-		"something else": {role("a", nil), false},
+		"another kind":   {role("a", nil), false},
 	} {
 		if got := carries(c.object); got != c.want {
-			t.Errorf("%s: %t", name, got)
+			t.Errorf("%s: carries is %t, want %t", name, got, c.want)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-// Package expiring deletes expired ApiKeys and nothing else; it writes no status and touches no Secret.
+// Package expiring deletes expired ApiKeys. It must not write status or touch Secrets.
 package expiring
 
 import (
@@ -29,21 +29,21 @@ import (
 type Reconciler struct {
 	// Client reads ApiKeys from the cache, and deletes them.
 	Client client.Client
-	// Live reads an ApiKey from the API server, before it is deleted.
+	// Live reads an ApiKey from the API server before it is deleted.
 	Live client.Reader
-	// Recorder tells of a deletion in an event.
+	// Recorder emits an event for each deletion.
 	Recorder events.EventRecorder
 	// Deleted counts the deletions.
 	Deleted prometheus.Counter
-	// Clock is read once a pass.
+	// Clock gives the time by which a reconcile judges a key.
 	Clock clock.PassiveClock
-	// Skew is this machine's time less the API server's. It is asked before a deletion.
+	// Skew returns this machine's time minus the API server's. It is called before every deletion.
 	Skew func(context.Context) (time.Duration, error)
-	// TTLAfterExpired is how long an expired ApiKey stays where its spec does not say.
+	// TTLAfterExpired is how long an expired ApiKey is kept if spec.ttlAfterExpired is absent.
 	TTLAfterExpired time.Duration
 }
 
-// NewDeletedCounter makes the counter of deletions and registers it.
+// NewDeletedCounter creates the counter of deleted ApiKeys and registers it. It panics if it is already registered.
 func NewDeletedCounter(registry prometheus.Registerer) prometheus.Counter {
 	deleted := prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: monitoring.Operator, Name: "deleted_total",
@@ -53,7 +53,7 @@ func NewDeletedCounter(registry prometheus.Registerer) prometheus.Counter {
 	return deleted
 }
 
-// SetupWithManager registers the reconciler with a manager, at the given number of workers.
+// SetupWithManager adds the reconciler to a manager. workers is the number of keys that are reconciled at the same time.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, workers int) error {
 	expired := predicate.NewPredicateFuncs(func(object client.Object) bool {
 		key, ok := object.(*v1alpha1.ApiKey)
@@ -66,7 +66,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, workers int) error {
 		Complete(r)
 }
 
-// Reconcile deletes an expired ApiKey once its time has come, unless it is kept as a tombstone.
+// Reconcile deletes an expired ApiKey once its ttlAfterExpired has passed, unless it is kept as a tombstone.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	key := &v1alpha1.ApiKey{}
 	if err := r.Client.Get(ctx, req.NamespacedName, key); err != nil {
@@ -77,8 +77,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return r.later(plan), err
 	}
 
-	// Deletion can't be taken back: the cache may be behind (a mark of a GitOps tool, a key of the same name), and so may the
-	// machine's clock.
+	// A deletion can't be undone, so it is decided on the live key and a correct clock: in the cache, a label of a GitOps tool or
+	// a newer key of the same name may be missing.
 	skew, err := r.Skew(ctx)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -86,17 +86,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	clock := lifecycle.ClockOff(skew)
 	if plan, err = r.plan(key, clock); err != nil || plan.Action != lifecycle.Collect {
 		if plan.Action == lifecycle.TellSkew {
-			log.FromContext(ctx).Info("not deleting an expired key: this machine's clock and the API server's disagree", "skew", skew.String())
+			log.FromContext(ctx).Info("Not deleting an expired key because the clocks of the operator and the API server differ", "skew", skew.String())
 		}
 		return r.later(plan), err
 	}
-	// A new object: decoding into the cached one would keep its status where the live key has none.
+	// Decode into a new object: the cached one would keep status fields that the live key lacks.
 	live := &v1alpha1.ApiKey{}
 	if err := r.Live.Get(ctx, req.NamespacedName, live); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if live.UID != key.UID {
-		return ctrl.Result{}, nil // its own event brings the successor here
+		return ctrl.Result{}, nil // the event of the new key enqueues it
 	}
 	if plan, err = r.plan(live, clock); err != nil || plan.Action != lifecycle.Collect {
 		return r.later(plan), err
@@ -112,21 +112,21 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	r.Deleted.Inc()
 	r.Recorder.Eventf(live, nil, corev1.EventTypeNormal, string(v1alpha1.ReasonCollected), "Delete",
-		"deleted, since it expired at %s and its ttlAfterExpired has passed", live.Status.Expires)
+		"deleted because the key expired at %s and its ttlAfterExpired has passed", live.Status.Expires)
 	return ctrl.Result{}, nil
 }
 
-// plan says whether the time has come to delete the key, as far as the clock may be believed.
+// plan plans the next step for the key. clock says whether the clock is known to be right.
 func (r *Reconciler) plan(key *v1alpha1.ApiKey, clock lifecycle.Clock) (lifecycle.Step, error) {
 	known, err := facts.Of(key, r.TTLAfterExpired)
 	if err != nil {
-		// The schema refuses such a spec: trying again can't help.
+		// The schema refuses such a spec, so a retry can't help.
 		return lifecycle.Step{}, reconcile.TerminalError(err)
 	}
 	return lifecycle.Plan(known, lifecycle.Verdict{Clock: clock}, r.Clock.Now()), nil
 }
 
-// later looks at the key again when its plan says so.
+// later requeues the key when its plan says so.
 func (r *Reconciler) later(plan lifecycle.Step) ctrl.Result {
 	return ctrl.Result{RequeueAfter: plan.Again.Wait(r.Clock.Now())}
 }

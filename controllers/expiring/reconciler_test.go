@@ -20,8 +20,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
 )
 
-// These tests are quick, and no proof about an API server: the fake one ignores the preconditions of a deletion. test/integration has the
-// real one.
+// These tests use a fake API server, which ignores the preconditions of a deletion. test/integration covers those with a real one.
 
 const ttl = time.Hour
 
@@ -30,7 +29,7 @@ var (
 	due      = deadline.Add(ttl)
 )
 
-// expired is a key that was marked as expired at its deadline.
+// expired returns a key that was marked as expired at its deadline.
 func expired(change ...func(*v1alpha1.ApiKey)) *v1alpha1.ApiKey {
 	at := metav1.NewTime(deadline)
 	key := &v1alpha1.ApiKey{
@@ -54,28 +53,28 @@ func TestReconcile(t *testing.T) {
 	another := func(key *v1alpha1.ApiKey) { key.UID = "2" }
 	failure := errors.New("no answer")
 	for name, c := range map[string]struct {
-		// cached is what the cache has, and live what the API server has where that is another.
+		// cached is the key in the cache, and live the key in the API server, which defaults to cached.
 		cached, live *v1alpha1.ApiKey
 		now          time.Time
 		skew         time.Duration
 		skewErr      error
 
 		deleted bool
-		// again is whether the key is looked at again, and within how long.
+		// again is the longest acceptable RequeueAfter; 0 means any.
 		again time.Duration
 	}{
-		"a nanosecond before its time":        {cached: expired(), now: due.Add(-1), again: lifecycle.MaxWait},
-		"at its time":                         {cached: expired(), now: due, deleted: true},
-		"after its time":                      {cached: expired(), now: due.Add(time.Hour), deleted: true},
-		"by a clock within tolerance":         {cached: expired(), now: due, skew: lifecycle.Tolerance, deleted: true},
-		"by a clock beyond tolerance":         {cached: expired(), now: due, skew: lifecycle.Tolerance + 1, again: lifecycle.MaxWait},
-		"by a clock that can't be measured":   {cached: expired(), now: due, skewErr: failure},
-		"of its own ttlAfterExpired":          {cached: expired(func(k *v1alpha1.ApiKey) { k.Spec.TTLAfterExpired = "0s" }), now: deadline, deleted: true},
-		"not marked as expired":               {cached: expired(unmarked), now: due, again: 0},
-		"kept":                                {cached: expired(kept), now: due},
-		"kept, as the cache does not know":    {cached: expired(), live: expired(kept), now: due},
-		"another of its name":                 {cached: expired(), live: expired(another), now: due},
-		"another of its name, and in its due": {cached: expired(), live: expired(another, unmarked), now: due},
+		"a nanosecond before it is due":      {cached: expired(), now: due.Add(-1), again: lifecycle.MaxWait},
+		"when it is due":                     {cached: expired(), now: due, deleted: true},
+		"after it is due":                    {cached: expired(), now: due.Add(time.Hour), deleted: true},
+		"with a skew within tolerance":       {cached: expired(), now: due, skew: lifecycle.Tolerance, deleted: true},
+		"with a skew beyond tolerance":       {cached: expired(), now: due, skew: lifecycle.Tolerance + 1, again: lifecycle.MaxWait},
+		"with a skew that can't be measured": {cached: expired(), now: due, skewErr: failure},
+		"with its own ttlAfterExpired":       {cached: expired(func(k *v1alpha1.ApiKey) { k.Spec.TTLAfterExpired = "0s" }), now: deadline, deleted: true},
+		"not marked as expired":              {cached: expired(unmarked), now: due, again: 0},
+		"kept":                               {cached: expired(kept), now: due},
+		"kept, but not in the cache":         {cached: expired(), live: expired(kept), now: due},
+		"replaced by an expired key":         {cached: expired(), live: expired(another), now: due},
+		"replaced by a valid key":            {cached: expired(), live: expired(another, unmarked), now: due},
 	} {
 		t.Run(name, func(t *testing.T) {
 			scheme := runtime.NewScheme()
@@ -101,7 +100,7 @@ func TestReconcile(t *testing.T) {
 			}
 			result, err := r.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(c.live)})
 			if !errors.Is(err, c.skewErr) {
-				t.Fatalf("error %v, want %v", err, c.skewErr)
+				t.Fatalf("got error %v, want %v", err, c.skewErr)
 			}
 			err = server.Get(t.Context(), client.ObjectKeyFromObject(c.live), &v1alpha1.ApiKey{})
 			if client.IgnoreNotFound(err) != nil {
@@ -111,7 +110,7 @@ func TestReconcile(t *testing.T) {
 				t.Errorf("deleted: %t, want %t", deleted, c.deleted)
 			}
 			if c.again > 0 && (result.RequeueAfter <= 0 || result.RequeueAfter > c.again) {
-				t.Errorf("looked at again after %s, want within %s", result.RequeueAfter, c.again)
+				t.Errorf("requeued after %s, want at most %s", result.RequeueAfter, c.again)
 			}
 		})
 	}

@@ -23,57 +23,59 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
 )
 
-// The API server may refuse a key's Secret: for a quota of the namespace, or by an admission policy or a webhook, which may judge the
-// namespace or the one Secret. Only the text of a refusal tells which, and that is for people. So the rule does not ask:
+// The API server may refuse a key's Secret because of a quota of the namespace, or by an admission policy or a webhook. A policy
+// or webhook may refuse all Secrets of the namespace, or only this one. Only the text of the error says which, and that is
+// written for people. So the same rules apply to all refusals:
 //
-//   - The first attempt of a key is its own, whatever was refused to others. In a namespace that has refused before, it begins with a dry
-//     run, which mints and commits nothing.
-//   - A key that was refused is told so once, with the reason DeliveryRefused, and waits. Those that wait in a namespace have one turn
-//     between them: when its time comes, one of them asks by a dry run, the next one at the next time. The time between two doubles
-//     from minPause to maxPause. What the others cost meanwhile is a look in memory.
-//   - What was delivered in that namespace, to whichever key, opens the gate by two more turns. The first refusal shuts it again.
+//   - Every key gets a first attempt of its own, even if other keys were refused. In a namespace that has refused a Secret
+//     before, the attempt begins with a dry run, which mints and commits nothing.
+//   - A key that is refused gets the reason DeliveryRefused and waits. The waiting keys of a namespace take turns: at each turn
+//     one of them asks with a dry run. The time between two turns doubles from minPause to maxPause. The other keys cost only
+//     a check in memory.
+//   - Each successful delivery in the namespace allows two more turns at once. The next refusal shuts the gate again.
 //
-// So a quota of a full namespace costs one request every ten minutes, and a key that an admission policy refuses for itself holds up no
-// new key. Where a policy refuses many keys each for itself, one that it has come to accept must wait for its turn, or be made anew.
+// So a namespace whose quota is used up costs one request every ten minutes, and a key that an admission policy refuses does not
+// delay new keys. If a policy refuses many keys individually, a key that it accepts by now must wait for its turn, or be
+// created again.
 
 const (
 	minPause = time.Second
 	maxPause = 10 * time.Minute
 
-	// So many keys of a namespace are woken at once at most.
+	// maxTurns is the maximum number of keys of a namespace that are woken at once.
 	maxTurns = 32
 
-	// A key that was woken for a turn and did not take it, as it has gone meanwhile, is given up after this long.
+	// turnPatience is how long a woken key may take to use its turn. After that, other keys are woken.
 	turnPatience = 10 * time.Second
 
-	// Namespaces are looked at for turns no more often than this.
+	// wakeInterval is the minimum time between two checks for namespaces whose turn has come.
 	wakeInterval = 200 * time.Millisecond
 )
 
-// gate is what is known of a namespace that has refused a Secret.
+// gate is the state of a namespace in which the API server has refused a Secret.
 type gate struct {
-	// From opens on, so many turns may be taken.
+	// opens is the time from which turns may be taken, and turns their number.
 	opens time.Time
 	turns int
-	// pause is how long the gate stays shut after the next refusal.
+	// pause is how long the next refusal shuts the gate.
 	pause time.Duration
-	// round is raised by each refusal, so that those that were on their way at the same time count as one.
+	// round is incremented by each refusal, so that concurrent refusals count as one.
 	round uint64
-	// wake is when the next key must be woken, and woken the name of the last one that was.
+	// wake is when the next key must be woken, and woken the name of the key that was woken last.
 	wake  time.Time
 	woken string
 }
 
-// gates are those of all namespaces. There are as many as there are namespaces in which a key waits: a gate goes with the last of
-// these. The zero value is ready for use, and nothing of it outlives the process: the keys' own status says who waits.
+// gates are the gates of all namespaces with waiting keys. A gate is removed with the last waiting key of its namespace. The
+// zero value is ready for use. Nothing is persisted: the status of the keys says which of them wait.
 type gates struct {
 	mu          sync.Mutex
 	byNamespace map[string]*gate
-	// changed, if set, is called after each change of when a key must be woken. It must be quick.
+	// changed, if set, is called after each change of the time at which a key must be woken. It must not block.
 	changed func()
 }
 
-// round tells whether a namespace has refused a Secret, and the round that an attempt there belongs to.
+// round returns the current round of a namespace, and whether the namespace has refused a Secret.
 func (g *gates) round(namespace string) (uint64, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -83,7 +85,8 @@ func (g *gates) round(namespace string) (uint64, bool) {
 	return 0, false
 }
 
-// turn gives a turn to a key that waits, if there is one. After a restart the first one that asks gets it.
+// turn takes a turn in the namespace, if one is available, and returns the round that it belongs to. After a restart, the
+// first key that asks gets a turn.
 func (g *gates) turn(namespace string, now time.Time) (uint64, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -93,7 +96,7 @@ func (g *gates) turn(namespace string, now time.Time) (uint64, bool) {
 		known.turns = 1
 	}
 	if known.turns == 0 && !now.Before(known.opens) {
-		known.turns = 1 // the last one that had a turn came to nothing, neither yes nor no
+		known.turns = 1 // the last turn ended without a delivery or a refusal
 	}
 	if known.turns == 0 || now.Before(known.opens) {
 		return known.round, false
@@ -115,7 +118,7 @@ func (g *gates) add(namespace string, now time.Time) *gate {
 	return added
 }
 
-// refused shuts the gate for a while.
+// refused shuts the gate of a namespace for the current pause, and doubles the pause.
 func (g *gates) refused(namespace string, round uint64, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -134,7 +137,7 @@ func (g *gates) refused(namespace string, round uint64, now time.Time) {
 	g.notify()
 }
 
-// delivered opens the gate, if there is one.
+// delivered adds two turns to the gate of a namespace, if there is one.
 func (g *gates) delivered(namespace string, round uint64, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -143,7 +146,7 @@ func (g *gates) delivered(namespace string, round uint64, now time.Time) {
 		return
 	}
 	if now.Before(known.opens) {
-		known.turns = 0 // what there was, was for later
+		known.turns = 0 // the remaining turn was for later
 	}
 	known.turns = min(known.turns+2, maxTurns)
 	known.opens, known.wake = now, now
@@ -157,8 +160,8 @@ func (g *gates) notify() {
 	}
 }
 
-// due are the namespaces in which keys must be woken now, with the name to go on after and the number of turns. Each is looked at again
-// after a while, should none of those turns be taken. next is when the earliest of all is due; zero where there is none.
+// due returns the gates of the namespaces in which keys must be woken now, and the time at which the next one is due, or
+// zero if there is none. Each returned namespace becomes due again after a while, in case no key uses its turn.
 func (g *gates) due(now time.Time) (due map[string]gate, next time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -175,7 +178,8 @@ func (g *gates) due(now time.Time) (due map[string]gate, next time.Time) {
 	return due, next
 }
 
-// awoken notes which key was woken last; "" means that none waits in this namespace, and its gate goes, unless it was shut meanwhile.
+// awoken records which key was woken last. An empty name means that no key waits in the namespace: its gate is removed,
+// unless it was shut meanwhile.
 func (g *gates) awoken(namespace string, seen gate, last string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -189,7 +193,8 @@ func (g *gates) awoken(namespace string, seen gate, last string) {
 	}
 }
 
-// askGate asks whether the key may be tried now, and whether it must ask by a dry run before. A key that was refused takes a turn by this.
+// askGate finds out whether delivery may be tried now, and whether a dry run must precede it. A key that was refused before
+// uses up a turn.
 func (r *Reconciler) askGate(s *scope) {
 	if s.plan.State == lifecycle.Held {
 		var turn bool
@@ -208,12 +213,12 @@ func (r *Reconciler) askGate(s *scope) {
 	}
 }
 
-// notAToken is what the Secret of a dry run holds.
-const notAToken = "no token: this Secret is created by a dry run, to ask whether it may be" //nolint:gosec // as it says
+// notAToken is the content of the Secret in a dry run.
+const notAToken = "not a token: this Secret is only a dry run" //nolint:gosec // it is not a token
 
-// askFirst asks the API server by a dry run whether it would take the key's Secret. nil means that it would, as far as can be known: a
-// name that is taken is looked into later, and a webhook with side effects, such as old clusters have, can't be asked, which the API server
-// answers with a bad request.
+// askFirst asks the API server with a dry run whether it accepts the key's Secret. It returns nil if the Secret is accepted,
+// and also if that can't be known: a name conflict is handled later, and a webhook with side effects can't be asked, which
+// the API server reports as a bad request.
 func (r *Reconciler) askFirst(ctx context.Context, s *scope) error {
 	err := r.Client.Create(quiet(ctx), newSecret(s.key, notAToken), client.DryRunAll)
 	if apierrors.IsAlreadyExists(err) || apierrors.ReasonForError(err) == metav1.StatusReasonBadRequest {
@@ -222,7 +227,8 @@ func (r *Reconciler) askFirst(ctx context.Context, s *scope) error {
 	return err
 }
 
-// refusal tells whether the API server has judged a request and will not have it. Webhooks choose the code of their refusals freely.
+// refusal reports whether the API server processed a request and refused it. Webhooks choose the status code of a refusal
+// freely.
 func refusal(err error) bool {
 	var answer apierrors.APIStatus
 	if !errors.As(err, &answer) {
@@ -236,14 +242,14 @@ func refusal(err error) bool {
 	}
 }
 
-// refuseDelivery tells the user why the API server does not take the Secret. One who waits already is told again only if the reason is
-// another: numbers in it, such as how much of a quota is used, come and go.
+// refuseDelivery records in the status why the API server refuses the Secret. For a key that is already waiting it rewrites
+// the message only if more than numbers changed in it, because numbers such as the used part of a quota change all the time.
 func (r *Reconciler) refuseDelivery(ctx context.Context, s *scope, why string, nothingLeft bool) error {
-	if s.asked.Gate != lifecycle.AskFirst { // else it tried for itself alone: a flood of new keys must not make the others wait longer
+	if s.asked.Gate != lifecycle.AskFirst { // the first attempts of new keys must not make others wait longer
 		r.gates.refused(s.key.Namespace, s.round, r.Clock.Now())
 	}
-	message := fmt.Sprintf("the API server refuses to %s; tried again until it agrees, at first soon and later every ten minutes, with "+
-		"other keys of this namespace by turns", clip(why))
+	message := fmt.Sprintf("the API server refused to %s; the operator retries soon at first and later every ten minutes, in turn with "+
+		"other pending keys of this namespace", clip(why))
 	if s.facts.State() == lifecycle.Held && withoutDigits(s.key.Condition(v1alpha1.ConditionReady).Message) == withoutDigits(message) {
 		return r.write(ctx, s, nothingNew{})
 	}
@@ -259,10 +265,10 @@ func withoutDigits(text string) string {
 	}, text)
 }
 
-// waker gives the turns at the gates to keys, at the lowest priority.
+// waker enqueues the keys whose turn has come, with the lowest priority.
 type waker struct {
 	reconciler *Reconciler
-	// changed holds at most one token.
+	// changed signals that gates have changed. Its capacity is 1.
 	changed chan struct{}
 }
 
@@ -298,14 +304,14 @@ func (w *waker) Start(ctx context.Context, q queue) error {
 	return nil
 }
 
-// wake wakes those whose turn it is, and says how long until the next.
+// wake enqueues the keys whose turn has come, and returns the time until the next turn.
 func (w *waker) wake(ctx context.Context, q queue) time.Duration {
 	r := w.reconciler
 	due, next := r.gates.due(r.Clock.Now())
 	for namespace, known := range due {
 		names, err := w.waiting(ctx, namespace)
 		if err != nil {
-			log.FromContext(ctx).Error(err, "look for keys to deliver; tried again", "namespace", namespace)
+			log.FromContext(ctx).Error(err, "Failed to list pending keys, retrying", "namespace", namespace)
 			continue
 		}
 		last := ""
@@ -326,7 +332,7 @@ func (w *waker) wake(ctx context.Context, q queue) time.Duration {
 	return max(next.Sub(r.Clock.Now()), 0)
 }
 
-// waiting are the names of the keys that wait in a namespace, in order.
+// waiting returns the sorted names of the keys that wait in a namespace.
 func (w *waker) waiting(ctx context.Context, namespace string) ([]string, error) {
 	keys := &v1alpha1.ApiKeyList{}
 	if err := w.reconciler.Client.List(ctx, keys, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
@@ -342,7 +348,7 @@ func (w *waker) waiting(ctx context.Context, namespace string) ([]string, error)
 	return names, nil
 }
 
-// byTurns are the next n of sorted names after the last one that had its turn, all around.
+// byTurns returns the next n of the sorted names after last, continuing at the first name after the end.
 func byTurns(names []string, last string, n int) []string {
 	at, found := slices.BinarySearch(names, last)
 	if found {

@@ -12,7 +12,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
-// try is issue for a key whose Secret may well be refused: the API server is asked by a dry run before anything is minted.
+// try is [Reconciler.issue] for a key whose Secret the API server may refuse: it asks with a dry run before it mints a
+// token.
 func (r *Reconciler) try(ctx context.Context, s *scope) error {
 	if err := r.askFirst(ctx, s); err != nil {
 		return r.undelivered(ctx, s, token.Token{}, err)
@@ -20,10 +21,10 @@ func (r *Reconciler) try(ctx context.Context, s *scope) error {
 	return r.issue(ctx, s)
 }
 
-// issue is the whole of commit, deliver, confirm; resume is the way back in after any of them was cut off.
+// issue commits, delivers and confirms a token. If it is interrupted, [Reconciler.resume] continues.
 //
-// A token is worth something only if its digest stood in the status before its Secret existed: so the digest is committed first, and
-// a Secret that is already there is never adopted unless it holds the very token that was committed. The happy path is three
+// A token counts only if its digest was in the status before its Secret existed. So the digest is committed first, and an
+// existing Secret is never adopted unless it holds exactly the token that was committed. Without failures this takes three
 // writes and no read.
 func (r *Reconciler) issue(ctx context.Context, s *scope) error {
 	minted, err := r.commit(ctx, s)
@@ -41,8 +42,8 @@ func (r *Reconciler) issue(ctx context.Context, s *scope) error {
 	}
 }
 
-// resume goes on where an earlier pass was cut off after its commit, or where a Secret of the wanted name was there first. minted
-// is the committed token, or zero where nobody has it any more.
+// resume continues after an earlier pass was interrupted between commit and confirmation, or after creating the Secret
+// failed because its name was taken. minted is the committed token, or zero if it is no longer in memory.
 func (r *Reconciler) resume(ctx context.Context, s *scope, minted token.Token) error {
 	secret, err := r.readSecret(ctx, s.key)
 	if err != nil {
@@ -50,17 +51,17 @@ func (r *Reconciler) resume(ctx context.Context, s *scope, minted token.Token) e
 	}
 	found := whose(secret, s.key)
 	if (found == planted || found == predecessors) && !secret.DeletionTimestamp.IsZero() {
-		return r.write(ctx, s, conflicted{fmt.Sprintf("Secret %q, which is not this key's, is being deleted, but its finalizers hold it; "+
-			"the key is issued once it is gone", secret.Name)})
+		return r.write(ctx, s, conflicted{fmt.Sprintf("Secret %q, which does not belong to this key, is being deleted but has finalizers; "+
+			"the key is issued once the Secret is gone", secret.Name)})
 	}
 	switch found {
 	case nobodys:
-		// Nothing to clear away.
+		// There is no Secret to delete.
 	case delivered:
 		return r.confirm(ctx, s)
 	case planted:
-		// Ours by its owner, yet not what was committed: planted, or delivered by an operator that has been overtaken. The
-		// commit comes first, so that a crash in between leaves nothing that could be confirmed.
+		// The Secret is owned by this key but does not hold the committed token. Somebody else created it, or an operator did
+		// whose commit was overwritten. Commit before the deletion, so that a crash in between leaves nothing to confirm.
 		if minted, err = r.commit(ctx, s); err != nil {
 			return err
 		}
@@ -68,19 +69,21 @@ func (r *Reconciler) resume(ctx context.Context, s *scope, minted token.Token) e
 			return err
 		}
 	case predecessors:
-		// Whether we or the Secret's owner is the past, the live read of each deletion tells.
+		// Either this key or the Secret's owner is outdated. deleteSecret reads the live key to find out which.
 		if err := r.deleteSecret(ctx, s, secret); err != nil {
 			return err
 		}
 	case foreign:
-		return r.write(ctx, s, conflicted{fmt.Sprintf("Secret %q exists and is not this key's; it is left alone, and the key is issued "+
-			"once it is gone: delete it, or delete this ApiKey and create one with another spec.secret.name", secret.Name)})
+		return r.write(ctx, s, conflicted{fmt.Sprintf("Secret %q exists and does not belong to this key, so the operator leaves it "+
+			"alone; the key is issued once the Secret is gone: delete it, or delete this ApiKey and create one with another "+
+			"spec.secret.name", secret.Name)})
 	}
 	return r.redeliver(ctx, s, minted)
 }
 
-// redeliver delivers where nothing is in the way any more. A token is minted again only after the API server was asked: else each retry
-// of what it can't or won't do would cost a write, and every verifier would be told of it.
+// redeliver delivers a token once the Secret's name is free. Before it mints another token, it asks the API server with a
+// dry run. Otherwise each retry of a delivery that can't succeed would write a new digest, and every verifier would have to
+// load it.
 func (r *Reconciler) redeliver(ctx context.Context, s *scope, minted token.Token) error {
 	if minted.IsZero() {
 		if err := r.askFirst(ctx, s); err != nil {
@@ -100,7 +103,7 @@ func (r *Reconciler) redeliver(ctx context.Context, s *scope, minted token.Token
 	return r.confirm(ctx, s)
 }
 
-// commit mints a token and writes its digest to the status: the promise that this token, and no other, may become valid.
+// commit mints a token and writes its digest to the status. From then on verifiers accept this token and no other.
 func (r *Reconciler) commit(ctx context.Context, s *scope) (token.Token, error) {
 	if err := r.assertAllowed(ctx, s); err != nil {
 		return token.Token{}, err
@@ -112,7 +115,7 @@ func (r *Reconciler) commit(ctx context.Context, s *scope) (token.Token, error) 
 	return minted, nil
 }
 
-// confirm records that the committed token is in its Secret. From here on nothing is minted for this key again.
+// confirm records that the Secret holds the committed token. After that, no other token is ever minted for this key.
 func (r *Reconciler) confirm(ctx context.Context, s *scope) error {
 	if err := r.assertAllowed(ctx, s); err != nil {
 		return err
@@ -120,16 +123,17 @@ func (r *Reconciler) confirm(ctx context.Context, s *scope) error {
 	return r.write(ctx, s, confirmed{})
 }
 
-// undelivered handles a Secret that could not be created, or would not be: minted is zero where that was only asked. What the API server
-// refuses (a quota, another's admission policy) its user must see; in a namespace that is going away there is nobody to tell.
+// undelivered handles the failure to create a Secret, or of the dry run before it, in which case minted is zero. If the API
+// server refuses the Secret because of a quota or an admission policy, the user must see the reason. In a namespace that is
+// being deleted, nothing is reported.
 func (r *Reconciler) undelivered(ctx context.Context, s *scope, minted token.Token, failure error) error {
 	if apierrors.HasStatusCause(failure, corev1.NamespaceTerminatingCause) {
 		return nil
 	}
 	if apierrors.IsNotFound(failure) {
-		return errStale // the namespace has gone, and the key with it
+		return errStale // the namespace is gone, and so is the key
 	}
-	// An admission plugin may quote the object that it refuses.
+	// The error of an admission plugin may quote the Secret.
 	failed := fmt.Errorf("create Secret %q: %s", s.key.SecretName(), minted.Redact(failure.Error()))
 	if refusal(failure) {
 		return r.refuseDelivery(ctx, s, failed.Error(), !minted.IsZero())
@@ -137,14 +141,15 @@ func (r *Reconciler) undelivered(ctx context.Context, s *scope, minted token.Tok
 	return failed
 }
 
-// assertCurrent returns errStale unless the key that we hold is the live one, to the very resourceVersion, and stays.
+// assertCurrent returns errStale unless key has the UID and resourceVersion of the live ApiKey, and that is not being
+// deleted.
 func (r *Reconciler) assertCurrent(ctx context.Context, key *v1alpha1.ApiKey) error {
 	live := &v1alpha1.ApiKey{}
 	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(key), live); err != nil {
 		if apierrors.IsNotFound(err) {
 			return errStale
 		}
-		return fmt.Errorf("read ApiKey live: %w", err)
+		return fmt.Errorf("read live ApiKey: %w", err)
 	}
 	if live.UID != key.UID || live.ResourceVersion != key.ResourceVersion || !live.DeletionTimestamp.IsZero() {
 		return errStale

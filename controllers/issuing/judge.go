@@ -11,8 +11,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/rulebook"
 )
 
-// askRules asks whether the key may be issued, or, once it is out, whether it still would be. It costs no request. A key that is out does
-// not hang on the answer.
+// askRules asks whether the key may be issued, or, if it is issued, whether it would be issued again. It sends no request.
+// If the rules can't judge an issued key, the pass continues without a verdict.
 func (r *Reconciler) askRules(ctx context.Context, s *scope) error {
 	verdict, err := r.Rules.Judge(ctx, s.key, s.now)
 	switch {
@@ -27,7 +27,7 @@ func (r *Reconciler) askRules(ctx context.Context, s *scope) error {
 	return nil
 }
 
-// answer is what an outcome means for the life of a key.
+// answer converts an outcome of package grant to its meaning for the lifecycle.
 func answer(outcome grant.Outcome) lifecycle.Rules {
 	switch outcome {
 	case grant.Allowed:
@@ -39,8 +39,8 @@ func answer(outcome grant.Outcome) lifecycle.Rules {
 	}
 }
 
-// assertAllowed is asked right before a token is minted or confirmed: the rules may have changed while the pass waited for an
-// answer.
+// assertAllowed returns errStale unless the rules still allow the key. It is called immediately before a token is minted or
+// confirmed, because the rules may have changed while the pass waited for a response.
 func (r *Reconciler) assertAllowed(ctx context.Context, s *scope) error {
 	verdict, err := r.Rules.Judge(ctx, s.key, s.now)
 	if err != nil {
@@ -53,18 +53,19 @@ func (r *Reconciler) assertAllowed(ctx context.Context, s *scope) error {
 	return nil
 }
 
-// tellUnread is for a key that can't be judged, since the rules have not been read, and that was told nothing else.
+// tellUnread writes the status of a key that can't be judged because the rules have not been loaded.
 func (r *Reconciler) tellUnread(ctx context.Context, s *scope) error {
 	unread := r.Rules.Unread()
 	if len(unread) == 0 {
-		return errStale // they came meanwhile
+		return errStale // they have been loaded meanwhile
 	}
 	return r.write(ctx, s, rulesUnread{unread})
 }
 
-// takeBack takes back a token that was committed, but not confirmed, and tells why the key waits: first its digest goes, so that no
-// verifier accepts it any more and no other operator goes on with it, and then its Secret, if that was this key's. status.secretName stays
-// until that is done, so that a crash in between leaves nothing behind.
+// takeBack removes a token that was committed but not confirmed, because roles or policies no longer allow the key. It
+// removes the digest first, so that verifiers stop accepting the token and no other operator continues to deliver it. Then
+// it deletes the Secret, if that belongs to this key. status.secretName stays until the Secret is gone, so that a crash in
+// between leaves nothing behind.
 func (r *Reconciler) takeBack(ctx context.Context, s *scope) error {
 	secret, err := r.readSecret(ctx, s.key)
 	if err != nil {
@@ -82,7 +83,7 @@ func (r *Reconciler) takeBack(ctx context.Context, s *scope) error {
 	return r.write(ctx, s, refused{verdict: s.verdict, nothingLeft: true})
 }
 
-// needsPass tells, in memory, whether a pass would tell the key something else about roles and policies than its status does.
+// needsPass reports whether a reconcile would change what the status says about roles and policies. It works in memory.
 func (r *Reconciler) needsPass(ctx context.Context, key *v1alpha1.ApiKey) bool {
 	state := facts.State(key)
 	if !state.Alive() {
@@ -90,7 +91,7 @@ func (r *Reconciler) needsPass(ctx context.Context, key *v1alpha1.ApiKey) bool {
 	}
 	verdict, err := r.Rules.Judge(ctx, key, r.Clock.Now())
 	if err != nil {
-		return false // a change of what is missing brings it here again
+		return false // the event for what is missing enqueues the key again
 	}
 	allowed := verdict.Outcome == grant.Allowed
 	if !state.Unissued() {
@@ -105,13 +106,13 @@ func (r *Reconciler) needsPass(ctx context.Context, key *v1alpha1.ApiKey) bool {
 	case !allowed:
 		return told == nil || told.Reason != string(refusals[verdict.Outcome]) || told.Message != refusalMessage(verdict)
 	case told == nil:
-		return false // it is in the queue
+		return false // it is already in the queue
 	default:
 		return state.AwaitsRules()
 	}
 }
 
-// mustWait tells, in memory, whether a key is to be issued and can't be, or whether its namespace is one that may refuse it.
+// mustWait reports, in memory, whether a pending key can't be issued now, or is in a namespace that may refuse its Secret.
 func (r *Reconciler) mustWait(ctx context.Context, key *v1alpha1.ApiKey) bool {
 	state := facts.State(key)
 	if !state.Unissued() {

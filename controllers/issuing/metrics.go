@@ -7,45 +7,45 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 )
 
-// Metrics are the counters of this controller. Their labels have few values, and never a key's name.
+// Metrics are the metrics of this controller. Their labels have few values, and never contain the name of a key.
 type Metrics struct {
 	issued, expired, withdrawn, conflicts, suspended, resumed prometheus.Counter
 	refused                                                   *prometheus.CounterVec
 	issueSeconds, expiryLateness                              prometheus.Histogram
 }
 
-// NewMetrics makes the metrics and registers them. It panics where they are registered already.
+// NewMetrics creates the metrics and registers them. It panics if they are already registered.
 func NewMetrics(registry prometheus.Registerer) *Metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: monitoring.Operator, Name: name, Help: help})
 	}
 	m := &Metrics{
-		issued:    counter("issued_total", "Keys whose token was delivered and confirmed."),
+		issued:    counter("issued_total", "Keys that were issued: their token was delivered and confirmed."),
 		expired:   counter("expired_total", "Keys that were marked as expired."),
-		withdrawn: counter("secrets_withdrawn_total", "Secrets deleted because spec.secret.revealFor had passed."),
-		suspended: counter("suspended_total", "Issued keys that were suspended."),
-		resumed:   counter("resumed_total", "Suspended keys whose token is accepted again."),
-		conflicts: counter("secret_conflicts_total", "Times that a key came upon a Secret that is not its own."),
+		withdrawn: counter("secrets_withdrawn_total", "Token Secrets that were deleted because spec.secret.revealFor had passed."),
+		suspended: counter("suspended_total", "Times that an issued key was suspended."),
+		resumed:   counter("resumed_total", "Times that a suspended key was resumed."),
+		conflicts: counter("secret_conflicts_total", "Times that the name of a key's Secret was taken by a Secret that does not belong to the key."),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: monitoring.Operator, Name: "refused_total",
-			Help: "Times that a key began to wait for a role, a policy, or an API server that refuses its Secret, by the reason of its " +
-				"condition Ready.",
+			Help: "Times that a key was refused: a role is unknown, no policy allows the key, or the API server refuses its Secret. " +
+				"reason is the reason of the condition Ready.",
 		}, []string{"reason"}),
 		issueSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: monitoring.Operator, Name: "issue_duration_seconds",
-			Help: "From a key's creation to its confirmed delivery. A creationTimestamp is whole seconds, so a fast issue reads " +
-				"as anything up to one second.",
+			Help: "Time from the creation of a key to its confirmed delivery. creationTimestamp has whole seconds, so values below one " +
+				"second are not exact.",
 			Buckets: []float64{1, 2, 5, 10, 30, 60, 300, 1800, 3600},
 		}),
 		expiryLateness: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: monitoring.Operator, Name: "expiry_lateness_seconds",
-			Help:    "From a key's deadline to the moment that it was marked as expired. A verifier does not wait for the mark.",
+			Help:    "Time from the expiry of a key until it was marked as expired. Verifiers do not wait for the mark.",
 			Buckets: []float64{.01, .05, .1, .5, 1, 2, 5, 10, 30, 60, 300, 3600},
 		}),
 	}
 	registry.MustRegister(m.issued, m.expired, m.withdrawn, m.conflicts, m.suspended, m.resumed, m.refused, m.issueSeconds, m.expiryLateness)
 	for _, reason := range []v1alpha1.Reason{v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed, v1alpha1.ReasonDeliveryRefused} {
-		m.refused.WithLabelValues(string(reason)) // so that an alert sees a zero and not an absence
+		m.refused.WithLabelValues(string(reason)) // so that alerts see 0 instead of no series
 	}
 	return m
 }

@@ -14,27 +14,28 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/grant"
 )
 
-// outcome is what a step came to. Each says for itself what it writes into the status, and what is told once that is written.
+// outcome is the result of a step. Each implementation knows what it writes to the status, and which metrics and events
+// follow the write.
 type outcome interface {
-	// settle writes the outcome into the status of the key.
+	// settle writes the outcome to the status in s.key.
 	settle(s *scope)
-	// tell counts a transition and emits its event. before is what the key's Ready said before the write.
+	// tell counts a transition and emits its event. before is the reason of Ready before the write.
 	tell(r *Reconciler, s *scope, before v1alpha1.Reason)
 }
 
-// nothingNew leaves it to the passing of time, and to the rules, to change the status.
+// nothingNew changes nothing itself. What follows from the time and the rules is settled all the same.
 type nothingNew struct{}
 
 func (nothingNew) settle(*scope) {}
 
 func (nothingNew) tell(*Reconciler, *scope, v1alpha1.Reason) {}
 
-// clockSkewed says that the clock is off by more than is tolerated.
+// clockSkewed is the outcome when the clock is off by more than [lifecycle.Tolerance].
 type clockSkewed struct{ skew time.Duration }
 
 func (o clockSkewed) settle(s *scope) {
-	message := fmt.Sprintf("the operator's clock is %s the API server's: nothing is issued, expired or deleted until they agree; "+
-		"check time synchronisation on the operator's node", aheadOrBehind(o.skew))
+	message := fmt.Sprintf("the operator's clock is %s the API server's clock: nothing is issued, expired or deleted until they agree; "+
+		"check time synchronization on the operator's node", aheadOrBehind(o.skew))
 	setCondition(s, v1alpha1.ConditionClockSkewed, metav1.ConditionTrue, v1alpha1.ReasonClockSkewed, message)
 	if s.key.Condition(v1alpha1.ConditionReady) == nil {
 		setReady(s, v1alpha1.ReasonIssuing, message)
@@ -43,17 +44,18 @@ func (o clockSkewed) settle(s *scope) {
 
 func (clockSkewed) tell(*Reconciler, *scope, v1alpha1.Reason) {}
 
-// rulesUnread says which kinds must be read before the key can be judged.
+// rulesUnread is the outcome when roles, policies or namespaces have not been loaded. kinds are those that are missing.
 type rulesUnread struct{ kinds []string }
 
 func (o rulesUnread) settle(s *scope) {
-	setReady(s, v1alpha1.ReasonIssuing, "the operator has not been able to read the cluster's "+strings.Join(o.kinds, ", ")+
-		", and issues nothing before: its log says why; have config/crd and config/rbac been applied?")
+	setReady(s, v1alpha1.ReasonIssuing, "the operator can't read "+strings.Join(o.kinds, ", ")+" yet, and issues no key until it can: see the operator's log, and "+
+		"check that config/crd and config/rbac are applied")
 }
 
 func (rulesUnread) tell(*Reconciler, *scope, v1alpha1.Reason) {}
 
-// refused says that roles or policies do not allow the key. nothingLeft says that no Secret is left of a token that was committed before.
+// refused is the outcome when roles or policies do not allow the key. nothingLeft says that no Secret exists of a token that
+// was committed earlier.
 type refused struct {
 	verdict     grant.Verdict
 	nothingLeft bool
@@ -68,7 +70,8 @@ func (o refused) tell(r *Reconciler, s *scope, before v1alpha1.Reason) {
 	r.tellRefusal(s, before)
 }
 
-// undelivered says that the API server refuses the Secret. nothingLeft says that none is left of the token that was committed before.
+// undelivered is the outcome when the API server refuses the Secret. nothingLeft says that no Secret exists of the token
+// that was committed earlier.
 type undelivered struct {
 	message     string
 	nothingLeft bool
@@ -91,7 +94,7 @@ func (r *Reconciler) tellRefusal(s *scope, before v1alpha1.Reason) {
 	}
 }
 
-// committed says that a token was minted: its digest and its hint.
+// committed is the outcome of minting a token: its digest and its hint.
 type committed struct{ hash, hint string }
 
 func (o committed) settle(s *scope) {
@@ -100,9 +103,9 @@ func (o committed) settle(s *scope) {
 	setReady(s, v1alpha1.ReasonIssuing, fmt.Sprintf("delivering the token to Secret %q", s.key.SecretName()))
 }
 
-func (committed) tell(*Reconciler, *scope, v1alpha1.Reason) {} // on the way to another
+func (committed) tell(*Reconciler, *scope, v1alpha1.Reason) {} // confirmed or another outcome follows
 
-// conflicted says that a Secret which is not this key's is in the way.
+// conflicted is the outcome when the Secret name is taken by a Secret that does not belong to this key.
 type conflicted struct{ message string }
 
 func (o conflicted) settle(s *scope) {
@@ -117,7 +120,7 @@ func (o conflicted) tell(r *Reconciler, s *scope, before v1alpha1.Reason) {
 	}
 }
 
-// confirmed says that the committed token is in its Secret.
+// confirmed is the outcome when the committed token is in its Secret.
 type confirmed struct{}
 
 func (confirmed) settle(s *scope) {
@@ -138,7 +141,8 @@ func (confirmed) tell(r *Reconciler, s *scope, before v1alpha1.Reason) {
 	}
 }
 
-// suspended says that verifiers refuse the token of an issued key. by is the field manager that set spec.suspend; "" if nobody knows.
+// suspended is the outcome when an issued key is suspended. by is the field manager that set spec.suspend, or "" if it is
+// unknown.
 type suspended struct{ by string }
 
 func (suspended) settle(s *scope) { setReady(s, v1alpha1.ReasonSuspended, suspendedMessage) }
@@ -148,7 +152,7 @@ func (o suspended) tell(r *Reconciler, s *scope, _ v1alpha1.Reason) {
 	r.event(s, corev1.EventTypeWarning, v1alpha1.ReasonSuspended, "Suspend", suspendedMessage+byManager(o.by))
 }
 
-// resumed says that verifiers accept the token of a suspended key again. by is the field manager of spec.suspend; "" if nobody knows.
+// resumed is the outcome when a suspended key is resumed. by is the field manager of spec.suspend, or "" if it is unknown.
 type resumed struct{ by string }
 
 func (resumed) settle(s *scope) { setReady(s, v1alpha1.ReasonIssued, issuedMessage(s)) }
@@ -159,7 +163,7 @@ func (o resumed) tell(r *Reconciler, s *scope, _ v1alpha1.Reason) {
 		"verifiers accept the token again: spec.suspend is false or absent"+byManager(o.by))
 }
 
-// withdrawn says that the Secret of a key that lives on is gone; byUs, that it was deleted just now.
+// withdrawn is the outcome when the Secret of a valid key is gone. byUs says that this pass deleted it.
 type withdrawn struct{ byUs bool }
 
 func (withdrawn) settle(s *scope) { s.key.Status.SecretDeletedAt = ptr.To(metav1.NewTime(s.now)) }
@@ -168,17 +172,17 @@ func (o withdrawn) tell(r *Reconciler, s *scope, _ v1alpha1.Reason) {
 	if o.byUs {
 		r.Metrics.withdrawn.Inc()
 		r.event(s, corev1.EventTypeNormal, v1alpha1.ReasonSecretWithdrawn, "Withdraw",
-			fmt.Sprintf("deleted Secret %q, since spec.secret.revealFor has passed; the key lives on", s.key.SecretName()))
+			fmt.Sprintf("deleted Secret %q because spec.secret.revealFor has passed; the key stays valid", s.key.SecretName()))
 	}
 }
 
-// expired says that the deadline has passed, and that nothing is left of the Secret.
+// expired is the outcome when the expiry time has passed and the key's Secret is gone.
 type expired struct{}
 
 func (expired) settle(s *scope) {
 	fixDeadline(s)
-	// A key that was never issued goes from False to False, which would keep the old transition time; but from this one
-	// its ttlAfterExpired is counted.
+	// ttlAfterExpired counts from the transition to Expired. For a key that was never issued, Ready stays False, which would keep
+	// the old transition time.
 	meta.RemoveStatusCondition(&s.key.Status.Conditions, v1alpha1.ConditionReady)
 	setReady(s, v1alpha1.ReasonExpired, expiredMessage(s))
 	if s.facts.Committed && !s.facts.SecretDeleted {
@@ -188,7 +192,7 @@ func (expired) settle(s *scope) {
 
 func (expired) tell(r *Reconciler, s *scope, _ v1alpha1.Reason) {
 	r.Metrics.expired.Inc()
-	if s.facts.Committed { // else the deadline had passed before anybody could be late
+	if s.facts.Committed { // without a token, the delay has no meaning
 		r.Metrics.expiryLateness.Observe(r.Clock.Since(s.key.Status.ExpiresAt.Time).Seconds())
 	}
 	r.event(s, corev1.EventTypeNormal, v1alpha1.ReasonExpired, "Expire", s.key.Condition(v1alpha1.ConditionReady).Message)

@@ -20,27 +20,27 @@ import (
 )
 
 const (
-	// Keys that can't be issued unless somebody acts are looked at after all others have been served, or one tenant's flood of them
-	// would hold up everybody. It is below what controller-runtime gives to the keys that it finds at its start.
+	// waitingPriority is for keys that can't be issued unless somebody acts. They come after all others, so that many of them in
+	// one namespace do not hold up other tenants. It is lower than the priority of keys that controller-runtime finds at startup.
 	waitingPriority = handler.LowPriority - 1
 
-	// Keys that are out come as early as new ones, whatever they were found by.
+	// duePriority is for issued keys. It is the priority of new keys, even for keys that are found at startup.
 	duePriority = 0
 
-	// Changes of roles and policies are gathered for this long, as those of one kubectl apply come one after the other.
+	// sweepInterval is how long changes of roles and policies are gathered: those of one kubectl apply arrive one by one.
 	sweepInterval = 200 * time.Millisecond
 
-	// Keys are not looked at for this long after the start, if the rules have not been read: mostly it takes milliseconds, and a
-	// write a key is saved.
+	// readPatience is how long the workers wait at startup until the rules are loaded. That usually takes milliseconds, and
+	// saves a status write for each key.
 	readPatience = 10 * time.Second
 )
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 
-// keyEvents enqueues a key when it appears, and when what its status says about roles and policies turns out to be late: a pass that was
-// under way while they changed may have written an answer that no longer holds.
+// keyEvents enqueues a key when it appears, and when its status turns out to be outdated about roles and policies: a pass
+// that was running while they changed may have written an outdated answer.
 //
-// Keys that are found at the start wait for the rules, which their priority depends on.
+// Keys that are found at startup wait until read is closed, because their priority depends on the rules.
 func (r *Reconciler) keyEvents(read <-chan struct{}) handler.EventHandler {
 	return handler.Funcs{
 		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) {
@@ -68,11 +68,11 @@ func (r *Reconciler) enqueue(ctx context.Context, object client.Object, q queue)
 	case ok && r.overdue(key):
 		r.add(ctx, q, duePriority, key)
 	default:
-		q.Add(requestFor(object)) // at the priority that controller-runtime gives to it
+		q.Add(requestFor(object)) // with the priority that controller-runtime chooses
 	}
 }
 
-// overdue tells whether a key must be expired, or its Secret withdrawn.
+// overdue reports whether the key must be marked as expired, or its Secret deleted, now.
 func (r *Reconciler) overdue(key *v1alpha1.ApiKey) bool {
 	known, err := facts.Of(key, r.TTLAfterExpired)
 	if err != nil {
@@ -82,7 +82,7 @@ func (r *Reconciler) overdue(key *v1alpha1.ApiKey) bool {
 	return due == lifecycle.AtDeadline || due == lifecycle.AtWithdrawal
 }
 
-// priority is that at which a key is looked at again; nil leaves it as it was.
+// priority returns the priority with which a key is requeued; nil keeps its current priority.
 func priority(key *v1alpha1.ApiKey) *int {
 	switch facts.State(key).Urgency() {
 	case lifecycle.AfterOthers:
@@ -94,7 +94,8 @@ func priority(key *v1alpha1.ApiKey) *int {
 	}
 }
 
-// add enqueues a key at a priority, or at that of one that waits. The queue keeps the highest that it was ever given.
+// add enqueues a key with a priority, or with waitingPriority if it must wait. A key that is already in the queue keeps the
+// higher priority.
 func (r *Reconciler) add(ctx context.Context, q queue, priority int, key *v1alpha1.ApiKey) {
 	prioritised, ok := q.(priorityqueue.PriorityQueue[reconcile.Request])
 	if !ok {
@@ -111,19 +112,19 @@ func requestFor(object client.Object) reconcile.Request {
 	return reconcile.Request{NamespacedName: client.ObjectKeyFromObject(object)}
 }
 
-// appeared tells what somebody else wrote from what this controller wrote itself, which is the status. Of a spec, spec.suspend can change. A
-// key that was replaced while the watch was interrupted comes as an update, with another UID and the same generation.
+// appeared reports whether an update is more than a status write of this controller: the UID or the generation differs. A
+// key that was replaced while the watch was interrupted arrives as an update with another UID and the same generation.
 func appeared(e event.UpdateEvent) bool {
 	return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() || e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration()
 }
 
-// sweeper judges all keys in memory whenever roles, policies or the labels of a namespace have changed, and enqueues those for which
-// that changes anything. So a change costs requests for those alone, however many wait.
+// sweeper judges all keys in memory whenever roles, policies or the labels of a namespace change, and enqueues the keys
+// whose status changes. So a change costs requests only for those keys, however many are pending.
 type sweeper struct {
 	reconciler *Reconciler
-	// wake holds at most one token: something has changed.
+	// wake signals that something has changed. Its capacity is 1.
 	wake chan struct{}
-	// read is closed when the rules have been read, or are not waited for any more: keys expire without them.
+	// read is closed when the rules have been loaded, or after readPatience: keys must expire without them.
 	read chan struct{}
 
 	mu         sync.Mutex
@@ -137,7 +138,7 @@ func newSweeper(r *Reconciler) *sweeper {
 	return w
 }
 
-// note marks the keys of a namespace, or all of them, as to be judged.
+// note marks the keys of a namespace to be judged, or those of all namespaces if namespace is empty.
 func (w *sweeper) note(namespace string) {
 	w.mu.Lock()
 	if namespace == "" {
@@ -154,7 +155,7 @@ func (w *sweeper) note(namespace string) {
 
 // Start implements source.Source.
 func (w *sweeper) Start(ctx context.Context, q queue) error {
-	w.note("") // what an earlier operator told may be late
+	w.note("") // what an earlier operator wrote may be outdated
 	go w.awaitRules(ctx)
 	go func() {
 		for {
@@ -169,7 +170,7 @@ func (w *sweeper) Start(ctx context.Context, q queue) error {
 			case <-time.After(sweepInterval):
 			}
 			if err := w.sweep(ctx, q); err != nil {
-				log.FromContext(ctx).Error(err, "judge keys after a change of roles or policies; tried again")
+				log.FromContext(ctx).Error(err, "Failed to judge keys after a change of roles or policies, retrying")
 				w.note("")
 			}
 		}
@@ -177,7 +178,7 @@ func (w *sweeper) Start(ctx context.Context, q queue) error {
 	return nil
 }
 
-// WaitForSync implements source.SyncingSource: the workers wait for the rules.
+// WaitForSync implements source.SyncingSource. The workers start once the rules are loaded.
 func (w *sweeper) WaitForSync(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -198,7 +199,7 @@ func (w *sweeper) awaitRules(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-patience.C:
-			log.FromContext(ctx).Info("not all of the cluster's ApiRoles, ApiKeyPolicies and namespaces have been read: keys expire, but none is issued",
+			log.FromContext(ctx).Info("Starting before ApiRoles, ApiKeyPolicies and namespaces are loaded: keys expire, but none is issued",
 				"unread", w.reconciler.Rules.Unread())
 			return
 		case <-look.C:
@@ -208,7 +209,7 @@ func (w *sweeper) awaitRules(ctx context.Context) {
 
 func (w *sweeper) sweep(ctx context.Context, q queue) error {
 	if !w.reconciler.Rules.Synced() {
-		w.note("") // looked at again at the next interval
+		w.note("") // try again after the next interval
 		return nil
 	}
 	w.mu.Lock()

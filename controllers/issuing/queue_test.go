@@ -10,7 +10,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 )
 
-// What an informer tells after an interrupted watch can't be had from a real API server at will.
+// A real API server can't be made to produce the events that follow an interrupted watch.
 func TestAppeared(t *testing.T) {
 	key := func(uid types.UID, generation int64, hash string) *v1alpha1.ApiKey {
 		return &v1alpha1.ApiKey{
@@ -22,12 +22,12 @@ func TestAppeared(t *testing.T) {
 		old, new *v1alpha1.ApiKey
 		want     bool
 	}{
-		"its own status write":                    {key("a", 1, ""), key("a", 1, "sha256:0"), false},
-		"another key of the name, after a relist": {key("a", 1, ""), key("b", 1, ""), true},
-		"a spec that changed after all":           {key("a", 1, ""), key("a", 2, ""), true},
+		"status write": {key("a", 1, ""), key("a", 1, "sha256:0"), false},
+		"another key with the same name, after a relist": {key("a", 1, ""), key("b", 1, ""), true},
+		"changed spec": {key("a", 1, ""), key("a", 2, ""), true},
 	} {
 		if got := appeared(event.UpdateEvent{ObjectOld: c.old, ObjectNew: c.new}); got != c.want {
-			t.Errorf("%s: looked at: %v", name, got)
+			t.Errorf("%s: appeared is %v, want %v", name, got, c.want)
 		}
 	}
 }

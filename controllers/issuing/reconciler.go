@@ -1,5 +1,5 @@
-// Package issuing turns an ApiKey into a token, and withdraws the token's Secret in time; it is the only writer of ApiKey status
-// and of Secrets, and it never lists, watches or caches a Secret.
+// Package issuing issues API keys, deletes their Secrets when they are due, and marks keys as expired. It is the only writer
+// of ApiKey status and of Secrets. It must not list, watch or cache Secrets.
 package issuing
 
 import (
@@ -26,43 +26,43 @@ import (
 )
 
 const (
-	// A pass outlives the manager's stop by this much at most, so that a key is not left half issued by a rollout. It
-	// must be shorter than the manager's grace period.
+	// passTimeout limits a reconcile. A reconcile continues after the manager is stopped, so that a rollout does not leave a
+	// key half issued. It must be shorter than the manager's grace period.
 	passTimeout = 20 * time.Second
 
-	// The clock may be set while a pass waits for an answer. What was judged by a moment this far away is judged anew.
+	// maxJump is how old the time of a pass may become before the pass starts again: the clock may have been set meanwhile.
 	maxJump = time.Minute
 
-	// Retries of what failed, per key: from 5 ms, doubling, to a minute.
+	// The delay between retries of a key doubles from minRetryDelay to maxRetryDelay.
 	minRetryDelay = 5 * time.Millisecond
 	maxRetryDelay = time.Minute
 )
 
-// Reconciler issues, maintains and expires one ApiKey at a time. All fields are required.
+// Reconciler issues, maintains and expires one ApiKey at a time. All exported fields are required.
 type Reconciler struct {
-	// Client reads ApiKeys from the cache, and writes their status and Secrets.
+	// Client reads ApiKeys from the cache, and writes their status and their Secrets.
 	Client client.Client
-	// Live reads Secrets, and the few ApiKeys for which a cached view is not enough, from the API server.
+	// Live reads from the API server: Secrets, and ApiKeys where the cache may be too old.
 	Live client.Reader
-	// Rules say which keys may be issued.
+	// Rules decides which keys may be issued.
 	Rules *rulebook.Book
 	// Recorder emits events, on transitions only.
 	Recorder events.EventRecorder
-	// Metrics are told of every transition.
+	// Metrics counts transitions.
 	Metrics *Metrics
-	// Clock is read once a pass.
+	// Clock gives the time by which a reconcile judges a key.
 	Clock clock.PassiveClock
-	// Skew is this machine's time less the API server's. It is asked before a decision that depends on time.
+	// Skew returns this machine's time minus the API server's. It is called before every decision that depends on time.
 	Skew func(context.Context) (time.Duration, error)
 	// TokenPrefix is the prefix of tokens minted from now on.
 	TokenPrefix string
-	// TTLAfterExpired is how long an expired ApiKey stays where its spec does not say.
+	// TTLAfterExpired is how long an expired ApiKey is kept if spec.ttlAfterExpired is absent.
 	TTLAfterExpired time.Duration
 
 	gates gates
 }
 
-// SetupWithManager registers the reconciler with a manager, at the given number of workers.
+// SetupWithManager adds the reconciler to a manager. workers is the number of keys that are reconciled at the same time.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, workers int) error {
 	sweeper := newSweeper(r)
 	return ctrl.NewControllerManagedBy(mgr).
@@ -78,30 +78,30 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, workers int) error {
 		Complete(r)
 }
 
-// scope is one pass over one key: the object as last read or written, and the moment at which all is judged.
+// scope is one reconcile of one key: the object as last read or written, and the time by which everything is judged.
 type scope struct {
 	key   *v1alpha1.ApiKey
 	now   time.Time
 	facts lifecycle.Facts
-	// asked is what has been asked for so far, and plan what is to be done, as far as is known by that.
+	// asked is what has been found out so far, and plan the next step that follows from it.
 	asked lifecycle.Verdict
 	plan  lifecycle.Step
-	// verdict is what roles and policies say, in words; Unjudged where they were not asked, or can't be.
+	// verdict is the verdict of roles and policies. Its outcome is Unjudged if they were not asked or can't be.
 	verdict grant.Verdict
-	// round is that of the namespace's gate.
+	// round is the round of the namespace's gate in which the key is tried.
 	round uint64
-	// skew is the clock's, where it was asked for.
+	// skew is the measured clock skew, or 0 if it was not measured.
 	skew time.Duration
-	// wait is how long until the next pass; 0 if only an event brings it.
+	// wait is the time until the next reconcile; 0 if only an event triggers it.
 	wait time.Duration
 }
 
-// errStale says that what the pass was decided on is no longer so. It is not a failure: the pass ends, and the key is
-// looked at again.
-var errStale = errors.New("the view that this was decided on is stale")
+// errStale says that the state on which a pass was decided has changed. It is not a failure: the pass ends, and the key is
+// requeued.
+var errStale = errors.New("the cached state is stale")
 
-// Reconcile brings one ApiKey a step on. It returns an error only for what is worth telling an operator; what its user
-// must mend is in the key's conditions.
+// Reconcile advances one ApiKey by one step. It returns an error only for failures that an administrator must see; what the
+// user must fix is in the key's conditions.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), passTimeout)
 	defer cancel()
@@ -122,24 +122,24 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	case errors.Is(err, errStale) || apierrors.IsConflict(err):
 		return ctrl.Result{RequeueAfter: lifecycle.StaleDelay}, nil
 	case apierrors.IsNotFound(err):
-		// Deleted under our hands, or asked of an API server that does not serve the kind yet. The cache will tell.
+		// The key was deleted meanwhile, or the API server does not serve the kind yet. The cache will catch up.
 		return ctrl.Result{RequeueAfter: time.Second}, nil
 	default:
 		return ctrl.Result{RequeueAfter: s.wait, Priority: priority(s.key)}, err
 	}
 }
 
-// read reads the facts of the key.
+// read derives the facts of the key from its spec and status.
 func (r *Reconciler) read(_ context.Context, s *scope) error {
 	var err error
 	if s.facts, err = facts.Of(s.key, r.TTLAfterExpired); err != nil {
-		// The schema refuses such a spec: trying again can't help.
+		// The schema refuses such a spec, so a retry can't help.
 		return reconcile.TerminalError(err)
 	}
 	return nil
 }
 
-// decide plans, and asks for what the plan hangs on, until there is something to do.
+// decide plans the next step, and finds out what the plan depends on until there is a step to do.
 func (r *Reconciler) decide(ctx context.Context, s *scope) error {
 	for {
 		s.plan = lifecycle.Plan(s.facts, s.asked, s.now)
@@ -152,7 +152,7 @@ func (r *Reconciler) decide(ctx context.Context, s *scope) error {
 		case lifecycle.AskClock:
 			err = r.askClock(ctx, s)
 		default:
-			log.FromContext(ctx).V(1).Info("planned", "state", s.plan.State.String(), "action", s.plan.Action.String(), "why", s.plan.Why)
+			log.FromContext(ctx).V(1).Info("Planned", "state", s.plan.State.String(), "action", s.plan.Action.String(), "why", s.plan.Why)
 			return nil
 		}
 		if err != nil {
@@ -161,7 +161,7 @@ func (r *Reconciler) decide(ctx context.Context, s *scope) error {
 	}
 }
 
-// do does what is planned, and writes what came of it.
+// do performs the planned step and writes its outcome.
 func (r *Reconciler) do(ctx context.Context, s *scope) error {
 	switch s.plan.Action {
 	case lifecycle.TellUnread:
@@ -184,25 +184,24 @@ func (r *Reconciler) do(ctx context.Context, s *scope) error {
 		return r.withdraw(ctx, s)
 	case lifecycle.Expire:
 		return r.expire(ctx, s)
-	case lifecycle.Settle, lifecycle.Hold, lifecycle.Collect: // to collect a key is another controller's
+	case lifecycle.Settle, lifecycle.Hold, lifecycle.Collect: // package expiring collects keys
 		return r.write(ctx, s, nothingNew{})
 	default:
 		return nil
 	}
 }
 
-// lookAgain says when the next pass over the key is, as it is now.
+// lookAgain computes the time until the next reconcile from the key as it is now.
 func (r *Reconciler) lookAgain(ctx context.Context, s *scope) error {
 	if err := r.read(ctx, s); err != nil {
 		return err
 	}
-	// Counted from the clock itself and not from the pass's truncated moment, or the next pass would be late by
-	// what was cut off.
+	// Wait counts from the current time, since s.now is truncated and would make the next reconcile up to a second late.
 	s.wait = lifecycle.Plan(s.facts, s.asked, s.now).Again.Wait(r.Clock.Now())
 	return nil
 }
 
-// askClock measures the clock.
+// askClock measures the clock skew.
 func (r *Reconciler) askClock(ctx context.Context, s *scope) error {
 	skew, err := r.Skew(ctx)
 	if err != nil {
@@ -215,8 +214,8 @@ func (r *Reconciler) askClock(ctx context.Context, s *scope) error {
 	return nil
 }
 
-// expire ends a key whose deadline has passed: first its Secret, if that is still its own, then the status. It does so too
-// for a key that was never confirmed, and for one that never had a token.
+// expire deletes the Secret of a key whose expiry time has passed, if the Secret belongs to the key, and then marks the key
+// as expired. It also handles keys that were never confirmed, and keys that never had a token.
 func (r *Reconciler) expire(ctx context.Context, s *scope) error {
 	if s.facts.SecretLeft() {
 		if _, err := r.deleteOwnSecret(ctx, s); err != nil {
@@ -226,8 +225,8 @@ func (r *Reconciler) expire(ctx context.Context, s *scope) error {
 	return r.write(ctx, s, expired{})
 }
 
-// withdraw deletes the Secret of a key that lives on. A Secret that is gone already, or was replaced by another's, counts
-// as withdrawn.
+// withdraw deletes the Secret of a valid key. It records the Secret as deleted, too, if it is already gone or was replaced
+// by a foreign one.
 func (r *Reconciler) withdraw(ctx context.Context, s *scope) error {
 	deleted, err := r.deleteOwnSecret(ctx, s)
 	if err != nil {

@@ -21,7 +21,8 @@ const (
 	apiKeyKind     = "ApiKey"
 )
 
-// quiet keeps Secrets out of the log: client-go logs bodies at verbosity 8 through the context's logger.
+// quiet returns a context without a logger, to keep Secrets out of the log: at verbosity 8, client-go logs bodies through
+// the context's logger.
 func quiet(ctx context.Context) context.Context {
 	return logr.NewContext(ctx, logr.Discard())
 }
@@ -34,8 +35,8 @@ func (r *Reconciler) createSecret(ctx context.Context, s *scope, minted token.To
 	return err
 }
 
-// newSecret is the token's Secret. The key's own labels and annotations are not copied: a GitOps tool would take the Secret for one
-// that it had applied, and prune it.
+// newSecret builds the token Secret. It does not copy the labels and annotations of the key: a GitOps tool would take the
+// Secret for one that it applied, and prune it.
 func newSecret(key *v1alpha1.ApiKey, content string) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
@@ -48,8 +49,8 @@ func newSecret(key *v1alpha1.ApiKey, content string) *corev1.Secret {
 				Name:       key.Name,
 				UID:        key.UID,
 				Controller: ptr.To(true),
-				// True would need the permission to update apikeys/finalizers, where the admission plugin
-				// OwnerReferencesPermissionEnforcement is on.
+				// With true, the admission plugin OwnerReferencesPermissionEnforcement would require the permission to
+				// update apikeys/finalizers.
 				BlockOwnerDeletion: ptr.To(false),
 			}},
 		},
@@ -59,7 +60,7 @@ func newSecret(key *v1alpha1.ApiKey, content string) *corev1.Secret {
 	}
 }
 
-// readSecret reads the Secret of the key's Secret name from the API server; nil if there is none.
+// readSecret reads the key's Secret from the API server. It returns nil if there is none.
 func (r *Reconciler) readSecret(ctx context.Context, key *v1alpha1.ApiKey) (*corev1.Secret, error) {
 	secret := &corev1.Secret{}
 	err := r.Live.Get(quiet(ctx), client.ObjectKey{Namespace: key.Namespace, Name: key.SecretName()}, secret)
@@ -72,10 +73,11 @@ func (r *Reconciler) readSecret(ctx context.Context, key *v1alpha1.ApiKey) (*cor
 	return secret, nil
 }
 
-// deleteSecret deletes the very Secret that was read. It is the one place that deletes any, and its rule is: first the Secret was read,
-// then the key's live view is the one that the pass decided on, and only then is the Secret deleted, by its UID. A digest counts only if it
-// was committed before its Secret existed; so a Secret that was there before the live view can become no other pass's live one after it.
-// Anything else, such as another Secret of its name, makes it errStale.
+// deleteSecret deletes exactly the Secret that was read. Nothing else deletes Secrets. The order matters: the caller reads
+// the Secret; then deleteSecret checks that the live key is the one that the pass was decided on; only then does it delete
+// the Secret, by its UID. A digest counts only if it was committed before its Secret existed, so a Secret that is older than
+// the live read can't be the one that another pass delivers afterwards. If the key or the Secret was replaced, deleteSecret
+// returns errStale.
 func (r *Reconciler) deleteSecret(ctx context.Context, s *scope, secret *corev1.Secret) error {
 	if err := r.assertCurrent(ctx, s.key); err != nil {
 		return err
@@ -85,7 +87,7 @@ func (r *Reconciler) deleteSecret(ctx context.Context, s *scope, secret *corev1.
 	case apierrors.IsConflict(err):
 		return errStale
 	case client.IgnoreNotFound(err) != nil:
-		// An admission plugin may quote the object that it holds on to.
+		// The error of an admission plugin may quote the Secret.
 		text := err.Error()
 		for _, value := range secret.Data {
 			if held, err := token.Parse(string(value)); err == nil {
@@ -97,7 +99,7 @@ func (r *Reconciler) deleteSecret(ctx context.Context, s *scope, secret *corev1.
 	return nil
 }
 
-// deleteOwnSecret deletes the key's Secret if there is one and it is this key's own, and tells whether it did.
+// deleteOwnSecret deletes the key's Secret if it exists and belongs to this key. It reports whether it did.
 func (r *Reconciler) deleteOwnSecret(ctx context.Context, s *scope) (bool, error) {
 	secret, err := r.readSecret(ctx, s.key)
 	if err != nil {
@@ -111,24 +113,24 @@ func (r *Reconciler) deleteOwnSecret(ctx context.Context, s *scope) (bool, error
 	return false, nil
 }
 
-// owner is whose a Secret of the wanted name is.
+// owner says to whom a Secret with the requested name belongs.
 type owner int
 
 const (
-	// nobodys: there is none.
+	// nobodys: the Secret does not exist.
 	nobodys owner = iota
-	// delivered: ours, holding the token that was committed.
+	// delivered: it belongs to this key and holds the committed token.
 	delivered
-	// planted: ours by its owner reference, holding anything else.
+	// planted: its owner reference names this key, but it does not hold the committed token.
 	planted
-	// predecessors: of another ApiKey of the same name, which ours has replaced, or which has replaced ours.
+	// predecessors: it belongs to another ApiKey of the same name, which came before or after this one.
 	predecessors
-	// foreign: anybody else's. Never touched.
+	// foreign: it belongs to something else. The operator never changes it.
 	foreign
 )
 
-// whose classifies a Secret by what can't be changed about it (its type) and by its controller. A type of its own keeps every
-// Secret that was made for another purpose out of the operator's reach, whatever its owner references say.
+// whose classifies a Secret by its type, which is immutable, and by its controller. The type keeps every Secret that was
+// made for another purpose out of the operator's reach, whatever its owner references say.
 func whose(secret *corev1.Secret, key *v1alpha1.ApiKey) owner {
 	if secret == nil {
 		return nobodys

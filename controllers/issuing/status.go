@@ -20,9 +20,10 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
 )
 
-// write is the one writer of status: it settles the status by the outcome, writes it if that changed anything, and then tells of
-// the transitions. The write carries the resourceVersion that it was decided on, so that of two operators at most one wins;
-// losing comes back as a Conflict. A step that the life of a key does not have is refused.
+// write settles the status by the outcome, patches it if it changed, and then records the transitions in metrics and events.
+// Nothing else writes status. The patch carries the resourceVersion that the outcome was decided on, so that at most one of
+// two operators succeeds; the other one gets a Conflict. write returns a terminal error for a transition that package
+// lifecycle does not allow.
 func (r *Reconciler) write(ctx context.Context, s *scope, o outcome) error {
 	before := s.key.DeepCopy()
 	settle(s, o)
@@ -31,7 +32,7 @@ func (r *Reconciler) write(ctx context.Context, s *scope, o outcome) error {
 	}
 	if from, to := facts.State(before), facts.State(s.key); !lifecycle.Leads(from, to) {
 		s.key = before
-		return reconcile.TerminalError(fmt.Errorf("no way leads from %s to %s: the status is not written", from, to))
+		return reconcile.TerminalError(fmt.Errorf("status not written: transition from %s to %s is not allowed", from, to))
 	}
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 	if err := r.Client.Status().Patch(ctx, s.key, patch); err != nil {
@@ -43,12 +44,12 @@ func (r *Reconciler) write(ctx context.Context, s *scope, o outcome) error {
 	return nil
 }
 
-// settle turns an outcome into the status. With what an outcome itself settles, it is the only place that sets a condition.
+// settle applies an outcome to the status. Only settle and the outcomes themselves set conditions.
 func settle(s *scope, o outcome) {
 	s.key.Status.ObservedGeneration = s.key.Generation
 	o.settle(s)
 	if s.asked.Clock == lifecycle.Wrong {
-		return // nothing else can be told
+		return // everything else depends on the time
 	}
 	conditions := &s.key.Status.Conditions
 	meta.RemoveStatusCondition(conditions, v1alpha1.ConditionClockSkewed)
@@ -64,13 +65,13 @@ func settle(s *scope, o outcome) {
 	settled.Record = facts.Record(s.key)
 	if at, ok := settled.DeadlineAt(s.now).Time(); ok && s.key.IsReady() && settled.Expiring(s.now) {
 		setCondition(s, v1alpha1.ConditionExpiring, metav1.ConditionTrue, v1alpha1.ReasonDeadlineNear,
-			fmt.Sprintf("the key expires at %s; create another ApiKey and move its users over before then", at.Format(time.RFC3339)))
+			fmt.Sprintf("the key expires at %s; before then, create another ApiKey and switch clients to its token", at.Format(time.RFC3339)))
 	} else {
 		meta.RemoveStatusCondition(conditions, v1alpha1.ConditionExpiring)
 	}
 }
 
-// fixDeadline fixes what begins with the first token: where it is delivered, and until when it lives.
+// fixDeadline sets what is fixed when the first token is committed: the name of the Secret, and the expiry time.
 func fixDeadline(s *scope) {
 	status := &s.key.Status
 	status.SecretName = s.key.SecretName()
@@ -81,7 +82,7 @@ func fixDeadline(s *scope) {
 	}
 }
 
-// clearToken takes back a digest. The name of the Secret stays until it is known that none is left.
+// clearToken removes the digest. It keeps the name of the Secret until no Secret is left.
 func clearToken(s *scope, nothingLeft bool) {
 	s.key.Status.Hash, s.key.Status.TokenHint = "", ""
 	if nothingLeft {
@@ -89,7 +90,7 @@ func clearToken(s *scope, nothingLeft bool) {
 	}
 }
 
-// setReady sets Ready, and Stalled with it: kstatus takes Ready=False alone for progress.
+// setReady sets Ready, and Stalled too where somebody must act: kstatus reads Ready=False without Stalled as progress.
 func setReady(s *scope, reason v1alpha1.Reason, message string) {
 	ready := metav1.ConditionFalse
 	if reason == v1alpha1.ReasonIssued || reason == v1alpha1.ReasonSuspended {
@@ -116,7 +117,7 @@ func setCondition(s *scope, conditionType string, status metav1.ConditionStatus,
 	})
 }
 
-// tell counts a transition and emits its event, after the write that made it so.
+// tell counts a transition and emits its event. It is called after the status write succeeded.
 func (r *Reconciler) tell(s *scope, before *v1alpha1.ApiKey, o outcome) {
 	o.tell(r, s, before.ReadyReason())
 	for _, warning := range []string{v1alpha1.ConditionExpiring, v1alpha1.ConditionClockSkewed, v1alpha1.ConditionOutOfPolicy} {
@@ -126,14 +127,15 @@ func (r *Reconciler) tell(s *scope, before *v1alpha1.ApiKey, o outcome) {
 	}
 }
 
-// The API server refuses an event whose note has 1024 bytes or more (its NoteLengthLimit).
+// maxNote is the length in bytes at which a note is cut. The API server refuses events whose note has 1024 bytes or more
+// (NoteLengthLimit).
 const maxNote = 1000
 
 func (r *Reconciler) event(s *scope, eventType string, reason v1alpha1.Reason, action, note string) {
 	r.Recorder.Eventf(s.key, nil, eventType, string(reason), action, "%s", clip(note))
 }
 
-// clip bounds a text that others may have written.
+// clip limits the length of a text that users may have influenced.
 func clip(text string) string {
 	if len(text) > maxNote {
 		return strings.ToValidUTF8(text[:maxNote], "") + "..."
@@ -153,7 +155,7 @@ func outOfPolicyMessage(verdict grant.Verdict) string {
 }
 
 func issuedMessage(s *scope) string {
-	return fmt.Sprintf("the token is in Secret %q under the key %q, and nowhere else", s.key.SecretName(), s.key.SecretKey())
+	return fmt.Sprintf("the token is in Secret %q under the data key %q, and stored nowhere else", s.key.SecretName(), s.key.SecretKey())
 }
 
 const suspendedMessage = "the key is suspended: verifiers refuse its token until spec.suspend is false or absent"
@@ -167,17 +169,17 @@ func byManager(manager string) string {
 }
 
 func expiredMessage(s *scope) string {
-	message := "the key expired at its deadline"
+	message := "the key has expired"
 	if !s.facts.Committed {
-		message = "the key's deadline had passed before a token could be issued, so there is none"
+		message = "the key expired before it was issued, so it has no token"
 	}
 	if keeper := facts.KeptBy(s.key); keeper != "" {
-		return fmt.Sprintf("%s; this object is kept, since %s holds it, until it is deleted there", message, keeper)
+		return fmt.Sprintf("%s; this object is kept because of %s; delete it where it is declared once it is no longer needed", message, keeper)
 	}
-	return message + "; for a new token, create another ApiKey"
+	return message + "; to get a new token, create another ApiKey"
 }
 
-// aheadOrBehind is in whole minutes, so that a steady skew makes one message and not one a pass.
+// aheadOrBehind rounds the skew to whole minutes, so that the message of a steady skew stays the same.
 func aheadOrBehind(skew time.Duration) string {
 	if skew > 0 {
 		return skew.Round(time.Minute).String() + " ahead of"

@@ -15,9 +15,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
 )
 
-// The table of what is done lets no pass come to such a write. Should one come to it all the same, nothing is written: the reconciler here
-// has no client.
-func TestAStepThatLeadsNowhereIsNotWritten(t *testing.T) {
+// The rows of package lifecycle never lead to these writes. The reconciler has no client, so an attempt to write would panic.
+func TestWriteRefusesInvalidTransitions(t *testing.T) {
 	noon := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	issued := v1alpha1.ApiKeyStatus{Hash: "sha256:00", IssuedAt: ptr.To(metav1.NewTime(noon))}
 	for name, c := range map[string]struct {
@@ -25,10 +24,10 @@ func TestAStepThatLeadsNowhereIsNotWritten(t *testing.T) {
 		status  v1alpha1.ApiKeyStatus
 		outcome outcome
 	}{
-		"a confirmation without a commit": {"", v1alpha1.ApiKeyStatus{}, confirmed{}},
-		"a commit of an expired key":      {v1alpha1.ReasonExpired, issued, committed{"sha256:01", "ak_"}},
-		"a confirmation of an expired":    {v1alpha1.ReasonExpired, issued, confirmed{}},
-		"a conflict of a waiting key":     {v1alpha1.ReasonNotAllowed, v1alpha1.ApiKeyStatus{}, conflicted{"in the way"}},
+		"confirm without a commit":  {"", v1alpha1.ApiKeyStatus{}, confirmed{}},
+		"commit for an expired key": {v1alpha1.ReasonExpired, issued, committed{"sha256:01", "ak_"}},
+		"confirm an expired key":    {v1alpha1.ReasonExpired, issued, confirmed{}},
+		"conflict of a refused key": {v1alpha1.ReasonNotAllowed, v1alpha1.ApiKeyStatus{}, conflicted{"in the way"}},
 	} {
 		key := &v1alpha1.ApiKey{Status: c.status}
 		if c.reason != "" {
@@ -38,10 +37,10 @@ func TestAStepThatLeadsNowhereIsNotWritten(t *testing.T) {
 		before := key.DeepCopy()
 		err := (&Reconciler{}).write(t.Context(), s, c.outcome)
 		if !errors.Is(err, reconcile.TerminalError(nil)) {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got error %v, want a terminal error", name, err)
 		}
 		if s.key.Status.IssuedAt != nil && before.Status.IssuedAt == nil || s.key.ReadyReason() != before.ReadyReason() {
-			t.Errorf("%s: the key in hand was changed: %+v", name, s.key.Status)
+			t.Errorf("%s: the key was changed: %+v", name, s.key.Status)
 		}
 	}
 }

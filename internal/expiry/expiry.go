@@ -1,7 +1,7 @@
-// Package expiry is arithmetic on times given as arguments; nobody here reads a clock.
+// Package expiry does the arithmetic on durations and expiry times. It must not read a clock: times are arguments.
 //
-// All of it is in whole seconds, the resolution of a time in a Kubernetes status: a moment is cut to its second before anything
-// is computed from it, so that what is stored and what was computed can't differ.
+// All results are whole seconds, the resolution of times in a Kubernetes status. A time is truncated to the second before
+// anything is computed from it, so that stored and computed times can't differ.
 package expiry
 
 import (
@@ -12,74 +12,73 @@ import (
 )
 
 const (
-	// MaxDuration is the longest duration that a key may name: ten years of 365 days.
+	// MaxDuration is the longest duration in the API: ten years of 365 days.
 	MaxDuration = 3650 * day
 
 	day = 24 * time.Hour
 
-	// A key is expiring in the last fifth of its life, but for two weeks at most: enough for a person to notice and
-	// short enough to mean something.
+	// A key is expiring in the last fifth of its lifetime, but no earlier than two weeks before it expires.
 	warnFraction = 5
 	maxWarning   = 14 * day
 )
 
 var durationGrammar = regexp.MustCompile(`^(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?$`)
 
-// ParseDuration reads days, hours, minutes and seconds in this order, each optional, such as 90d, 12h30m or 0s; at most
-// MaxDuration. It accepts what the schema of the CRD accepts for the type Duration.
+// ParseDuration parses days, hours, minutes and seconds in this order, each optional, such as 90d, 12h30m or 0s; at most
+// [MaxDuration]. It accepts exactly what the schema of the CRDs accepts for the type Duration.
 func ParseDuration(text string) (time.Duration, error) {
 	groups := durationGrammar.FindStringSubmatch(text)
 	if text == "" || groups == nil {
-		return 0, fmt.Errorf("%q is no duration: want days, hours, minutes and seconds in this order, such as 90d or 12h30m", text)
+		return 0, fmt.Errorf("invalid duration %q: must be days, hours, minutes and seconds in this order, such as 90d or 12h30m", text)
 	}
 	var seconds int64
 	for i, unit := range []time.Duration{day, time.Hour, time.Minute, time.Second} {
 		if groups[i+1] == "" {
 			continue
 		}
-		// At most nine digits, so that neither this nor the sum can overflow.
+		// There are at most nine digits, so neither this nor the sum can overflow.
 		n, err := strconv.ParseInt(groups[i+1], 10, 64)
 		if err != nil {
-			return 0, fmt.Errorf("%q is no duration: %w", text, err)
+			return 0, fmt.Errorf("invalid duration %q: %w", text, err)
 		}
 		seconds += n * int64(unit/time.Second)
 	}
 	if seconds > int64(MaxDuration/time.Second) {
-		return 0, fmt.Errorf("%q is too long: at most 3650d", text)
+		return 0, fmt.Errorf("invalid duration %q: must be at most 3650d", text)
 	}
 	return time.Duration(seconds) * time.Second, nil
 }
 
-// ParseMoment reads a moment in RFC 3339 and cuts it to its second.
+// ParseMoment parses a time in RFC 3339 and truncates it to the second.
 func ParseMoment(text string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("%q is no moment in RFC 3339, such as 2027-01-31T00:00:00Z", text)
+		return time.Time{}, fmt.Errorf("invalid time %q: must be in RFC 3339, such as 2027-01-31T00:00:00Z", text)
 	}
 	return t.UTC().Truncate(time.Second), nil
 }
 
-// Deadline is the moment from which a key is dead, or never. The zero value has passed at any time: what was
-// never set must not live for ever.
+// Deadline is the time from which a key has expired, or never. The zero value has always passed: a key whose deadline was
+// never set must not be valid forever.
 type Deadline struct {
 	at    time.Time
 	never bool
 }
 
-// Never is the deadline of a key that does not expire.
+// Never returns the deadline of a key that does not expire.
 func Never() Deadline { return Deadline{never: true} }
 
-// At is a deadline at a moment, cut to its second.
+// At returns a deadline at t, truncated to the second.
 func At(t time.Time) Deadline { return Deadline{at: t.UTC().Truncate(time.Second)} }
 
-// Time is the deadline's moment; false means never.
+// Time returns the time of the deadline, or false if d is never.
 func (d Deadline) Time() (time.Time, bool) { return d.at, !d.never }
 
-// Passed tells whether a key with this deadline is dead at now: at the deadline itself it is.
+// Passed reports whether the deadline is at or before now.
 func (d Deadline) Passed(now time.Time) bool { return !d.never && !now.Before(d.at) }
 
-// WarnFrom is the moment from which a key that was born at start counts as expiring: the last fifth of its life, at
-// most 14 days. False means never.
+// WarnFrom returns the time from which a key that was issued at start counts as expiring: the last fifth of its lifetime, at
+// most 14 days. It returns false if d is never.
 func (d Deadline) WarnFrom(start time.Time) (time.Time, bool) {
 	if d.never {
 		return time.Time{}, false
@@ -88,9 +87,8 @@ func (d Deadline) WarnFrom(start time.Time) (time.Time, bool) {
 	return d.at.Add(-warning).Truncate(time.Second), true
 }
 
-// CollectAt is the moment from which an expired key may be deleted: ttl after it became known to be expired, which is
-// the later of its deadline and the moment at which it was marked, so that a key which was born dead is still seen by
-// its owner.
+// CollectAt returns the time from which an expired key may be deleted: ttl after its deadline or after it was marked as
+// expired, whichever is later. So the owner of a key that had already expired when it was created still sees it.
 func CollectAt(deadline, marked time.Time, ttl time.Duration) time.Time {
 	if marked.Before(deadline) {
 		marked = deadline

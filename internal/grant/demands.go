@@ -12,35 +12,36 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/access"
 )
 
-// demand is one thing that a policy may want of a key. It reads that from the policy's terms, once, and returns what each key is checked
-// by; nil where the policy wants nothing of it. An error names what can't be understood: the policy then allows nothing.
+// demand is one requirement that a policy may have. It compiles the requirement from the policy's terms and returns the
+// check for keys, or nil if the policy does not have that requirement. An error says what is invalid: the policy then allows
+// nothing.
 type demand func(Terms) (check, error)
 
-// demands is every demand, in the order in which refusals are told.
+// demands lists the requirements in the order in which refusals are reported.
 var demands = []demand{
 	rolesAreAllowed,
 	networksLieWithin,
 	lifeIsShortEnough,
 }
 
-// check tells what of a key is refused; the zero refusal for nothing.
+// check returns what the policy refuses about a key, or the zero refusal if it refuses nothing.
 type check func(*question) refusal
 
-// question is what a key asks for, and what it carries by that.
+// question is a request with the roles that it leads to.
 type question struct {
 	Request
 	catalogue *access.Catalogue
-	carried   []string // the key's roles, and all that they include
+	carried   []string // the key's roles and the roles that those include
 }
 
-// refusal is what a policy does not allow of a key, and what it would, in words.
+// refusal says in words what a policy refuses about a key, and what it would allow.
 type refusal struct {
 	what string
-	// wait is how long until the passing of time alone removes the refusal; 0 means that it never does.
+	// wait is the time after which the refusal ends by itself; 0 means that it does not.
 	wait time.Duration
 }
 
-// policy is Terms in the form in which they are asked.
+// policy is a compiled policy.
 type policy struct {
 	Terms
 	checks []check
@@ -60,11 +61,11 @@ func compile(terms Terms) policy {
 	return p
 }
 
-// refusals are what the policy does not allow, each with what it would; none means that it allows the key. wait is not zero where time
-// alone removes them all.
+// refusals returns what the policy refuses, each with what it would allow. If it returns none, the policy allows the key.
+// wait is the time after which all refusals end by themselves; 0 means that they do not.
 func (p *policy) refusals(q *question) (refused []string, wait time.Duration) {
 	if p.Unreadable != "" {
-		return []string{"everything, since it can't be understood: " + p.Unreadable}, 0
+		return []string{"every key because the policy is invalid: " + p.Unreadable}, 0
 	}
 	forGood := false
 	for _, check := range p.checks {
@@ -79,7 +80,7 @@ func (p *policy) refusals(q *question) (refused []string, wait time.Duration) {
 	return refused, wait
 }
 
-// rolesAreAllowed wants each role that a key carries, by itself or by another, to be one of Terms.Roles.
+// rolesAreAllowed requires each role of a key, including the roles that its roles include, to be one of Terms.Roles.
 func rolesAreAllowed(terms Terms) (check, error) {
 	every, exact := false, map[string]bool{}
 	var prefixes []string
@@ -88,7 +89,7 @@ func rolesAreAllowed(terms Terms) (check, error) {
 		case role == "*":
 			every = true
 		case strings.Contains(prefix, "*") || wild && (!strings.HasSuffix(prefix, ".") || prefix == "."):
-			return nil, errors.New("the role " + strconv.Quote(role))
+			return nil, errors.New("spec.roles: invalid entry " + strconv.Quote(role))
 		case wild:
 			prefixes = append(prefixes, prefix)
 		default:
@@ -122,7 +123,7 @@ func rolesAreAllowed(terms Terms) (check, error) {
 	}, nil
 }
 
-// bearer is the first of the key's own roles through which it carries another.
+// bearer returns the first of the key's own roles that includes carried.
 func (q *question) bearer(carried string) string {
 	for _, role := range q.Roles {
 		if slices.Contains(q.catalogue.Closure([]string{role}), carried) {
@@ -132,14 +133,14 @@ func (q *question) bearer(carried string) string {
 	return ""
 }
 
-// networksLieWithin wants each network of a key to lie within a single one of Terms.AllowedCIDRs, and a key to have one. Two allowed
-// halves do not make a whole: the question stays simple, and errs on the safe side.
+// networksLieWithin requires a key to have networks, and each of them to lie within a single one of Terms.AllowedCIDRs. A
+// network that only several entries together cover is refused, which keeps the check simple and safe.
 func networksLieWithin(terms Terms) (check, error) {
 	allowed := make([]netip.Prefix, 0, len(terms.AllowedCIDRs))
 	for _, cidr := range terms.AllowedCIDRs {
 		network, ok := parseNetwork(cidr)
 		if !ok {
-			return nil, errors.New("the network " + strconv.Quote(cidr))
+			return nil, errors.New("spec.allowedCIDRs: invalid network " + strconv.Quote(cidr))
 		}
 		allowed = append(allowed, network)
 	}
@@ -170,7 +171,7 @@ func networksLieWithin(terms Terms) (check, error) {
 	}, nil
 }
 
-// parseNetwork reads a network as the schema of the CRDs demands it: no host bits, and IPv4 not mapped into IPv6.
+// parseNetwork parses a network as the schema of the CRDs requires it: without host bits, and IPv4 not mapped into IPv6.
 func parseNetwork(text string) (netip.Prefix, bool) {
 	network, err := netip.ParsePrefix(text)
 	if err != nil || network != network.Masked() || network.Addr().Is4In6() {
@@ -179,10 +180,11 @@ func parseNetwork(text string) (netip.Prefix, bool) {
 	return network, true
 }
 
-// lifeIsShortEnough wants a key to live no longer than Terms.MaxLifetime, and to end where Terms.RequireExpiry says so.
+// lifeIsShortEnough requires that a key lives no longer than Terms.MaxLifetime, and that it expires if Terms.RequireExpiry
+// is set.
 func lifeIsShortEnough(terms Terms) (check, error) {
 	if terms.MaxLifetime < 0 {
-		return nil, errors.New("a maxLifetime of less than nothing")
+		return nil, errors.New("spec.maxLifetime: must not be negative")
 	}
 	return func(q *question) refusal {
 		switch {

@@ -1,8 +1,9 @@
-// Package grant says whether a key may be issued, by the catalogue of roles and by policies. Nothing here may read a clock, know a token
-// or write anything, and what can't be parsed is not allowed.
+// Package grant decides by the role catalogue and the policies whether a key may be issued. It must not read a clock, handle
+// tokens or write anything. What it can't parse, it refuses.
 //
-// A judgement is a chain of rules about the cluster (rules.go); the last of them asks each policy for its demands (demands.go). A new rule
-// is a function and a line in chain, a new demand a function and a line in demands.
+// A judgement is a chain of rules about the cluster (rules.go). The last rule checks the demands of each policy
+// (demands.go). To add a rule, write a function and add a line to chain. To add a demand, write a function and add a line to
+// demands.
 package grant
 
 import (
@@ -13,77 +14,76 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/access"
 )
 
-// Terms are what one policy allows.
+// Terms is what one policy allows.
 type Terms struct {
-	// Name is that of the policy, for messages.
+	// Name is the name of the policy, for messages.
 	Name string
-	// Selects tells whether the policy speaks for a namespace with these labels. Nil speaks for every one.
+	// Selects reports whether the policy applies to a namespace with these labels. If nil, it applies to every namespace.
 	Selects func(labels map[string]string) bool
-	// Roles are roles, prefixes with a final .*, or *. None allows none.
+	// Roles are roles, prefixes that end in .*, or *. If empty, the policy allows no role.
 	Roles []string
-	// MaxLifetime is the longest life; 0 is any.
+	// MaxLifetime is the longest lifetime; 0 means no limit.
 	MaxLifetime time.Duration
-	// AllowedCIDRs are the networks that a key's must lie within. None demands nothing.
+	// AllowedCIDRs are the networks within which a key's networks must lie. If empty, all networks are allowed.
 	AllowedCIDRs []string
-	// RequireExpiry refuses what never expires.
+	// RequireExpiry refuses keys that never expire.
 	RequireExpiry bool
-	// Unreadable says what about the policy its reader could not understand. Such a policy allows nothing.
+	// Unreadable says what in the policy is invalid, or is empty. An invalid policy allows nothing.
 	Unreadable string
 }
 
-// Request is what a key asks for.
+// Request is what a key requests.
 type Request struct {
-	// Namespace is the key's.
+	// Namespace is the namespace of the key.
 	Namespace string
-	// Labels are the namespace's.
+	// Labels are the labels of the namespace.
 	Labels map[string]string
-	// Roles are those that the key names itself.
+	// Roles are the roles in the key's spec, without those that they include.
 	Roles []string
-	// Never says that the key does not expire; else Lifetime is the length of its life, and Expiry what its spec says of it, for
-	// the message.
+	// Never says that the key does not expire. Otherwise Lifetime is its lifetime, and Expiry the expiry in its spec, for messages.
 	Never    bool
 	Lifetime time.Duration
 	Expiry   string
-	// Shrinks says that Lifetime becomes less while the key waits.
+	// Shrinks says that Lifetime decreases while the key is pending.
 	Shrinks bool
-	// CIDRs are the networks that the key may be used from; none means any.
+	// CIDRs are the networks that the key may be used from. If empty, it may be used from any network.
 	CIDRs []string
 }
 
-// Outcome is what a judgement comes to.
+// Outcome is the result of a judgement.
 type Outcome int
 
 const (
-	// Unjudged is the zero value, and allows nothing.
+	// Unjudged is the zero value. It allows nothing.
 	Unjudged Outcome = iota
 	// Allowed says that the key may be issued.
 	Allowed
 	// UnknownRole says that the catalogue lacks a role that the key names.
 	UnknownRole
-	// NotAllowed says that no policy allows all that the key asks for.
+	// NotAllowed says that no policy allows everything that the key requests.
 	NotAllowed
 )
 
-// Verdict is the answer to a Request.
+// Verdict is the answer to a [Request].
 type Verdict struct {
 	Outcome Outcome
-	// Message says what was refused, by which policy, and what would be allowed; Cure, what to do about it. Neither changes with time
-	// alone, and both are empty where the key is allowed. Message has at most MaxMessage bytes.
+	// Message says what was refused, by which policy, and what would be allowed. Cure says what to do about it. Both depend on the
+	// request and the rules, not on the time left, and are empty if the key is allowed. Message has at most [MaxMessage] bytes.
 	Message, Cure string
-	// Wait is how long until the passing of time alone may change the verdict; 0 means that it can't.
+	// Wait is the time after which the verdict may change by itself; 0 means that it can't.
 	Wait time.Duration
 }
 
-// Rules are a cluster's catalogue and policies, compiled. They never change, so that any number of goroutines may ask them.
+// Rules is a compiled catalogue with compiled policies. It is immutable, and so safe for concurrent use.
 type Rules struct {
-	// Catalogue is the roles that the cluster knows.
+	// Catalogue is the role catalogue of the cluster.
 	Catalogue *access.Catalogue
 	policies  []policy
-	// With these, an empty catalogue, and an empty set of policies, allow nothing instead of everything.
+	// If set, an empty catalogue, or an empty set of policies, allows nothing instead of everything.
 	requireCatalogue, requirePolicy bool
 }
 
-// NewRules compiles policies.
+// NewRules compiles policies. The require arguments make an empty catalogue, or an empty set of policies, refuse every key.
 func NewRules(catalogue *access.Catalogue, policies []Terms, requireCatalogue, requirePolicy bool) *Rules {
 	r := &Rules{Catalogue: catalogue, requireCatalogue: requireCatalogue, requirePolicy: requirePolicy}
 	for _, terms := range policies {
@@ -93,15 +93,15 @@ func NewRules(catalogue *access.Catalogue, policies []Terms, requireCatalogue, r
 	return r
 }
 
-// AllowAll tells whether there is nothing that a key could be refused for.
+// AllowAll reports whether no rule can refuse any key.
 func (r *Rules) AllowAll() bool {
 	return !slices.ContainsFunc(chain, func(rule rule) bool { return rule.applies(r) })
 }
 
-// AskNamespace tells whether a judgement depends on the labels of the key's namespace.
+// AskNamespace reports whether verdicts depend on the labels of the key's namespace.
 func (r *Rules) AskNamespace() bool { return len(r.policies) > 0 }
 
-// Judge answers a request: the first rule that refuses it gives the verdict.
+// Judge returns the verdict of the first rule that refuses the request, or a verdict with the outcome [Allowed].
 func (r *Rules) Judge(request Request) Verdict {
 	for _, rule := range chain {
 		if !rule.applies(r) {

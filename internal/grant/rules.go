@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// rule is a question that every key is asked before it is issued.
+// rule is a question that is asked about every key before it is issued.
 type rule struct {
-	// applies tells whether a cluster has anything to ask. Where no rule applies every key is allowed, unseen.
+	// applies reports whether the rule can refuse any key in this cluster. If no rule applies, every key is allowed.
 	applies func(*Rules) bool
-	// judge answers with Allowed, or with the verdict that is told.
+	// judge returns a verdict with the outcome Allowed, or the verdict to report to the user.
 	judge func(*Rules, Request) Verdict
 }
 
-// chain is every rule, in the order in which they are asked.
+// chain lists the rules in the order in which they are asked.
 var chain = []rule{
 	{(*Rules).hasCatalogue, (*Rules).knowsRoles},
 	{(*Rules).hasPolicies, (*Rules).onePolicyAllows},
@@ -21,7 +21,7 @@ var chain = []rule{
 
 func (r *Rules) hasCatalogue() bool { return r.requireCatalogue || !r.Catalogue.Empty() }
 
-// knowsRoles wants each role that the key names to be in the catalogue.
+// knowsRoles requires the catalogue to contain each role in the key's spec.
 func (r *Rules) knowsRoles(request Request) Verdict {
 	message := r.unknownRoles(request.Roles)
 	if message == "" {
@@ -29,14 +29,14 @@ func (r *Rules) knowsRoles(request Request) Verdict {
 	}
 	return Verdict{
 		Outcome: UnknownRole, Message: clip(message, MaxMessage),
-		Cure: "the key is issued as soon as its roles are there; if a name is wrong, delete this ApiKey and create one with roles of " +
-			"`kubectl get apiroles`",
+		Cure: "the key is issued as soon as its roles exist; if a name is wrong, delete this ApiKey and create one with roles that " +
+			"`kubectl get apiroles` lists",
 	}
 }
 
 func (r *Rules) unknownRoles(roles []string) string {
 	if r.Catalogue.Empty() {
-		return "the catalogue has no ApiRole at all, and the operator runs with --require-catalogue, so that every role is unknown: " +
+		return "the role catalogue is empty and the operator runs with --require-catalogue, so every role is unknown: " +
 			enumerate(roles)
 	}
 	var unknown []string
@@ -53,24 +53,24 @@ func (r *Rules) unknownRoles(roles []string) string {
 
 func (r *Rules) hasPolicies() bool { return r.requirePolicy || len(r.policies) > 0 }
 
-// onePolicyAllows wants a single policy that selects the key's namespace and allows all that it asks for.
+// onePolicyAllows requires that a single policy selects the key's namespace and allows everything that the key requests.
 func (r *Rules) onePolicyAllows(request Request) Verdict {
 	if len(r.policies) == 0 {
 		return Verdict{
 			Outcome: NotAllowed,
-			Message: "the cluster has no ApiKeyPolicy, and the operator runs with --require-policy, so that no key is allowed",
+			Message: "the cluster has no ApiKeyPolicy, and the operator runs with --require-policy, so no key is allowed",
 			Cure:    "the key is issued as soon as a policy allows it",
 		}
 	}
 	verdict := Verdict{
 		Outcome: NotAllowed,
-		Cure:    "delete this ApiKey and create one that asks for less, or have a policy changed, and the key is issued",
+		Cure:    "delete this ApiKey and create one that a policy allows, or have a policy changed to allow this key",
 	}
-	var asked *question // once there is a policy to ask
+	var asked *question // nil until a policy selects the namespace
 	var refusals []string
 	for _, p := range r.policies {
 		if p.Selects != nil && p.Unreadable == "" && !p.Selects(request.Labels) {
-			continue // not named, or a policy for others would change what is told of every key
+			continue // not in the message, which would otherwise change with policies for other namespaces
 		}
 		if asked == nil {
 			asked = &question{Request: request, catalogue: r.Catalogue, carried: r.Catalogue.Closure(request.Roles)}

@@ -7,14 +7,14 @@ import (
 )
 
 const (
-	// A message is for a person to read: beyond these it counts what it does not name.
+	// maxNamed and maxRefusals limit what a message lists. It only counts the rest.
 	maxNamed    = 5
 	maxRefusals = 8
-	// MaxMessage is the most bytes that a verdict's message has. Names of 253 characters could make it long.
+	// MaxMessage is the maximum length in bytes of a verdict's message.
 	MaxMessage = 4096
 )
 
-// enumerate names some, and counts the rest.
+// enumerate lists the first maxNamed names, and counts the rest.
 func enumerate(names []string) string {
 	if len(names) <= maxNamed {
 		return strings.Join(names, ", ")
@@ -22,7 +22,7 @@ func enumerate(names []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNamed], ", "), len(names)-maxNamed)
 }
 
-// days writes a duration as the API does.
+// days formats a duration in the notation of the API, such as 90d or 12h30m.
 func days(d time.Duration) string {
 	var text strings.Builder
 	for _, unit := range []struct {
@@ -37,7 +37,7 @@ func days(d time.Duration) string {
 	return text.String()
 }
 
-// clip cuts a message to a number of bytes, not within a character.
+// clip cuts a message to at most limit bytes, between two characters.
 func clip(message string, limit int) string {
 	if len(message) <= limit {
 		return message

@@ -15,7 +15,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/grant"
 )
 
-// compile translates the cluster's objects. One that is being deleted counts until it is gone.
+// compile compiles the objects of the cluster. An object that is being deleted counts until it is gone.
 func compile(roles []v1alpha1.ApiRole, policies []v1alpha1.ApiKeyPolicy, options Options) *grant.Rules {
 	entries := make([]access.Role, len(roles))
 	for i := range roles {
@@ -28,7 +28,7 @@ func compile(roles []v1alpha1.ApiRole, policies []v1alpha1.ApiKeyPolicy, options
 	return grant.NewRules(access.NewCatalogue(entries), terms, options.RequireCatalogue, options.RequirePolicy)
 }
 
-// translate puts a policy into terms. What it can't understand, such as an object from a version to come, allows nothing.
+// translate converts a policy. A policy that is invalid, such as one of a later API version, allows nothing.
 func translate(p *v1alpha1.ApiKeyPolicy) grant.Terms {
 	terms := grant.Terms{
 		Name:          p.Name,
@@ -54,7 +54,7 @@ func maxLifetime(text v1alpha1.Duration) (time.Duration, error) {
 	}
 	most, err := expiry.ParseDuration(string(text))
 	if err == nil && most == 0 {
-		err = errors.New(strconv.Quote(string(text)) + " allows no life at all")
+		err = errors.New(strconv.Quote(string(text)) + " must be more than zero")
 	}
 	return most, err
 }

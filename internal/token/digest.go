@@ -9,16 +9,16 @@ import (
 
 const digestAlgorithm = "sha256:"
 
-// Digest is SHA-256 of a token. It is no secret: nobody can find the token by it.
+// Digest is the SHA-256 of a token. It is not secret: the token can't be derived from it.
 type Digest [sha256.Size]byte
 
-// ErrNoDigest is the answer to a text that String never writes.
-var ErrNoDigest = errors.New(`no digest: want "sha256:" and 64 lower-case hex digits`)
+// ErrNoDigest is returned for text that [Digest.String] does not produce.
+var ErrNoDigest = errors.New(`invalid digest: must be "sha256:" followed by 64 lower-case hex digits`)
 
-// String is the form of a digest in an ApiKey's status: "sha256:" and 64 hex digits.
+// String formats the digest as in the status of an ApiKey: "sha256:" followed by 64 hex digits.
 func (d Digest) String() string { return digestAlgorithm + hex.EncodeToString(d[:]) }
 
-// ParseDigest reads what String writes. The only error is ErrNoDigest.
+// ParseDigest parses the output of [Digest.String]. The only error is [ErrNoDigest].
 func ParseDigest(text string) (Digest, error) {
 	digits, found := strings.CutPrefix(text, digestAlgorithm)
 	var d Digest

@@ -1,4 +1,5 @@
-// Package token is the only place that mints, parses or hashes a credential; one method, Token.Reveal, shows it.
+// Package token mints, parses and hashes tokens. No other package may do so, and only [Token.Reveal] returns a token in
+// plain text.
 package token
 
 import (
@@ -13,9 +14,8 @@ import (
 	"strings"
 )
 
-// A token is <prefix>_<secret><checksum>. The alphabet, the widths and the order follow the format that GitHub
-// published for its own tokens: base62 survives a double click, a URL and a shell, and the checksum lets a secret scanner
-// tell a token from a look-alike without asking anybody.
+// A token is <prefix>_<secret><checksum>. The format follows the one that GitHub published for its tokens: base62 can be selected
+// with a double click and needs no quoting in URLs and shells, and the checksum lets secret scanners recognize tokens offline.
 const (
 	alphabet       = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	secretBytes    = 32
@@ -25,11 +25,11 @@ const (
 
 	minPrefix = 2
 	maxPrefix = 16
-	// MaxLength is that of the longest token, in bytes.
+	// MaxLength is the length of the longest token in bytes.
 	MaxLength = maxPrefix + 1 + secretDigits + checksumDigits
 )
 
-// values are the digits' values by their byte, and notADigit for every other byte.
+// values maps each digit of the alphabet to its value, and every other byte to notADigit.
 var values = func() (table [256]byte) {
 	for i := range table {
 		table[i] = notADigit
@@ -42,34 +42,34 @@ var values = func() (table [256]byte) {
 
 const notADigit = 0xff
 
-// DefaultPrefix is the prefix of a token unless the operator is told otherwise.
+// DefaultPrefix is the default prefix of tokens.
 const DefaultPrefix = "ak"
 
-// ErrMalformed is the one answer to whatever is no token: it tells nothing of what was given.
+// ErrMalformed is returned for every text that is not a token. It reveals nothing about the text.
 var ErrMalformed = errors.New("malformed token")
 
-// Token is a credential in clear. Printed, logged or marshalled by any means but Reveal it says "[redacted]": the text
-// is behind a pointer, since fmt and slog reach through unexported fields past every String method.
-// The zero value is no token.
+// Token is a token in plain text. Every way to print, log or marshal it, except Reveal, yields "[redacted]". The text is
+// behind a pointer because fmt and slog print unexported fields without calling String methods. The zero value holds no
+// token.
 type Token struct {
 	text *string
 }
 
-// ValidatePrefix returns an error that says what is wrong with a token prefix. A prefix is 2 to 16 lower-case
-// letters and digits, the first a letter.
+// ValidatePrefix returns an error unless prefix is a valid token prefix: 2 to 16 lower-case letters and digits that start
+// with a letter.
 func ValidatePrefix(prefix string) error {
 	if !isPrefix(prefix) {
-		return fmt.Errorf("%q is no token prefix: want 2 to 16 lower-case letters and digits, the first a letter, such as %q",
+		return fmt.Errorf("invalid token prefix %q: must be 2 to 16 lower-case letters and digits that start with a letter, such as %q",
 			prefix, DefaultPrefix)
 	}
 	return nil
 }
 
-// Mint makes a new token of 256 bits from the operating system's random source. The prefix must be one that
-// ValidatePrefix accepts.
+// Mint makes a random token with 256 bits of entropy from the operating system. The prefix must be valid, see
+// [ValidatePrefix].
 func Mint(prefix string) Token {
 	var secret [secretBytes]byte
-	// Never fails and never returns short: since Go 1.24 the process dies instead.
+	// Read never fails: since Go 1.24, the process crashes instead.
 	_, _ = rand.Read(secret[:])
 	return compose(prefix, secret)
 }
@@ -80,8 +80,7 @@ func compose(prefix string, secret [secretBytes]byte) Token {
 	return Token{text: &text}
 }
 
-// Parse reads a token, of any prefix that ValidatePrefix accepts, and proves its checksum. The only error is
-// ErrMalformed.
+// Parse parses a token with any valid prefix and verifies its checksum. The only error is [ErrMalformed].
 func Parse(text string) (Token, error) {
 	if !isToken(text) {
 		return Token{}, ErrMalformed
@@ -89,8 +88,8 @@ func Parse(text string) (Token, error) {
 	return Token{text: &text}, nil
 }
 
-// Check proves a text to be a token, as Parse does, and returns its prefix and its digest. It keeps nothing of the text and
-// allocates nothing: a verifier does this for every request.
+// Check verifies that text is a token, as [Parse] does, and returns its prefix and digest. It neither retains text nor
+// allocates: verifiers call it for every request.
 func Check(text string) (prefix string, digest Digest, err error) {
 	if !isToken(text) {
 		return "", Digest{}, ErrMalformed
@@ -118,7 +117,7 @@ func isToken(text string) bool {
 	return want == uint64(checksumOf(text[:len(text)-checksumDigits]))
 }
 
-// isPrefix is ValidatePrefix's grammar.
+// isPrefix reports whether text is a valid prefix. See [ValidatePrefix].
 func isPrefix(text string) bool {
 	if len(text) < minPrefix || len(text) > maxPrefix || text[0] < 'a' {
 		return false
@@ -131,10 +130,10 @@ func isPrefix(text string) bool {
 	return true
 }
 
-// IsZero tells whether there is no token.
+// IsZero reports whether t holds no token.
 func (t Token) IsZero() bool { return t.text == nil }
 
-// Reveal is the token in clear. Its one lawful destination is the Secret. The zero Token reveals "".
+// Reveal returns the token in plain text. It may be written only to the token Secret. For the zero Token it returns "".
 func (t Token) Reveal() string {
 	if t.text == nil {
 		return ""
@@ -142,17 +141,19 @@ func (t Token) Reveal() string {
 	return *t.text
 }
 
-// Digest is SHA-256 of the whole token. A fast, unsalted hash is right for 256 random bits, which nobody can search, and it
-// makes the look-up one step.
+// Digest returns the SHA-256 of the whole token. A fast, unsalted hash is sufficient, because nobody can search 256 random
+// bits. It also makes the lookup of a token a single step.
 func (t Token) Digest() Digest { return digestOf(t.Reveal()) }
 
-// Hint is the prefix and the first four digits, enough to recognise a key by and 232 bits short of the token.
+// Hint returns the prefix and the first four digits of the token. That helps people to tell keys apart, and leaves 232 bits
+// unknown.
 func (t Token) Hint() string {
 	text := t.Reveal()
 	return text[:min(len(text), strings.IndexByte(text, '_')+1+hintDigits)]
 }
 
-// Redact replaces the token in a text that came from elsewhere, in clear, in base64 (the form of a Secret's data) and in hex.
+// Redact replaces the token in text, which comes from elsewhere. It finds the token in plain text, in base64 (the encoding
+// of a Secret's data) and in hex.
 func (t Token) Redact(text string) string {
 	if t.text == nil {
 		return text
@@ -173,10 +174,10 @@ func (t Token) String() string { return redacted }
 // GoString hides the token from %#v.
 func (t Token) GoString() string { return redacted }
 
-// Format hides the token from every verb, those that String does not serve included.
+// Format hides the token from all verbs of fmt, including those that don't call String.
 func (t Token) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
 
-// MarshalText hides the token from JSON, YAML and every other encoder of text.
+// MarshalText hides the token from JSON, YAML and every other text encoding.
 func (t Token) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // LogValue hides the token from slog.
@@ -186,7 +187,7 @@ func checksum(body string) string {
 	return base62(new(big.Int).SetUint64(uint64(checksumOf(body))), checksumDigits)
 }
 
-// checksumOf is crc32.ChecksumIEEE, without a copy of the credential on the heap.
+// checksumOf is crc32.ChecksumIEEE without a copy of the token on the heap.
 func checksumOf(text string) uint32 {
 	crc := ^uint32(0)
 	for i := range len(text) {
@@ -195,8 +196,8 @@ func checksumOf(text string) uint32 {
 	return ^crc
 }
 
-// base62 writes n in the token's alphabet, padded with zeros to a width. math/big has a base 62, with the lower-case
-// letters first; translating its digits is shorter and surer than dividing.
+// base62 formats n in the alphabet of tokens, padded with zeros to width. [big.Int.Text] has a base 62 with lower-case
+// letters first; translating its digits is simpler than dividing.
 func base62(n *big.Int, width int) string {
 	const bigAlphabet = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	digits := []byte(strings.Repeat("0", width) + n.Text(62))

@@ -121,7 +121,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 			touch(role)
 			return auth(c, v, fresh)
 		}).Should(Equal(http.StatusOK))
-		Expect(output.contains("--max-staleness is shorter")).To(BeTrue())
+		Expect(output.contains("--max-staleness is too short")).To(BeTrue())
 	})
 
 	It("accepts only keys of --namespaces that --selector picks", func() {

@@ -140,7 +140,7 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 		Expect(c.exists(role)).To(BeTrue())
 		Expect(role.Status.Keys).To(BeNil())
 		for _, log := range []*gbytes.Buffer{ourLog, theirLog} {
-			Expect(string(log.Contents())).To(ContainSubstring(`"starting"`))
+			Expect(string(log.Contents())).To(ContainSubstring(`"Starting"`))
 			Expect(string(log.Contents())).NotTo(Or(ContainSubstring("forbidden"), ContainSubstring(`"level":"error"`)))
 		}
 	})

@@ -185,7 +185,7 @@ var _ = Describe("The operator's binary", func() {
 			Expect(reason(reread(shown))).To(Equal(v1alpha1.ReasonIssued))
 			Eventually(func() v1alpha1.Reason { return reason(reread(waiting)) }).Should(Equal(v1alpha1.ReasonIssuing))
 			Expect(condition(waiting, v1alpha1.ConditionReady).Message).To(And(
-				ContainSubstring("has not been able to read the cluster's "+named+","), ContainSubstring("config/crd")))
+				ContainSubstring("the operator can't read "+named+" yet"), ContainSubstring("config/crd")))
 			Expect(waiting.Status.Hash).To(BeEmpty())
 			Expect(exists(secretOf(waiting))).To(BeFalse())
 			Expect(string(output.Contents())).To(And(ContainSubstring(named), ContainSubstring("no matches for kind")))
@@ -298,16 +298,16 @@ var _ = Describe("The operator's binary", func() {
 			Expect(err).To(HaveOccurred())
 			Expect(string(output)).To(ContainSubstring(explanation))
 		},
-		Entry(nil, "--token-prefix=AK", `--token-prefix=AK: "AK" is no token prefix: want 2 to 16 lower-case letters and digits`),
-		Entry(nil, "--ttl-after-expired=1w", `--ttl-after-expired=1w: "1w" is no duration: want days, hours, minutes and seconds`),
-		Entry(nil, "--namespaces=", "--namespaces=: leave the flag out for all namespaces, or name at least one"),
+		Entry(nil, "--token-prefix=AK", `--token-prefix=AK: invalid token prefix "AK": must be 2 to 16 lower-case letters and digits`),
+		Entry(nil, "--ttl-after-expired=1w", `--ttl-after-expired=1w: invalid duration "1w": must be days, hours, minutes and seconds`),
+		Entry(nil, "--namespaces=", "--namespaces=: must name at least one namespace; for all namespaces, remove the flag"),
 		Entry(nil, "--namespaces=Team_A", `--namespaces=Team_A: "Team_A" is not a namespace name: must be at most 63 lower-case letters`),
-		Entry(nil, "--workers=0", "--workers=0: want 1 to 256"),
-		Entry(nil, "--kube-api-qps=20", "--kube-api-burst=0: want 1 or more"),
-		Entry(nil, "--leader-elect-lease-duration=5s", "--leader-elect-lease-duration=5s: want more than --leader-elect-renew-deadline, 10s"),
-		Entry(nil, "--metrics-bind-address=nowhere", "--metrics-bind-address=nowhere: want host:port, :port, or 0 for nowhere"),
-		Entry(nil, "--log-level=11", "--log-level=11: want 0 to 10"),
-		Entry(nil, "--log-format=xml", "--log-format=xml: want json or console"),
-		Entry(nil, "--kubeconfig=/does/not/exist", "no cluster to talk to"),
+		Entry(nil, "--workers=0", "--workers=0: must be 1 to 256"),
+		Entry(nil, "--kube-api-qps=20", "--kube-api-burst=0: must be 1 or more"),
+		Entry(nil, "--leader-elect-lease-duration=5s", "--leader-elect-lease-duration=5s: must be more than --leader-elect-renew-deadline (10s)"),
+		Entry(nil, "--metrics-bind-address=nowhere", "--metrics-bind-address=nowhere: must be host:port, :port, or 0 to disable it"),
+		Entry(nil, "--log-level=11", "--log-level=11: must be 0 to 10"),
+		Entry(nil, "--log-format=xml", "--log-format=xml: must be json or console"),
+		Entry(nil, "--kubeconfig=/does/not/exist", "find a cluster: "),
 	)
 })

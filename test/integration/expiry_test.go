@@ -193,7 +193,7 @@ var _ = Describe("Expiry", func() {
 			Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
 			Expect(exists(secretOf(key))).To(BeFalse())
 			ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
-			Expect(ready.Message).To(ContainSubstring("this object is kept, since"))
+			Expect(ready.Message).To(ContainSubstring("this object is kept because of"))
 		},
 		Entry("Argo CD", build.Annotation("argocd.argoproj.io/tracking-id", "app:apikey-operator.io/ApiKey:ns/timed")),
 		Entry("Flux", build.Label("kustomize.toolkit.fluxcd.io/name", "keys")),

@@ -52,7 +52,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 			Expect(reason(key)).To(Equal(v1alpha1.ReasonNotAllowed))
 			for _, told := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionStalled} {
 				Expect(condition(key, told).Reason).To(BeEquivalentTo(v1alpha1.ReasonNotAllowed))
-				Expect(condition(key, told).Message).To(And(ContainSubstring(`policy "tenants" refuses `+cure), ContainSubstring("create one that asks for less")))
+				Expect(condition(key, told).Message).To(And(ContainSubstring(`policy "tenants" refuses `+cure), ContainSubstring("create one that a policy allows")))
 			}
 			Expect(key.Status.Hash).To(BeEmpty())
 			Expect(key.Status.SecretName).To(BeEmpty())
@@ -178,7 +178,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 			create(key)
 			create(past)
 			becomes(key, v1alpha1.ReasonIssuing)
-			Expect(condition(key, v1alpha1.ConditionReady).Message).To(ContainSubstring("has not been able to read"))
+			Expect(condition(key, v1alpha1.ConditionReady).Message).To(ContainSubstring("can't read"))
 			becomes(past, v1alpha1.ReasonExpired)
 			Expect(reread(key).Status.Hash).To(BeEmpty())
 			Expect(key.Status.ExpiresAt).To(BeNil())
@@ -418,7 +418,7 @@ var _ = Describe("The schema of an ApiKeyPolicy", Label("releases"), func() {
 		},
 		Entry("no roles", roles(), "spec", "Required value"),
 		Entry("a star in the middle", roles("org.*.read"), "spec.roles[0]", `"org.*.read" must be a role, such as`),
-		Entry("a star without a dot", roles("org*"), "spec.roles[0]", "a prefix with a final .*"),
+		Entry("a star without a dot", roles("org*"), "spec.roles[0]", "a prefix that ends in .*"),
 		Entry("a dot and a star", roles(".*"), "spec.roles[0]", `".*" must be a role`),
 		Entry("two stars", roles("*.*"), "spec.roles[0]", "must be a role"),
 		Entry("upper case", roles("Admin"), "spec.roles[0]", "must be a role"),

@@ -211,6 +211,6 @@ var _ = Describe("A key that waits for a role", Label("releases"), func() {
 		settle(c, key)
 		Expect(reason(key)).To(Equal(v1alpha1.ReasonExpired))
 		Expect(key.Status.Hash).To(BeEmpty())
-		Expect(condition(key, v1alpha1.ConditionReady).Message).To(ContainSubstring("so there is none"))
+		Expect(condition(key, v1alpha1.ConditionReady).Message).To(ContainSubstring("so it has no token"))
 	})
 })

@@ -194,7 +194,7 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 		patch := func(body string) error {
 			return admin.Patch(ctx, key.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(body)))
 		}
-		const cure = "delete it, which revokes its token, and create a new one"
+		const cure = "delete this ApiKey, which revokes its token, and create a new one"
 		edits := map[string]string{ // of each field
 			"displayName":     `"x"`,
 			"roles":           `["org.admin"]`,

@@ -10,13 +10,14 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 )
 
-// Events yield to keys: each costs the API server a write, a fourth beside a key's three, and one that waits for its turn costs memory.
+// Events are limited in favor of keys: to issue a key takes three writes, an event would be a fourth, and queued events use memory.
 const (
 	eventQPS   = 10
 	eventBurst = 100
 )
 
-// limitedRecorder leaves out what is normal beyond a rate, and counts it; the key's status says the same. Warnings always pass.
+// limitedRecorder drops and counts events of type Normal above a rate; the status of the key has the same information. It
+// never drops warnings.
 type limitedRecorder struct {
 	events.EventRecorder
 	limiter flowcontrol.PassiveRateLimiter
@@ -26,7 +27,7 @@ type limitedRecorder struct {
 func newLimitedRecorder(recorder events.EventRecorder, registry prometheus.Registerer) *limitedRecorder {
 	dropped := prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: monitoring.Operator, Name: "events_dropped_total",
-		Help: "Events of type Normal left out in a burst of keys, for the keys' sake.",
+		Help: "Events of type Normal that were dropped because too many keys changed at once.",
 	})
 	registry.MustRegister(dropped)
 	return &limitedRecorder{

@@ -11,7 +11,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 )
 
-func TestWarningsPassWhereNormalEventsAreLeftOut(t *testing.T) {
+func TestLimitedRecorderDropsOnlyNormalEvents(t *testing.T) {
 	const n = 3 * eventBurst
 	sink := events.NewFakeRecorder(2 * n)
 	recorder := newLimitedRecorder(sink, prometheus.NewRegistry())
@@ -20,19 +20,19 @@ func TestWarningsPassWhereNormalEventsAreLeftOut(t *testing.T) {
 	}
 	normal := len(sink.Events)
 	if normal < eventBurst || normal == n {
-		t.Errorf("%d of %d normal events passed", normal, n)
+		t.Errorf("%d of %d normal events passed, want some", normal, n)
 	}
 	for range n {
 		recorder.Eventf(&v1alpha1.ApiKey{}, nil, corev1.EventTypeWarning, "SecretConflict", "Issue", "note")
 	}
 	if warnings := len(sink.Events) - normal; warnings != n {
-		t.Errorf("%d of %d warnings passed", warnings, n)
+		t.Errorf("%d of %d warnings passed, want all", warnings, n)
 	}
 	var metric dto.Metric
 	if err := recorder.dropped.Write(&metric); err != nil {
 		t.Fatal(err)
 	}
 	if dropped := int(metric.GetCounter().GetValue()); dropped != n-normal {
-		t.Errorf("counted %d dropped, not %d", dropped, n-normal)
+		t.Errorf("events_dropped_total is %d, want %d", dropped, n-normal)
 	}
 }

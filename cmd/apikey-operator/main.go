@@ -1,4 +1,5 @@
-// Command apikey-operator issues, maintains and expires ApiKeys; this package is wiring only.
+// Command apikey-operator issues API keys and maintains them until they expire. The command only connects its parts:
+// decisions about keys belong in the packages under controllers and internal.
 package main
 
 import (
@@ -22,12 +23,12 @@ func command() *cobra.Command {
 	options := defaultOptions()
 	cmd := &cobra.Command{
 		Use:   "apikey-operator",
-		Short: "Issues API keys that are declared as ApiKey objects",
-		Long: `apikey-operator watches ApiKey objects. For each it mints a token, delivers it once in a Secret, keeps only the
-digest in the object's status, and cleans up when the key expires.
+		Short: "Issue API keys that are declared as ApiKey objects",
+		Long: `apikey-operator watches ApiKey objects. For each object it mints a token, delivers the token once in a Secret, keeps
+only the digest in the object's status, and cleans up when the key expires.
 
-It talks to the cluster of --kubeconfig, of the variable KUBECONFIG, or of the pod that it runs in. It needs no more than the
-permissions in config/rbac, and reads no Secret on the way from an ApiKey to its token.`,
+It connects to the cluster of --kubeconfig, of the environment variable KUBECONFIG, or of the pod that it runs in. It
+needs only the permissions in config/rbac. It reads no Secret while it issues a key without failures.`,
 		Version:       version.String(),
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,

@@ -60,45 +60,45 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 
 	o.Cluster.AddFlags(flags)
 	flags.StringSliceVar(&o.namespaces, "namespaces", nil,
-		"namespaces whose keys are issued and expired; absent means all; with it, keys are not counted in the status of ApiRoles")
+		"namespaces whose keys are issued and expired; absent means all namespaces; if set, the status of ApiRoles does not count keys")
 
 	flags.StringVar(&o.tokenPrefix, "token-prefix", o.tokenPrefix,
-		"what tokens minted from now on start with: 2 to 16 lower-case letters and digits, the first a letter")
+		"prefix of new tokens: 2 to 16 lower-case letters and digits that start with a letter")
 	flags.StringVar(&o.ttlAfterExpired, "ttl-after-expired", o.ttlAfterExpired,
-		"how long an expired ApiKey stays unless it says so itself: days, hours, minutes and seconds, such as 7d or 12h30m; 0s means at once")
+		"how long to keep expired ApiKeys without spec.ttlAfterExpired: days, hours, minutes and seconds, such as 7d or 12h30m; 0s deletes them at once")
 
 	flags.BoolVar(&o.requireCatalogue, "require-catalogue", o.requireCatalogue,
-		"issue no key while the cluster has no ApiRole; without it, any role may be named then")
+		"issue no key while the cluster has no ApiRole; without this flag, keys may then have any role")
 	flags.BoolVar(&o.requirePolicy, "require-policy", o.requirePolicy,
-		"issue no key while the cluster has no ApiKeyPolicy; without it, every key is allowed then")
+		"issue no key while the cluster has no ApiKeyPolicy; without this flag, every key is then allowed")
 
-	flags.IntVar(&o.workers, "workers", o.workers, "keys that are worked on at the same time")
+	flags.IntVar(&o.workers, "workers", o.workers, "number of keys that each controller reconciles at the same time, 1 to 256")
 	flags.Float32Var(&o.qps, "kube-api-qps", o.qps,
-		"requests a second to the API server; 0 means no limit of ours, the API server's own priority and fairness apply")
-	flags.IntVar(&o.burst, "kube-api-burst", o.burst, "requests at once above --kube-api-qps; without that, it has no meaning")
+		"maximum requests per second to the API server; 0 means no client-side limit, only API Priority and Fairness")
+	flags.IntVar(&o.burst, "kube-api-burst", o.burst, "maximum burst of requests above --kube-api-qps; ignored unless that is set")
 
-	flags.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "of several replicas, let one at a time do the work")
+	flags.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "elect a leader among the replicas, so that only one of them works at a time")
 	flags.StringVar(&o.leaderElectNamespace, "leader-elect-namespace", o.leaderElectNamespace,
-		"namespace of the lease; needed outside of a cluster, else the pod's own")
+		"namespace of the lease; absent means the namespace of the pod; required outside a cluster")
 	flags.DurationVar(&o.leaseDuration, "leader-elect-lease-duration", o.leaseDuration,
-		"how long the others wait for a leader that is silent")
+		"how long other replicas wait after the leader's last renewal before they take over the lease")
 	flags.DurationVar(&o.renewDeadline, "leader-elect-renew-deadline", o.renewDeadline,
-		"how long a leader tries to renew its lease before it gives up and exits")
-	flags.DurationVar(&o.retryPeriod, "leader-elect-retry-period", o.retryPeriod, "how often the lease is tried for, and renewed")
+		"how long the leader tries to renew its lease before it gives up and exits")
+	flags.DurationVar(&o.retryPeriod, "leader-elect-retry-period", o.retryPeriod, "how often replicas try to acquire the lease, and the leader renews it")
 
 	flags.StringVar(&o.metricsAddress, "metrics-bind-address", o.metricsAddress,
-		"where metrics are served, over TLS, to those who may GET the URL /metrics; 0 means nowhere")
+		"address on which metrics are served over TLS, to callers whose RBAC allows get on /metrics; 0 disables it")
 	flags.StringVar(&o.metricsCertDir, "metrics-cert-dir", o.metricsCertDir,
-		"folder of tls.crt and tls.key for the metrics, read again when they change; without it, a self-signed certificate")
+		"directory with tls.crt and tls.key for the metrics, reloaded when they change; absent means a self-signed certificate")
 	flags.BoolVar(&o.metricPerKey, "expiry-metric-per-key", o.metricPerKey,
-		"serve one gauge a key, with the time of its expiry; costs one series for each key in use")
+		"export one series per issued key, with the time at which it expires")
 	flags.StringVar(&o.probeAddress, "health-probe-bind-address", o.probeAddress,
-		"where /healthz and /readyz are served; 0 means nowhere")
+		"address on which /healthz and /readyz are served; 0 disables it")
 
 	o.Log.AddFlags(flags)
 }
 
-// validate returns everything that is wrong with the options, each with the flag's name, its value and what would be right.
+// validate returns all problems of the flags. Each names the flag, its value and what would be valid.
 func (o *options) validate(flags *pflag.FlagSet) error {
 	var problems process.Problems
 	wrong := problems.Add
@@ -110,33 +110,33 @@ func (o *options) validate(flags *pflag.FlagSet) error {
 		wrong("ttl-after-expired", o.ttlAfterExpired, err.Error())
 	}
 	if o.workers < 1 || o.workers > maxWorkers {
-		wrong("workers", o.workers, fmt.Sprintf("want 1 to %d", maxWorkers))
+		wrong("workers", o.workers, fmt.Sprintf("must be 1 to %d", maxWorkers))
 	}
 	if o.qps < 0 {
-		wrong("kube-api-qps", o.qps, "want 0 for no limit, or more")
+		wrong("kube-api-qps", o.qps, "must be 0 (no limit) or more")
 	}
 	if o.burst < 0 {
-		wrong("kube-api-burst", o.burst, "want 0 or more")
+		wrong("kube-api-burst", o.burst, "must be 0 or more")
 	}
 	if o.qps > 0 && o.burst < 1 {
-		wrong("kube-api-burst", o.burst, "want 1 or more where --kube-api-qps limits the rate; twice that rate is usual")
+		wrong("kube-api-burst", o.burst, "must be 1 or more if --kube-api-qps is set; twice that rate is usual")
 	}
 	if o.leaderElectNamespace != "" {
 		problems.Namespace("leader-elect-namespace", o.leaderElectNamespace)
 	}
 	if o.leaseDuration <= o.renewDeadline {
 		wrong("leader-elect-lease-duration", o.leaseDuration, fmt.Sprintf(
-			"want more than --leader-elect-renew-deadline, %s, or two leaders can be at work at once", o.renewDeadline))
+			"must be more than --leader-elect-renew-deadline (%s), or two leaders could be active at once", o.renewDeadline))
 	}
-	// client-go's leader election insists on the jitter between the two.
+	// client-go requires this factor between the two, because it adds jitter to the retry period.
 	if o.retryPeriod <= 0 || float64(o.renewDeadline) <= 1.2*float64(o.retryPeriod) {
 		wrong("leader-elect-renew-deadline", o.renewDeadline, fmt.Sprintf(
-			"want more than 1.2 times --leader-elect-retry-period, %s, which must be more than zero", o.retryPeriod))
+			"must be more than 1.2 times --leader-elect-retry-period (%s), which must be more than zero", o.retryPeriod))
 	}
 	problems.Address("metrics-bind-address", o.metricsAddress)
 	problems.Address("health-probe-bind-address", o.probeAddress)
 	if o.metricsCertDir != "" && o.metricsAddress == process.Off {
-		wrong("metrics-cert-dir", o.metricsCertDir, "has no meaning with --metrics-bind-address=0")
+		wrong("metrics-cert-dir", o.metricsCertDir, "has no effect with --metrics-bind-address=0; remove one of the two")
 	}
 	o.Validate(&problems)
 	return problems.Err()

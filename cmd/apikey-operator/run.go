@@ -30,13 +30,13 @@ const (
 	component = "apikey-operator"
 	leaseName = "apikey-operator"
 
-	// Longer than a pass of the issuing controller may take.
+	// gracePeriod must be longer than a reconcile of package issuing may take.
 	gracePeriod = 30 * time.Second
 
 	probeTimeout = 2 * time.Second
 )
 
-// run wires the operator together and returns when the context ends and all work in hand is done.
+// run starts the operator. It returns when ctx is canceled and all reconciles in progress are done.
 func run(ctx context.Context, o *options, logger logr.Logger) error {
 	config, err := restConfig(o)
 	if err != nil {
@@ -52,7 +52,7 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 	}
 	serverURL, _, err := rest.DefaultServerUrlFor(config)
 	if err != nil {
-		return fmt.Errorf("address of the API server: %w", err)
+		return fmt.Errorf("determine the address of the API server: %w", err)
 	}
 	skew := clockskew.NewMeter(mgr.GetHTTPClient(), serverURL.JoinPath("version").String())
 	recorder := newLimitedRecorder(mgr.GetEventRecorder(component), metrics.Registry)
@@ -81,9 +81,9 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 		return err
 	}
 	if err := metrics.Registry.Register(clockskew.NewCollector(skew.Skew)); err != nil {
-		return fmt.Errorf("register the metric of the clock: %w", err)
+		return fmt.Errorf("register the clock skew metric: %w", err)
 	}
-	// A replica that waits for its turn loads the keys as well: it is not ready before, and takes over faster.
+	// Replicas that are not the leader load the keys too, so that they can take over quickly. They become ready after that.
 	if _, err := mgr.GetCache().GetInformer(ctx, &v1alpha1.ApiKey{}, cache.BlockUntilSynced(false)); err != nil {
 		return fmt.Errorf("watch ApiKeys: %w", err)
 	}
@@ -91,12 +91,12 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 		return err
 	}
 
-	logger.Info("starting", "version", version.String(), "server", config.Host, "workers", o.workers, "leaderElection", o.leaderElect,
+	logger.Info("Starting", "version", version.String(), "server", config.Host, "workers", o.workers, "leaderElection", o.leaderElect,
 		"namespaces", o.namespaces)
 	if err := start(ctx, mgr); err != nil {
 		return err
 	}
-	logger.Info("stopped")
+	logger.Info("Stopped")
 	return nil
 }
 
@@ -146,7 +146,7 @@ func newManager(config *rest.Config, o *options) (ctrl.Manager, error) {
 	options.LeaderElectionID = leaseName
 	options.LeaderElectionNamespace = o.leaderElectNamespace
 	options.LeaseDuration, options.RenewDeadline, options.RetryPeriod = &o.leaseDuration, &o.renewDeadline, &o.retryPeriod
-	// The process ends right after the manager, so that the next leader need not wait for the lease to run out.
+	// Releasing the lease is safe because the process exits right after the manager stops.
 	options.LeaderElectionReleaseOnCancel = true
 	options.GracefulShutdownTimeout = &grace
 	options.Metrics = metricsserver.Options{
@@ -158,14 +158,14 @@ func newManager(config *rest.Config, o *options) (ctrl.Manager, error) {
 	options.HealthProbeBindAddress = o.probeAddress
 	mgr, err := ctrl.NewManager(config, options)
 	if err != nil {
-		return nil, fmt.Errorf("set up: %w", err)
+		return nil, fmt.Errorf("create the manager: %w", err)
 	}
 	return mgr, nil
 }
 
-// addProbes adds the two probes. Live: the process answers; a leader that has lost its lease, or a controller that could not
-// start, ends the process by itself. Ready: all ApiKeys, ApiRoles, ApiKeyPolicies and namespaces have been loaded and the API server
-// answers, which holds for a replica that waits for its turn as well.
+// addProbes adds the probes. The liveness probe succeeds while the process responds: a leader that has lost its lease, or
+// whose controllers can't start, exits by itself. The readiness probe succeeds, on replicas that are not the leader too,
+// once all ApiKeys, ApiRoles, ApiKeyPolicies and namespaces are loaded and while the API server responds.
 func addProbes(mgr ctrl.Manager, rules *rulebook.Book, readyURL string) error {
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return err
@@ -174,7 +174,7 @@ func addProbes(mgr ctrl.Manager, rules *rulebook.Book, readyURL string) error {
 		ctx, cancel := context.WithTimeout(request.Context(), probeTimeout)
 		defer cancel()
 		if !mgr.GetCache().WaitForCacheSync(ctx) {
-			return errors.New("not all ApiKeys have been loaded")
+			return errors.New("ApiKeys are not loaded yet")
 		}
 		return nil
 	}); err != nil {
@@ -192,13 +192,13 @@ func addProbes(mgr ctrl.Manager, rules *rulebook.Book, readyURL string) error {
 		}
 		response, err := mgr.GetHTTPClient().Do(request)
 		if err != nil {
-			return fmt.Errorf("the API server does not answer: %w", err)
+			return fmt.Errorf("API server does not respond: %w", err)
 		}
 		if err := response.Body.Close(); err != nil {
 			return err
 		}
 		if response.StatusCode != http.StatusOK {
-			return fmt.Errorf("the API server answers %s", response.Status)
+			return fmt.Errorf("API server responds with %s", response.Status)
 		}
 		return nil
 	})

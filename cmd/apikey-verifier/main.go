@@ -1,5 +1,5 @@
-// Command apikey-verifier answers whether a request may pass with the API key that it carries; this package is wiring only, and no `if` about
-// keys belongs here.
+// Command apikey-verifier tells gateways whether a request with an API key is allowed. The command only connects its parts:
+// decisions about keys belong in the packages under internal.
 package main
 
 import (
@@ -23,16 +23,17 @@ func command() *cobra.Command {
 	options := &options{}
 	cmd := &cobra.Command{
 		Use:   "apikey-verifier",
-		Short: "Answers gateways whether a request may pass with the API key that it carries",
-		Long: `apikey-verifier watches ApiKey objects and answers gateways, for each request: may this token, from this address, do this?
+		Short: "Tell gateways whether requests with an API key are allowed",
+		Long: `apikey-verifier watches ApiKey objects. For each request, it tells a gateway whether the token is valid, may be used from
+the client address, and has the roles that the route requires. It serves:
 
   HTTP   /auth         forward-auth: nginx auth_request, ingress-nginx, Traefik, Caddy, HAProxy
          /tokenreview  TokenReview webhook: kube-apiserver, kube-rbac-proxy
-         /introspect   OAuth 2.0 Token Introspection (RFC 7662), for those who may POST this path
+         /introspect   OAuth 2.0 Token Introspection (RFC 7662), for callers whose RBAC allows post on this path
   gRPC   Envoy's external authorization (ext_authz v3), and gRPC health
 
-It talks to the cluster of --kubeconfig, of the variable KUBECONFIG, or of the pod that it runs in. It needs no more than the
-permissions in config/verifier; it may read no Secret.`,
+It connects to the cluster of --kubeconfig, of the environment variable KUBECONFIG, or of the pod that it runs in. It
+needs only the permissions in config/verifier, which do not include Secrets.`,
 		Version:       version.String(),
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,

@@ -18,14 +18,15 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 )
 
-// listenForMetrics serves the metrics over TLS to those who may GET their path. It is controller-runtime's own filter, on a listener of
-// ours: controller-runtime's has no bounds on connections, and takes a megabyte of headers on each. The certificate is that of
-// --metrics-cert-dir, which is then returned to be followed, or one that this process makes for itself.
+// listenForMetrics serves the metrics over TLS to callers whose RBAC allows get on /metrics. It uses the filter of
+// controller-runtime on a listener of package serve, because the listener of controller-runtime does not limit connections
+// and accepts headers of up to a megabyte. It returns the watcher of the certificate in --metrics-cert-dir, which the caller
+// must start, or nil if the certificate is self-signed.
 func (o *options) listenForMetrics(
 	ctx context.Context, servers *serve.Servers, config *rest.Config, logger logr.Logger,
 ) (*certwatcher.CertWatcher, error) {
 	if o.metricsAddress == process.Off {
-		return nil, nil //nolint:nilnil // no metrics need no certificates
+		return nil, nil //nolint:nilnil // without metrics there is no certificate
 	}
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
@@ -51,7 +52,7 @@ func (o *options) listenForMetrics(
 	default:
 		pair, err := selfSigned()
 		if err != nil {
-			return nil, fmt.Errorf("make a certificate for the metrics: %w", err)
+			return nil, fmt.Errorf("create a certificate for the metrics: %w", err)
 		}
 		secure.Certificates = []tls.Certificate{pair}
 	}

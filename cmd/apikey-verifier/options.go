@@ -49,7 +49,7 @@ type options struct {
 	logAllowed bool
 }
 
-// settings are the options that need more than a look.
+// settings are the options that must be parsed.
 type settings struct {
 	selector labels.Selector
 	trusted  access.Networks
@@ -61,51 +61,51 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 
 	o.Cluster.AddFlags(flags)
-	flags.StringSliceVar(&o.namespaces, "namespaces", nil, "namespaces whose keys are accepted; absent means all")
-	flags.StringVar(&o.selector, "selector", "", "labels of the keys that are accepted, such as tier=public; absent means all")
+	flags.StringSliceVar(&o.namespaces, "namespaces", nil, "namespaces whose keys are accepted; absent means all namespaces")
+	flags.StringVar(&o.selector, "selector", "", "label selector of the keys that are accepted, such as tier=public; absent means all keys")
 	flags.DurationVar(&o.maxStaleness, "max-staleness", 10*time.Minute,
-		"how long keys are accepted without a word from the API server, which speaks about once a minute; then they are refused as NotReady, with --namespaces those of each that is silent; 0 means for ever")
+		"how long keys are accepted without news from the API server, which sends some about once a minute; after that, requests are refused as NotReady, with --namespaces only for keys in the namespaces concerned; 0 means no limit")
 
 	flags.StringSliceVar(&o.tokenPrefixes, "token-prefixes", []string{token.DefaultPrefix},
-		"prefixes of the tokens that are accepted; more than one while the operator's --token-prefix changes")
+		"prefixes of the tokens that are accepted; list several while you change the operator's --token-prefix")
 
 	flags.StringSliceVar(&o.trustedProxies, "trusted-proxies", nil,
-		"addresses of the gateways whose X-Forwarded-For is believed, such as 10.0.7.16/28, and never a network that clients are in; absent means none, and then keys with CIDRs are refused over forward-auth")
+		"networks of the gateways whose X-Forwarded-For is trusted, such as 10.0.7.16/28; must not contain clients; absent means none, so that keys with cidrs are refused over forward-auth")
 	flags.BoolVar(&o.peerIsClient, "peer-is-client", false,
-		"over forward-auth, take the caller for the client unless it is a trusted proxy: only where clients call the verifier themselves")
+		"over forward-auth, use the peer address as the client address unless the peer is a trusted proxy; set it only if clients call the verifier themselves")
 
 	flags.StringSliceVar(&o.defaultRoles, "default-roles", nil,
-		"roles that every request needs over forward-auth and ext_authz, beside those that its route names")
-	flags.StringSliceVar(&o.grpcDefaultRoles, "grpc-default-roles", nil, "in place of --default-roles over ext_authz")
+		"roles that every request over forward-auth and ext_authz requires, in addition to those of its route")
+	flags.StringSliceVar(&o.grpcDefaultRoles, "grpc-default-roles", nil, "roles that replace --default-roles over ext_authz")
 	flags.BoolVar(&o.requireScope, "require-scope", false,
-		"refuse, as BadRoute, what a route asks for that names neither a role nor a namespace; without it any live key opens such a route")
+		"refuse requests as BadRoute if their route requires neither a role nor a namespace; without this flag, such a route accepts every valid key")
 
 	flags.BoolVar(&o.forwardAllRoles, "forward-all-roles", false,
-		"hand all roles of a key on in X-Apikey-Roles, not only those that the route asked for; 256 long names overflow a proxy's buffers")
-	flags.BoolVar(&o.keepCredential, "keep-credential", false, "over ext_authz, leave the token in the request to the upstream")
+		"send all roles of a key in X-Apikey-Roles, not only those that the route requires; many long names can overflow a proxy's buffers")
+	flags.BoolVar(&o.keepCredential, "keep-credential", false, "over ext_authz, do not remove the token from the request to the upstream")
 	flags.StringSliceVar(&o.audiences, "audiences", tokenreview.DefaultAudiences,
-		"audiences that a TokenReview may ask for: the API server's --api-audiences, by default its issuer")
+		"audiences that a TokenReview may request; set it to the API server's --api-audiences, which defaults to its issuer")
 
-	flags.StringVar(&o.httpAddress, "http-bind-address", ":8080", "where HTTP is served without TLS; 0 means nowhere")
-	flags.StringVar(&o.grpcAddress, "grpc-bind-address", ":9001", "where gRPC is served without TLS; 0 means nowhere")
-	flags.StringVar(&o.httpsAddress, "https-bind-address", process.Off, "where HTTP is served with TLS; 0 means nowhere")
-	flags.StringVar(&o.grpcTLSAddress, "grpc-tls-bind-address", process.Off, "where gRPC is served with TLS; 0 means nowhere")
-	flags.StringVar(&o.tlsCertDir, "tls-cert-dir", "", "folder of tls.crt and tls.key for the two, read again when they change")
+	flags.StringVar(&o.httpAddress, "http-bind-address", ":8080", "address on which HTTP is served without TLS; 0 disables it")
+	flags.StringVar(&o.grpcAddress, "grpc-bind-address", ":9001", "address on which gRPC is served without TLS; 0 disables it")
+	flags.StringVar(&o.httpsAddress, "https-bind-address", process.Off, "address on which HTTP is served with TLS; 0 disables it")
+	flags.StringVar(&o.grpcTLSAddress, "grpc-tls-bind-address", process.Off, "address on which gRPC is served with TLS; 0 disables it")
+	flags.StringVar(&o.tlsCertDir, "tls-cert-dir", "", "directory with tls.crt and tls.key for HTTP and gRPC with TLS, reloaded when they change")
 	flags.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443",
-		"where metrics are served, over TLS, to those who may GET the URL /metrics; 0 means nowhere")
+		"address on which metrics are served over TLS, to callers whose RBAC allows get on /metrics; 0 disables it")
 	flags.StringVar(&o.metricsCertDir, "metrics-cert-dir", "",
-		"folder of tls.crt and tls.key for the metrics, read again when they change; without it, a self-signed certificate")
-	flags.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "where /healthz and /readyz are served; 0 means nowhere")
+		"directory with tls.crt and tls.key for the metrics, reloaded when they change; absent means a self-signed certificate")
+	flags.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "address on which /healthz and /readyz are served; 0 disables it")
 
 	flags.DurationVar(&o.drainDelay, "drain-delay", 5*time.Second,
-		"after SIGTERM, how long requests are still taken while /readyz and gRPC health say no, until everybody has heard")
-	flags.DurationVar(&o.drainTimeout, "drain-timeout", 20*time.Second, "after that, how long requests in hand may take to end")
+		"how long new requests are still accepted after SIGTERM, while /readyz and gRPC health report not ready, so that gateways notice")
+	flags.DurationVar(&o.drainTimeout, "drain-timeout", 20*time.Second, "how long in-flight requests may take to finish after --drain-delay")
 
 	o.Log.AddFlags(flags)
-	flags.BoolVar(&o.logAllowed, "log-allowed", false, "log requests that are let in, too, a line for each")
+	flags.BoolVar(&o.logAllowed, "log-allowed", false, "log allowed requests too, one line each")
 }
 
-// settings returns the options as they are used, or everything that is wrong with them.
+// settings parses the options. The error contains all problems.
 func (o *options) settings(flags *pflag.FlagSet) (settings, error) {
 	var s settings
 	var problems process.Problems
@@ -115,10 +115,10 @@ func (o *options) settings(flags *pflag.FlagSet) (settings, error) {
 		problems.Add("selector", o.selector, err.Error())
 	}
 	if o.maxStaleness < 0 {
-		problems.Add("max-staleness", o.maxStaleness, "want 0 for any age, or more")
+		problems.Add("max-staleness", o.maxStaleness, "must be 0 (no limit) or more")
 	}
 	if len(o.tokenPrefixes) == 0 {
-		problems.Add("token-prefixes", "", "want at least one, such as "+token.DefaultPrefix)
+		problems.Add("token-prefixes", "", "must name at least one prefix, such as "+token.DefaultPrefix)
 	}
 	for _, prefix := range o.tokenPrefixes {
 		if err := token.ValidatePrefix(prefix); err != nil {
@@ -136,7 +136,7 @@ func (o *options) settings(flags *pflag.FlagSet) (settings, error) {
 	o.validateListeners(&problems)
 	for flag, value := range map[string]time.Duration{"drain-delay": o.drainDelay, "drain-timeout": o.drainTimeout} {
 		if value < 0 {
-			problems.Add(flag, value, "want 0 or more")
+			problems.Add(flag, value, "must be 0 or more")
 		}
 	}
 	o.Validate(&problems)
@@ -160,16 +160,16 @@ func (o *options) validateListeners(problems *process.Problems) {
 	for flag, address := range map[string]string{"https-bind-address": o.httpsAddress, "grpc-tls-bind-address": o.grpcTLSAddress} {
 		problems.Address(flag, address)
 		if address != process.Off && o.tlsCertDir == "" {
-			problems.Add(flag, address, "needs --tls-cert-dir")
+			problems.Add(flag, address, "requires --tls-cert-dir")
 		}
 	}
 	if o.tlsCertDir != "" && o.httpsAddress == process.Off && o.grpcTLSAddress == process.Off {
-		problems.Add("tls-cert-dir", o.tlsCertDir, "has no meaning without --https-bind-address or --grpc-tls-bind-address")
+		problems.Add("tls-cert-dir", o.tlsCertDir, "has no effect without --https-bind-address or --grpc-tls-bind-address; set one of them")
 	}
 	if o.metricsCertDir != "" && o.metricsAddress == process.Off {
-		problems.Add("metrics-cert-dir", o.metricsCertDir, "has no meaning with --metrics-bind-address=0")
+		problems.Add("metrics-cert-dir", o.metricsCertDir, "has no effect with --metrics-bind-address=0; remove one of the two")
 	}
 	if o.httpAddress == process.Off && o.grpcAddress == process.Off && o.httpsAddress == process.Off && o.grpcTLSAddress == process.Off {
-		problems.Add("http-bind-address", o.httpAddress, "no gateway can ask: all of the listeners are 0")
+		problems.Add("http-bind-address", o.httpAddress, "no gateway can connect because all listeners are disabled; set at least one address")
 	}
 }

@@ -34,11 +34,11 @@ import (
 const (
 	component = "apikey-verifier"
 
-	// Twice the time between the bookmarks that an API server sends.
-	leastStaleness = 2 * time.Minute
+	// minStaleness is twice the interval at which the API server sends bookmarks.
+	minStaleness = 2 * time.Minute
 )
 
-// run wires the verifier together, and returns when the context has ended and all requests in hand are answered.
+// run starts the verifier. It returns when ctx is canceled and all in-flight requests are answered.
 func run(ctx context.Context, o *options, s settings, logger logr.Logger) error {
 	config, err := o.Config(component)
 	if err != nil {
@@ -59,7 +59,7 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	if err != nil {
 		return err
 	}
-	// What serves requests outlives the context, and ends in order.
+	// The parts that serve requests outlive ctx, so that the verifier can drain.
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -80,14 +80,14 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	}
 
 	if !o.requireScope && (len(s.http.Roles) == 0 || len(s.grpc.Roles) == 0) {
-		logger.Info("a route that asks for no role and pins no namespace accepts any live key: " +
-			"--require-scope refuses such routes, --default-roles gives them roles")
+		logger.Info("Routes without roles and namespaces accept every valid key: set --require-scope to refuse such routes, or " +
+			"--default-roles to give them roles")
 	}
-	if o.maxStaleness != 0 && o.maxStaleness < leastStaleness {
-		logger.Info("--max-staleness is shorter than the API server may be silent: when nothing changes it speaks about once a minute, "+
-			"and in between everything will be refused as NotReady", "maxStaleness", o.maxStaleness.String())
+	if o.maxStaleness != 0 && o.maxStaleness < minStaleness {
+		logger.Info("--max-staleness is too short: without changes the API server sends a bookmark about once a minute, and requests will be "+
+			"refused as NotReady in between", "maxStaleness", o.maxStaleness.String())
 	}
-	logger.Info("starting", "version", version.String(), "server", config.Host)
+	logger.Info("Starting", "version", version.String(), "server", config.Host)
 	running.Go(func() { loader.Run(background) })
 	failed := make(chan error, 2)
 	start := func(part func(context.Context) error) {
@@ -115,7 +115,7 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	if cause := context.Cause(serving); ctx.Err() == nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(err, cause)
 	}
-	logger.Info("stopped")
+	logger.Info("Stopped")
 	return err
 }
 
@@ -135,10 +135,10 @@ func httpHandler(config *rest.Config, o *options, s settings, checker *serve.Che
 	handle(tokenreview.Path, "tokenreview", func(p *serve.Protocol) http.Handler {
 		return &tokenreview.Handler{Checker: p, Reader: reader, Audiences: o.audiences}
 	})
-	// Whoever may ask learns what a token is good for: that is for those who may POST this path.
+	// Introspection reveals what a token may do, so only callers whose RBAC allows post on its path may use it.
 	guard, err := callers.New(config, callers.Options{Logger: logger, Metrics: metrics.Registry})
 	if err != nil {
-		return nil, fmt.Errorf("set up the reviews of callers: %w", err)
+		return nil, fmt.Errorf("set up caller reviews: %w", err)
 	}
 	p := checker.Protocol("introspection")
 	mux.Handle(introspection.Path, p.Recovering(guard.Protect(&introspection.Handler{Checker: p, Reader: reader})))
@@ -153,19 +153,19 @@ func extAuthz(o *options, s settings, checker *serve.Checker) *extauthz.Server {
 	}
 }
 
-// certificatesOf are the pair in a flag's folder, followed as it changes; nil where there is no folder.
-func certificatesOf(flag, folder string) (*certwatcher.CertWatcher, error) {
-	if folder == "" {
-		return nil, nil //nolint:nilnil // none is no failure
+// certificatesOf returns a watcher of the certificate in the directory given by a flag, or nil if the flag is not set.
+func certificatesOf(flag, dir string) (*certwatcher.CertWatcher, error) {
+	if dir == "" {
+		return nil, nil //nolint:nilnil // the flag is optional
 	}
-	watcher, err := certwatcher.New(filepath.Join(folder, "tls.crt"), filepath.Join(folder, "tls.key"))
+	watcher, err := certwatcher.New(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
 	if err != nil {
-		return nil, fmt.Errorf("--%s=%s: %w", flag, folder, err)
+		return nil, fmt.Errorf("--%s=%s: %w", flag, dir, err)
 	}
 	return watcher, nil
 }
 
-// listen opens all of the listeners.
+// listen opens all listeners.
 func (o *options) listen(
 	ctx context.Context, servers *serve.Servers, handler http.Handler, ext *extauthz.Server, certificates *certwatcher.CertWatcher,
 ) error {
@@ -178,7 +178,7 @@ func (o *options) listen(
 	probes.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	probes.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !servers.IsReady() {
-			http.Error(w, "the ApiKeys have not been loaded, or are out of date, or the process is ending", http.StatusServiceUnavailable)
+			http.Error(w, "not ready: ApiKeys are not loaded or stale, or the verifier is shutting down", http.StatusServiceUnavailable)
 		}
 	})
 	for _, l := range []struct {

@@ -1,5 +1,5 @@
-// Package process is what the binaries have in common: the flags for logs and for the cluster, and how a wrong flag is told of; nothing that
-// one of them alone does belongs here.
+// Package process has what the commands share: the flags for logs and for the cluster, and how invalid flags are reported.
+// Anything that only one command needs does not belong here.
 package process
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/version"
 )
 
-// Off is a listener's address that means none, as in controller-runtime.
+// Off is the address that disables a listener, as in controller-runtime.
 const Off = "0"
 
 const (
@@ -32,70 +32,71 @@ const (
 	maxLevel      = 10
 )
 
-// Problems collects what is wrong with flags, each with the flag's name, its value and what would be right.
+// Problems collects invalid flags. Each problem names the flag, its value and what would be valid.
 type Problems struct {
 	errs []error
 }
 
-// Add notes that a flag is wrong.
+// Add reports that the value of a flag is invalid. want says what would be valid.
 func (p *Problems) Add(flag string, value any, want string) {
 	p.errs = append(p.errs, fmt.Errorf("--%s=%v: %s", flag, value, want))
 }
 
-// Address notes a listener's address that is none.
+// Address reports an invalid address of a listener.
 func (p *Problems) Address(flag, address string) {
 	if address == Off {
 		return
 	}
 	if _, err := net.ResolveTCPAddr("tcp", address); err != nil {
-		p.Add(flag, address, "want host:port, :port, or 0 for nowhere")
+		p.Add(flag, address, "must be host:port, :port, or 0 to disable it")
 	}
 }
 
-// Namespaces notes what is wrong with the flag --namespaces. A list that is there and empty must not pass for all namespaces.
+// Namespaces reports invalid values of the flag --namespaces. An empty list is invalid: it must not mean all namespaces.
 func (p *Problems) Namespaces(flags *pflag.FlagSet, namespaces []string) {
 	const flag = "namespaces"
 	if flags.Changed(flag) && len(namespaces) == 0 {
-		p.Add(flag, "", "leave the flag out for all namespaces, or name at least one")
+		p.Add(flag, "", "must name at least one namespace; for all namespaces, remove the flag")
 	}
 	for _, namespace := range namespaces {
 		p.Namespace(flag, namespace)
 	}
 }
 
-// Namespace notes a flag's value that can't be the name of a namespace.
+// Namespace reports a value that is not a valid name of a namespace.
 func (p *Problems) Namespace(flag, namespace string) {
 	if err := access.ValidateNamespace(namespace); err != nil {
 		p.Add(flag, namespace, err.Error())
 	}
 }
 
-// Err is all that is wrong, or nil.
+// Err returns all problems, or nil if there are none.
 func (p *Problems) Err() error { return errors.Join(p.errs...) }
 
-// Log are the flags for logs.
+// Log holds the flags for logs.
 type Log struct {
 	level  int
 	format string
 }
 
-// AddFlags adds the flags, with their defaults.
+// AddFlags adds the flags to a flag set.
 func (l *Log) AddFlags(flags *pflag.FlagSet) {
-	flags.IntVar(&l.level, "log-level", 0, "how much is logged: 0 for what an administrator reads, up to 10 for all that there is")
-	flags.StringVar(&l.format, "log-format", formatJSON, "how it is logged: json or console")
+	flags.IntVar(&l.level, "log-level", 0, "verbosity of the log, from 0 (messages for administrators) to 10 (everything)")
+	flags.StringVar(&l.format, "log-format", formatJSON, "format of the log: json or console")
 }
 
-// Validate notes what is wrong with the flags.
+// Validate reports invalid flags to problems.
 func (l *Log) Validate(problems *Problems) {
 	if l.level < 0 || l.level > maxLevel {
-		problems.Add("log-level", l.level, "want 0 to 10")
+		problems.Add("log-level", l.level, "must be 0 to 10")
 	}
 	if formats := []string{formatJSON, formatConsole}; !slices.Contains(formats, l.format) {
-		problems.Add("log-format", l.format, "want "+strings.Join(formats, " or "))
+		problems.Add("log-format", l.format, "must be "+strings.Join(formats, " or "))
 	}
 }
 
-// Start returns the process's logger, and gives it to controller-runtime and client-go, so that all of the output has one form.
+// Start creates the process's logger, which writes to w. It also sets the loggers of controller-runtime and client-go, so
+// that all output has one format.
 func (l *Log) Start(w io.Writer) logr.Logger {
 	encoder := ctrlzap.JSONEncoder(func(c *zapcore.EncoderConfig) { c.EncodeTime = zapcore.RFC3339NanoTimeEncoder })
 	if l.format == formatConsole {
@@ -109,25 +110,24 @@ func (l *Log) Start(w io.Writer) logr.Logger {
 	return logger
 }
 
-// Cluster is the flag for the cluster to talk to.
+// Cluster holds the flag that selects the cluster.
 type Cluster struct {
 	kubeconfig string
 }
 
-// AddFlags adds the flag.
+// AddFlags adds the flag to a flag set.
 func (c *Cluster) AddFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig file; without it, KUBECONFIG or the pod's service account")
+	flags.StringVar(&c.kubeconfig, "kubeconfig", "", "path of a kubeconfig file; absent means KUBECONFIG or the pod's service account")
 }
 
-// Config is a connection to the cluster, without a limit of requests on this side: the API server's own priority and fairness
-// apply.
+// Config returns a configuration for the cluster. It disables the client-side rate limit: API Priority and Fairness applies.
 func (c *Cluster) Config(component string) (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = c.kubeconfig
-	// Falls back to the pod's service account by itself.
+	// The loader falls back to the pod's service account.
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 	if err != nil {
-		return nil, fmt.Errorf("no cluster to talk to: %w; set --kubeconfig or KUBECONFIG, or run in a pod", err)
+		return nil, fmt.Errorf("find a cluster: %w; set --kubeconfig or KUBECONFIG, or run in a pod", err)
 	}
 	config.UserAgent = component + "/" + version.String()
 	config.QPS = -1

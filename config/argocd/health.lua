@@ -1,5 +1,5 @@
--- How an ApiKey is, for Argo CD: what its condition Ready says, in Ready's words. docs/gitops.md has the table and the reasons.
-local health = { status = "Progressing", message = "no operator has seen this key yet" }
+-- Health of an ApiKey for Argo CD: it follows the condition Ready and has its message. See docs/gitops.md.
+local health = { status = "Progressing", message = "the operator has not processed this key yet" }
 
 if obj.metadata.deletionTimestamp ~= nil then
   health.message = "the key is being deleted"
@@ -20,7 +20,7 @@ for _, condition in ipairs(obj.status.conditions) do
   elseif condition.type == "Stalled" then
     stalled = condition.status == "True"
   elseif condition.status == "True" then
-    -- Expiring, OutOfPolicy, ClockSkewed: the key works, and somebody should know.
+    -- Expiring, OutOfPolicy or ClockSkewed: the key works, but its owner should know.
     remarks = remarks .. "; " .. condition.message
   end
 end

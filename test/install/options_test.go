@@ -321,7 +321,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 		Entry(nil, "metrics: {tls: {enabled: true}}", "metrics.tls.enabled=true", "set metrics.tls.secretName"),
 		Entry(nil, "networkPolicy: {enabled: true}", "networkPolicy.gateways=[]"),
 		Entry(nil, "networkPolicy: {enabled: true, gateways: [{podSelector: {}}]}\nmetrics: {serviceMonitor: {enabled: true}}", "networkPolicy.scrapers=[]"),
-		Entry(nil, "operator: {tokenPrefix: acme}", "verifier.tokenPrefixes=[ak]", "acme, is not among them"),
+		Entry(nil, "operator: {tokenPrefix: acme}", "verifier.tokenPrefixes=[ak]", "must include operator.tokenPrefix (acme)"),
 		Entry(nil, "fullnameOverride: apikey-verifier", "fullnameOverride=apikey-verifier"),
 	)
 

@@ -23,11 +23,11 @@ import (
 
 // What an admission policy says, after the API server's own words.
 const (
-	statusRefused  = "only the operator's service account (which holds the verb issue on apikeys, and not by a wildcard) may write a status"
-	createRefused  = "may create a Secret of type apikey-operator.io/token; for a token create an ApiKey"
+	statusRefused  = "only the operator's service account (which has the verb issue on apikeys, but not by a wildcard) may write status"
+	createRefused  = "may create a Secret of type apikey-operator.io/token; to get a token, create an ApiKey"
 	contentRefused = "the data and the type of a Secret of type apikey-operator.io/token can't be changed"
 	ownerRefused   = "the owner of a Secret of type apikey-operator.io/token can't be changed"
-	limitRefused   = "may create and delete Secrets of type apikey-operator.io/token only"
+	limitRefused   = "may create and delete only Secrets of type apikey-operator.io/token"
 )
 
 // serviceAccount makes a service account and returns a client of it, which may do what the given ClusterRoles allow: in its namespace,

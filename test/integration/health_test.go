@@ -136,7 +136,7 @@ var _ = Describe("The health of a key", func() {
 	It("is in progress until the operator has seen the key, and while it is at work", func() {
 		key := build.ApiKey(ns, "unseen")
 		create(key)
-		expect(live(key), "Progressing", status.InProgressStatus, "no operator has seen this key yet")
+		expect(live(key), "Progressing", status.InProgressStatus, "the operator has not processed this key yet")
 
 		quota := &corev1.ResourceQuota{}
 		quota.Namespace, quota.Name = ns, "no-secrets"

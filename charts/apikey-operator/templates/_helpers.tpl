@@ -1,6 +1,6 @@
-{{/* Named templates are global in Helm, and a chart that this one is part of may have its own: hence their prefix. */}}
+{{/* Named templates are global in Helm, so the prefix avoids conflicts with a parent chart. */}}
 
-{{/* The operator's name, which begins those of its objects. */}}
+{{/* The operator's name, with which the names of its objects begin. */}}
 {{- define "apikey-operator.operator.name" -}}
 {{- if .Values.fullnameOverride -}}
 {{ .Values.fullnameOverride }}
@@ -11,7 +11,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The verifier's name, which begins those of its objects. */}}
+{{/* The verifier's name, with which the names of its objects begin. */}}
 {{- define "apikey-operator.verifier.name" -}}
 {{- $name := include "apikey-operator.operator.name" . -}}
 {{- if contains "apikey-operator" $name -}}
@@ -29,7 +29,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* What the pods of a component are known by. */}}
+{{/* The selector labels of the pods of a component. */}}
 {{- define "apikey-operator.selector" -}}
 app.kubernetes.io/name: apikey-{{ .component }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -41,7 +41,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}{{ end }}
 {{- end -}}
 
-{{/* Names of the Secrets with certificates: given, or cert-manager's. */}}
+{{/* Names of the Secrets with certificates: those in the values, or those that cert-manager creates. */}}
 {{- define "apikey-operator.verifier.tlsSecret" -}}
 {{ .Values.verifier.tls.secretName | default (printf "%s-tls" (include "apikey-operator.verifier.name" .)) }}
 {{- end -}}
@@ -49,7 +49,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{ .Values.metrics.tls.secretName | default (printf "%s-metrics-tls" (include "apikey-operator.operator.name" .)) }}
 {{- end -}}
 
-{{/* Fields of a pod that both have in common: dict "root" $ "component" ... */}}
+{{/* Pod fields that both components share: dict "root" $ "component" ... */}}
 {{- define "apikey-operator.pod.placement" -}}
 {{- $root := .root -}}
 {{- $selector := fromYaml (include "apikey-operator.selector" .) -}}
@@ -79,7 +79,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* What is wrong with the values, beyond what values.schema.json can say. */}}
+{{/* Checks of the values that values.schema.json can't express. */}}
 {{- define "apikey-operator.check" -}}
 {{- if and .Values.verifier.enabled .Values.verifier.tls.enabled (not .Values.verifier.tls.secretName) (not .Values.certManager.issuerRef.name) }}
 {{- fail "verifier.tls.enabled=true: there is no certificate; set verifier.tls.secretName to a Secret, or certManager.issuerRef.name to an issuer" }}
@@ -88,17 +88,17 @@ topologySpreadConstraints:
 {{- fail "metrics.tls.enabled=true: there is no certificate; set metrics.tls.secretName to a Secret, or certManager.issuerRef.name to an issuer" }}
 {{- end }}
 {{- if and .Values.networkPolicy.enabled .Values.verifier.enabled (not .Values.networkPolicy.gateways) }}
-{{- fail "networkPolicy.gateways=[]: nothing could ask the verifier; name the gateways' pods or networks, or set verifier.enabled=false" }}
+{{- fail "networkPolicy.gateways=[]: nothing could reach the verifier; name the pods or networks of your gateways, or set verifier.enabled=false" }}
 {{- end }}
 {{- if and .Values.networkPolicy.enabled .Values.metrics.serviceMonitor.enabled (not .Values.networkPolicy.scrapers) }}
-{{- fail "networkPolicy.scrapers=[]: metrics.serviceMonitor.enabled has Prometheus scrape what it could not reach; name its pods or networks" }}
+{{- fail "networkPolicy.scrapers=[]: Prometheus could not reach the metrics, but metrics.serviceMonitor.enabled is true; name its pods or networks" }}
 {{- end }}
 {{- if and .Values.verifier.enabled (not (has .Values.operator.tokenPrefix .Values.verifier.tokenPrefixes)) }}
-{{- fail (printf "verifier.tokenPrefixes=%s: operator.tokenPrefix, %s, is not among them; its tokens would be refused" .Values.verifier.tokenPrefixes .Values.operator.tokenPrefix) }}
+{{- fail (printf "verifier.tokenPrefixes=%s: must include operator.tokenPrefix (%s), or the verifier would refuse new tokens" .Values.verifier.tokenPrefixes .Values.operator.tokenPrefix) }}
 {{- end }}
 {{- if .Values.fullnameOverride }}
 {{- if contains "apikey-verifier" .Values.fullnameOverride }}
-{{- fail (printf "fullnameOverride=%s: it names the operator; the verifier's name is made from it" .Values.fullnameOverride) }}
+{{- fail (printf "fullnameOverride=%s: names the operator, and must not contain apikey-verifier, because the verifier's name is derived from it" .Values.fullnameOverride) }}
 {{- end }}
 {{- end }}
 {{- end -}}

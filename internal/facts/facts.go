@@ -1,5 +1,5 @@
-// Package facts translates what an ApiKey's spec and status say into the facts of its life; it decides nothing, reads no clock and writes
-// nothing.
+// Package facts translates the spec and status of an ApiKey to the facts of package lifecycle. It must not decide anything,
+// read a clock or write.
 package facts
 
 import (
@@ -12,8 +12,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
 )
 
-// Of are the facts of a key. defaultTTL is how long an expired key stays where its spec does not say. An error means that the spec holds
-// what the CRD's schema refuses, in a field that matters in the key's state.
+// Of returns the facts of a key. defaultTTL is how long an expired key is kept if its spec does not say. An error means that
+// a field that matters in the key's state has a value that the schema of the CRD refuses.
 func Of(key *v1alpha1.ApiKey, defaultTTL time.Duration) (lifecycle.Facts, error) {
 	f := lifecycle.Facts{Record: Record(key)}
 	var err error
@@ -31,7 +31,7 @@ func Of(key *v1alpha1.ApiKey, defaultTTL time.Duration) (lifecycle.Facts, error)
 	return f, err
 }
 
-// Record is what is written about a key. It is enough to tell the key's state.
+// Record returns what is written about a key, which is enough to determine its state.
 func Record(key *v1alpha1.ApiKey) lifecycle.Record {
 	r := lifecycle.Record{
 		Told:          told(key.ReadyReason()),
@@ -55,10 +55,10 @@ func Record(key *v1alpha1.ApiKey) lifecycle.Record {
 	return r
 }
 
-// State is where a key is in its life.
+// State returns the state of a key.
 func State(key *v1alpha1.ApiKey) lifecycle.State { return Record(key).State() }
 
-// told is what a reason of Ready tells. One that this version does not know is taken for work under way.
+// told translates a reason of Ready. It treats an unknown reason as Issuing.
 func told(reason v1alpha1.Reason) lifecycle.Told {
 	switch reason {
 	case "":
@@ -80,8 +80,9 @@ func told(reason v1alpha1.Reason) lifecycle.Told {
 	}
 }
 
-// AcceptedUntil is the deadline by which a verifier judges the key's token; it has passed for a key without a digest, and for one that is
-// marked as expired. An error means that the spec holds what the CRD's schema refuses; the deadline has passed then, too.
+// AcceptedUntil returns the deadline until which verifiers accept the key's token. It has passed for keys that have no
+// digest or are marked as expired. An error means that the spec has a value that the schema of the CRD refuses; the deadline
+// has passed then, too.
 func AcceptedUntil(key *v1alpha1.ApiKey) (expiry.Deadline, error) {
 	f := lifecycle.Facts{Record: Record(key)}
 	var err error
@@ -91,8 +92,8 @@ func AcceptedUntil(key *v1alpha1.ApiKey) (expiry.Deadline, error) {
 	return f.AcceptedUntil(), err
 }
 
-// deadline is the moment from which the key is dead, or, if its life has not begun, the length of that. It is read from the status once it
-// has been fixed there.
+// deadline returns the deadline of a key, or its lifetime if the deadline is not fixed yet. Once the deadline is fixed, it
+// is read from the status.
 func deadline(key *v1alpha1.ApiKey) (fixed expiry.Deadline, life time.Duration, err error) {
 	spec := key.Spec.Expiry
 	switch {
@@ -111,20 +112,20 @@ func deadline(key *v1alpha1.ApiKey) (fixed expiry.Deadline, life time.Duration, 
 		return expiry.Deadline{}, 0, err
 	}
 	if key.IsCommitted() || life == 0 {
-		// Somebody removed the deadline from the status. The earliest it can have been is safe.
+		// Somebody removed the deadline from the status. Use the earliest possible one, which is safe.
 		return expiry.At(key.CreationTimestamp.Add(life)), 0, nil
 	}
 	return expiry.Deadline{}, life, nil
 }
 
-// Lifespan is how long a key lives, or never.
+// Lifespan is the lifetime of a key, or never.
 type Lifespan struct {
 	Never  bool
 	Length time.Duration
 }
 
-// Life is the life that a key asks for: the length of expiry.after, or what was left until expiry.at when the key was issued; now, for
-// one that has not been. It is what policy is about.
+// Life returns the lifetime that policies judge: expiry.after, or the time from issue until expiry.at. For a key that is not
+// issued, it counts from now.
 func Life(key *v1alpha1.ApiKey, now time.Time) (Lifespan, error) {
 	spec := key.Spec.Expiry
 	switch {
@@ -148,7 +149,7 @@ func Life(key *v1alpha1.ApiKey, now time.Time) (Lifespan, error) {
 	}
 }
 
-// withdrawAt is when the Secret of an issued key is deleted; zero if it stays as long as the key.
+// withdrawAt returns when the Secret of an issued key is deleted, or zero if the Secret stays as long as the key is valid.
 func withdrawAt(key *v1alpha1.ApiKey) (time.Time, error) {
 	if key.Spec.Secret == nil || key.Spec.Secret.RevealFor == "" || !key.IsIssued() || key.Status.SecretDeletedAt != nil {
 		return time.Time{}, nil
@@ -160,7 +161,7 @@ func withdrawAt(key *v1alpha1.ApiKey) (time.Time, error) {
 	return key.Status.IssuedAt.Add(revealFor), nil
 }
 
-// collectAt is when an expired key is deleted; zero if it is kept, or if nobody knows when it expired.
+// collectAt returns when an expired key is deleted, or zero if it is kept or its expiry time is unknown.
 func collectAt(key *v1alpha1.ApiKey, keptBy string, ttl time.Duration) (time.Time, error) {
 	if key.Status.ExpiresAt == nil || keptBy != "" {
 		return time.Time{}, nil
@@ -191,8 +192,8 @@ func duration(field string, text v1alpha1.Duration) (time.Duration, error) {
 	return d, nil
 }
 
-// KeptBy names what keeps an expired key as a tombstone: a deployment tool that would bring a deleted key back as a new
-// one, or the annotation that asks for it; "" if nothing does.
+// KeptBy says why an expired key is kept as a tombstone: a deployment tool that would create a deleted key again, or
+// [v1alpha1.AnnotationKeep]. It returns "" if the key is not kept.
 func KeptBy(key *v1alpha1.ApiKey) string {
 	if key.IsKept() {
 		return "the annotation " + v1alpha1.AnnotationKeep
@@ -200,13 +201,13 @@ func KeptBy(key *v1alpha1.ApiKey) string {
 	return gitops.DeclaredBy(key.Labels, key.Annotations)
 }
 
-// Trim takes from a key's metadata what no controller reads, which may be many times the size of the rest. KeptBy says the same of it as
-// before. What is taken off a cached key is not taken off the live one: a patch of the status holds nothing of metadata.
+// Trim removes metadata that no controller reads, because it may be much larger than the rest of a cached key. It does not
+// change the result of [KeptBy]. The live key keeps its metadata, because patches of the status contain none.
 func Trim(key *v1alpha1.ApiKey) {
 	kept := key.IsKept()
 	key.Labels, key.Annotations = gitops.Essence(key.Labels, key.Annotations)
 	if kept {
-		key.Annotations = map[string]string{v1alpha1.AnnotationKeep: "true"} // it goes before what a tool wrote
+		key.Annotations = map[string]string{v1alpha1.AnnotationKeep: "true"} // it takes precedence over the tools
 	}
 	key.OwnerReferences, key.Finalizers, key.ManagedFields = nil, nil, nil
 }

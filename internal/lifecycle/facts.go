@@ -6,21 +6,22 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
 )
 
-// Facts are all that is known of a key: its record, and the moments of its life. Zero moments are such that nothing is opened or deleted
-// by mistake: a deadline that was never set has passed, and a collection that was never set does not come.
+// Facts are everything that is known about a key: its [Record] and the times of its life. Zero times are safe: a deadline
+// that was never set has passed, and a collection time that was never set does not come.
 type Facts struct {
 	Record
-	// Deadline is the moment from which the key is dead. It has no meaning where Life is set.
+	// Deadline is the time from which the key has expired. It is not used if Life is set.
 	Deadline expiry.Deadline
-	// Life, if it is more than 0, is the length of a life that has not begun: it counts from the moment at which a token is committed.
+	// Life, if more than 0, is the lifetime of a key without a fixed deadline. It counts from the commit of a token.
 	Life time.Duration
-	// WithdrawAt is when the Secret of an issued key is deleted; zero for one that stays as long as the key.
+	// WithdrawAt is when the Secret of an issued key is deleted; zero if the Secret stays as long as the key is valid.
 	WithdrawAt time.Time
-	// CollectAt is when an expired key is deleted; zero if nobody can tell.
+	// CollectAt is when an expired key is deleted; zero if that is unknown or the key is kept.
 	CollectAt time.Time
 }
 
-// DeadlineAt is the deadline that the key has at a moment: its own, or, if its life has not begun, what it would be if it began now.
+// DeadlineAt returns the deadline of the key. If the deadline is not fixed yet, it is the one that a commit at now would
+// fix.
 func (f Facts) DeadlineAt(now time.Time) expiry.Deadline {
 	if f.Life > 0 {
 		return expiry.At(now.Add(f.Life))
@@ -28,8 +29,8 @@ func (f Facts) DeadlineAt(now time.Time) expiry.Deadline {
 	return f.Deadline
 }
 
-// AcceptedUntil is the deadline by which a verifier judges the key's token. It has passed for a key that is marked as expired, whatever a
-// clock says, and for one that has no digest. A suspended key is refused besides, and its deadline goes on.
+// AcceptedUntil returns the deadline until which verifiers accept the key's token. It has passed for keys that are marked as
+// expired, whatever the clock says, and for keys without a digest. It does not depend on suspension, which verifiers check besides.
 func (f Facts) AcceptedUntil() expiry.Deadline {
 	if !f.State().Alive() || !f.Findable() || f.Life > 0 {
 		return expiry.Deadline{}
@@ -37,13 +38,13 @@ func (f Facts) AcceptedUntil() expiry.Deadline {
 	return f.Deadline
 }
 
-// Expiring tells whether the key is in the last part of its life, of which its user is warned.
+// Expiring reports whether the key is in the last part of its life, in which it has the condition Expiring.
 func (f Facts) Expiring(now time.Time) bool {
 	warnFrom, ok := f.at(AtWarning, Verdict{}, now)
 	return ok && f.State().Out() && !now.Before(warnFrom)
 }
 
-// at is when a moment of the key's life comes; false if it does not come by itself.
+// at returns when a moment of the key's life comes, or false if it does not come by itself.
 func (f Facts) at(moment Moment, verdict Verdict, now time.Time) (time.Time, bool) {
 	switch moment {
 	case AtDeadline:
@@ -64,7 +65,7 @@ func (f Facts) at(moment Moment, verdict Verdict, now time.Time) (time.Time, boo
 	}
 }
 
-// due is the weightiest of the moments that have come in the key's state.
+// due returns the most important moment that has come in the key's state.
 func (f Facts) due(verdict Verdict, now time.Time) Moment {
 	for _, moment := range states[f.State()].moments {
 		if at, ok := f.at(moment, verdict, now); ok && !now.Before(at) {
@@ -75,32 +76,32 @@ func (f Facts) due(verdict Verdict, now time.Time) Moment {
 }
 
 const (
-	// MaxWait is the longest that a look at a key waits: a timer that was set by a wrong clock must not be trusted for long. A look that
-	// finds nothing due costs no request.
+	// MaxWait is the maximum time until a key is checked again, because a wrong clock may have set the timer. A check that finds
+	// nothing due sends no request.
 	MaxWait = 10 * time.Minute
 
-	// StaleDelay is until the next look at a key that somebody changed between a look and what was to be done: a cache may not have seen
-	// it yet.
+	// StaleDelay is the requeue delay after a conflict: the cache may not have the change yet.
 	StaleDelay = 250 * time.Millisecond
 
-	// skewDelay is between looks while nothing may be decided for the clock's sake.
+	// skewDelay is the requeue delay while the clock is wrong.
 	skewDelay = time.Minute
 
-	// unreadDelay is between looks while keys can't be judged. The end of that is told besides.
+	// unreadDelay is the requeue delay while the rules can't be read. An event triggers a check, too, once they can.
 	unreadDelay = time.Minute
 
-	// Nobody tells when another's Secret has gone, since Secrets are not watched. The wait grows with the conflict's age.
+	// The requeue delay of a key with a Secret conflict grows with the age of the conflict. Secrets are not watched, so no event
+	// says that the other Secret is gone.
 	minConflictDelay = time.Second
 	maxConflictDelay = time.Minute
 )
 
-// Look says when a key must be looked at again. The zero value says that nothing changes by the passing of time alone.
+// Look says when a key must be checked again. The zero value says that time alone changes nothing.
 type Look struct {
 	moment time.Time
 	delay  time.Duration
 }
 
-// Wait is how long from now until the look, at least a millisecond and at most [MaxWait]; 0 if there is none.
+// Wait returns the time from now until the check: at least a millisecond and at most [MaxWait], or 0 if there is none.
 func (l Look) Wait(now time.Time) time.Duration {
 	wait := MaxWait
 	switch {
@@ -115,7 +116,7 @@ func (l Look) Wait(now time.Time) time.Duration {
 	return max(wait, time.Millisecond)
 }
 
-// again is when to look at a key that is as these facts say.
+// again returns when a key with these facts must be checked again.
 func (f Facts) again(action Action, verdict Verdict, now time.Time) Look {
 	if action == TellSkew {
 		return Look{delay: skewDelay}

@@ -1,14 +1,14 @@
-// Package lifecycle states the life of a key once: which states there are, what is due in each, and when to look again. It knows nothing
-// of Kubernetes, reads no clock and writes nothing; it is told [Facts] and a [Verdict], and answers with a [Step].
+// Package lifecycle defines the states of a key, what is due in each state, and when to check the key again. It must not depend on
+// Kubernetes, read a clock or write anything: [Plan] takes [Facts] and a [Verdict], and returns a [Step].
 //
 // To add a state (a suspended key, or one whose token is rotated):
 //
-//   - a constant of [State], with its line in states: its name, whether it is alive, which moments change it;
-//   - a case in [Record.State], with what it is told by in [Record];
-//   - rows in rows: what is done in it, and which states that leads to; if that is something new, an [Action] with its line in actions;
-//   - its arrows in docs/lifecycle.md.
+//   - add a constant of type [State] and its line in states: its name, its stage and the moments that change it;
+//   - add a case to [Record.State], and to [Record] the fields that identify the state;
+//   - add rows to rows: the actions in the state and the states that they lead to; if an [Action] is new, add its line to actions;
+//   - add its arrows to docs/lifecycle.md.
 //
-// The tests beside this fail until all of it is there and agrees.
+// The tests of this package fail until all of these are present and consistent.
 package lifecycle
 
 import (
@@ -16,36 +16,36 @@ import (
 	"time"
 )
 
-// State is where a key is in its life. It follows from what is written about the key, not from the time: a key whose deadline has passed
-// is in its state until somebody has done something about it.
+// State is the position of a key in its life. It follows from what is written about the key, not from the time: a key whose
+// deadline has passed keeps its state until a controller has acted.
 type State int
 
 const (
-	// Pending keys have no token, and have been told nothing but that the operator is at work.
+	// Pending keys have no token and no reason but Issuing.
 	Pending State = iota
-	// Waiting keys have been told that roles or policies do not allow them.
+	// Waiting keys are not allowed by roles or policies, and their status says so.
 	Waiting
-	// Held keys have been told that the API server refuses their Secret.
+	// Held keys have a Secret that the API server refuses, and their status says so.
 	Held
-	// Committed keys have a digest in their status, which verifiers accept; the token has not been confirmed to be in its Secret.
+	// Committed keys have a digest in their status, which verifiers accept, but their token is not confirmed.
 	Committed
-	// Conflicted keys have been told that a Secret that is not theirs stands where theirs should be.
+	// Conflicted keys can't be delivered because a Secret that is not theirs has the name, and their status says so.
 	Conflicted
-	// Issued keys have their token out. No other one is ever minted for them.
+	// Issued keys have a confirmed token. No other token is ever minted for them.
 	Issued
-	// Suspended keys are issued, and have been told that verifiers refuse their token until somebody resumes them.
+	// Suspended keys are issued, but verifiers refuse their token, and their status says so.
 	Suspended
-	// Expired keys have been marked as such, for ever, and are deleted after a while.
+	// Expired keys are permanently marked as expired, and are deleted after their ttlAfterExpired.
 	Expired
-	// Tombstone keys have expired, and are kept.
+	// Tombstone keys are expired keys that are kept.
 	Tombstone
-	// Deleting keys have been deleted by somebody, and have not gone yet.
+	// Deleting keys have a deletion timestamp.
 	Deleting
 
 	numStates
 )
 
-// stage is what states have in common.
+// stage groups states.
 type stage int
 
 const (
@@ -54,28 +54,28 @@ const (
 	over
 )
 
-// Urgency is how soon a key is looked at, beside others.
+// Urgency is how soon a key is reconciled, compared to others.
 type Urgency int
 
 const (
-	// AsItCame leaves a key where it is in the queue.
+	// AsItCame keeps the key's priority in the queue.
 	AsItCame Urgency = iota
-	// Prompt is for keys that are out: their deadline does not wait.
+	// Prompt is for issued keys, because they must expire in time.
 	Prompt
-	// AfterOthers is for keys that can't go on unless somebody acts.
+	// AfterOthers is for keys that can't continue unless somebody acts.
 	AfterOthers
 )
 
-// states has a line for every state.
+// states describes every state.
 var states = [numStates]struct {
 	name    string
 	stage   stage
 	urgency Urgency
-	// moments are those at which the passing of time alone changes something, the weightiest first.
+	// moments are the times at which time alone changes something, the most important first.
 	moments []Moment
-	// awaitsRules says that the state ends as soon as the rules allow the key, and that nothing else is at work on it.
+	// awaitsRules says that only the rules keep the key in this state.
 	awaitsRules bool
-	// polled says that a look now and then makes sure that the key is not forgotten, though somebody should bring it on.
+	// polled says that the key is also checked every MaxWait, in case the event that should advance it was missed.
 	polled bool
 }{
 	Pending:    {name: "Pending", stage: unissued, moments: []Moment{AtDeadline}, awaitsRules: true, polled: true},
@@ -90,26 +90,26 @@ var states = [numStates]struct {
 	Deleting:   {name: "Deleting", stage: over},
 }
 
-// String is the state's name, as docs/lifecycle.md has it.
+// String returns the name of the state, as in docs/lifecycle.md.
 func (s State) String() string { return states[s].name }
 
-// Alive tells whether a key of this state has neither expired nor been deleted.
+// Alive reports whether keys in this state are neither expired nor being deleted.
 func (s State) Alive() bool { return states[s].stage != over }
 
-// Unissued tells whether a key of this state is alive, and has no confirmed token.
+// Unissued reports whether keys in this state are alive and have no confirmed token.
 func (s State) Unissued() bool { return states[s].stage == unissued }
 
-// Out tells whether a key of this state is alive, and its token was confirmed to be in its Secret.
+// Out reports whether keys in this state are alive and have a confirmed token.
 func (s State) Out() bool { return states[s].stage == issued }
 
-// Urgency is how soon a key of this state is looked at.
+// Urgency returns how soon keys in this state are reconciled.
 func (s State) Urgency() Urgency { return states[s].urgency }
 
-// AwaitsRules tells whether a key of this state goes on as soon as roles and policies allow it. Others are gone on with already, or wait
-// for something else.
+// AwaitsRules reports whether keys in this state continue as soon as roles and policies allow them. Keys in other states are
+// already being issued, or wait for something else.
 func (s State) AwaitsRules() bool { return states[s].awaitsRules }
 
-// unissuedStates, outStates and living are the states that rows speak of together.
+// unissuedStates, outStates and living are sets of states for use in rows.
 var (
 	unissuedStates = having(State.Unissued)
 	outStates      = having(State.Out)
@@ -126,70 +126,71 @@ func having(property func(State) bool) []State {
 	return found
 }
 
-// Moment is a point in a key's life at which the passing of time alone changes something.
+// Moment is a point in a key's life at which time alone changes something.
 type Moment int
 
 const (
-	// NoMoment is the zero value: none has come.
+	// NoMoment is the zero value: no moment has come.
 	NoMoment Moment = iota
-	// AtDeadline the key is dead.
+	// AtDeadline is when the key expires.
 	AtDeadline
-	// AtWithdrawal the Secret of a key that lives on is deleted.
+	// AtWithdrawal is when the Secret of a valid key is deleted.
 	AtWithdrawal
-	// AtCollection an expired key is deleted.
+	// AtCollection is when an expired key is deleted.
 	AtCollection
-	// AtWarning the last part of a key's life begins.
+	// AtWarning is when the condition Expiring begins.
 	AtWarning
-	// AtShortLife what is left of the life of a key that waits is short enough for the rules.
+	// AtShortLife is when the remaining lifetime of a pending key has become short enough for the rules.
 	AtShortLife
 )
 
-// Told is the last thing that a key was told about whether it is ready.
+// Told is what the condition Ready of a key says.
 type Told int
 
 const (
-	// ToldNothing says that nobody has told it anything yet.
+	// ToldNothing says that the key has no condition Ready.
 	ToldNothing Told = iota
-	// ToldIssuing says that the operator is at work.
+	// ToldIssuing says that the operator is issuing the key.
 	ToldIssuing
-	// ToldRules says that roles or policies do not allow it.
+	// ToldRules says that roles or policies do not allow the key.
 	ToldRules
-	// ToldDelivery says that the API server refuses its Secret.
+	// ToldDelivery says that the API server refuses the Secret.
 	ToldDelivery
-	// ToldConflict says that another's Secret is in the way.
+	// ToldConflict says that a Secret that is not the key's has the name.
 	ToldConflict
-	// ToldIssued says that its token is out.
+	// ToldIssued says that the key is issued.
 	ToldIssued
-	// ToldSuspended says that its token is out, and that verifiers refuse it.
+	// ToldSuspended says that the key is issued, and suspended.
 	ToldSuspended
-	// ToldExpired is the mark that it has expired.
+	// ToldExpired says that the key is marked as expired.
 	ToldExpired
 )
 
-// Record is what is written about a key, and needs no reading of durations. The zero value is a key that nobody has seen yet.
+// Record is what is written about a key, except for durations, which must be parsed. The zero value is a key that has not
+// been processed.
 type Record struct {
 	Told Told
-	// Deleting says that somebody has deleted the key.
+	// Deleting says that the key has a deletion timestamp.
 	Deleting bool
-	// Committed says that there is the digest of a token.
+	// Committed says that the status has a digest.
 	Committed bool
-	// Issued says that a token was confirmed to be in its Secret, and IssuedAt when.
+	// Issued says that the token was confirmed to be in its Secret, and IssuedAt when.
 	Issued   bool
 	IssuedAt time.Time
-	// SecretNamed says that the status names a Secret; SecretDeleted, that it has been deleted, or need not be.
+	// SecretNamed says that the status names a Secret. SecretDeleted says that the Secret was deleted, or need not be.
 	SecretNamed, SecretDeleted bool
-	// Suspend says that its user wants verifiers to refuse the token.
+	// Suspend says that spec.suspend is true.
 	Suspend bool
-	// ConflictSince is since when another's Secret has been in the way; zero if none is, or nobody knows.
+	// ConflictSince is when the current Secret conflict began; zero if there is none or the time is unknown.
 	ConflictSince time.Time
-	// ClockSkewed says that the key was told that the operator's clock is wrong.
+	// ClockSkewed says that the key has the condition ClockSkewed.
 	ClockSkewed bool
-	// KeptBy is what keeps the key once it has expired; "" if nothing does.
+	// KeptBy says what prevents the deletion of the expired key; "" if nothing does.
 	KeptBy string
 }
 
-// State is the one state that a record makes. Where a record contradicts itself, what is for ever counts: a key that was ever marked as
-// expired is never issued, and one that was ever issued is never issued again.
+// State returns the state of the key. If the record contradicts itself, permanent facts win: a key that was ever marked as
+// expired is never issued, and a key that was ever issued is never issued again.
 func (r Record) State() State {
 	switch {
 	case r.Deleting:
@@ -215,7 +216,8 @@ func (r Record) State() State {
 	}
 }
 
-// SecretLeft tells whether there may be a Secret of this key's that nobody has deleted yet. A digest that was taken back may have left one.
+// SecretLeft reports whether a Secret of this key may exist. A token that was removed before it was confirmed may have left
+// one.
 func (r Record) SecretLeft() bool {
 	if r.Committed {
 		return !r.SecretDeleted
@@ -223,12 +225,12 @@ func (r Record) SecretLeft() bool {
 	return r.SecretNamed
 }
 
-// Findable tells whether a verifier must know the key: it has a digest, and is not being deleted. That the key has expired is told by
+// Findable reports whether verifiers must load the key: it has a digest and is not being deleted. For expiry, see
 // [Facts.AcceptedUntil].
 func (r Record) Findable() bool { return r.Committed && !r.Deleting }
 
-// Leads tells whether something that is done in a state may leave the key in another one. A key that is being deleted is not written, so
-// that nothing leads on from there.
+// Leads reports whether an action may take a key from one state to another. A key that is being deleted is not written, so
+// no transition starts there.
 func Leads(from, to State) bool {
 	if from == to {
 		return from != Deleting

@@ -5,62 +5,64 @@ import (
 	"time"
 )
 
-// Tolerance is the skew up to which a clock is right: fit for what can't be taken back. The time that a server tells is whole seconds old,
-// and a slow answer adds to it, while a machine without time synchronisation is off by minutes to years.
+// Tolerance is the maximum skew of a clock on which irreversible actions may depend. It allows for the resolution of the
+// Date header, a second, and for slow responses. A machine without time synchronization is off by minutes to years.
 const Tolerance = 5 * time.Minute
 
-// Verdict is what was found out besides the key itself. The zero value says that nothing has been asked yet; [Plan] says what must be.
+// Verdict is what was found out about a key in addition to its facts. In the zero value nothing has been asked; [Plan] says
+// what must be asked.
 type Verdict struct {
 	Rules Rules
-	// Wait is how long until the passing of time alone may change what the rules say; 0 means that it can't.
+	// Wait is the time after which the answer of the rules may change by itself; 0 means that it can't.
 	Wait  time.Duration
 	Gate  Gate
 	Clock Clock
 }
 
-// Rules is what roles and policies say of a key.
+// Rules is the answer of roles and policies about a key.
 type Rules int
 
 const (
-	// RulesUnasked says that nobody has asked them.
+	// RulesUnasked says that the rules have not been asked.
 	RulesUnasked Rules = iota
-	// Unread says that they can't be asked, as they have not been read.
+	// Unread says that the rules can't be asked because they are not loaded.
 	Unread
-	// Refused says that they do not allow the key.
+	// Refused says that the rules do not allow the key.
 	Refused
-	// Allowed says that they allow it.
+	// Allowed says that the rules allow the key.
 	Allowed
 )
 
-// Gate is whether the Secret of a key may be tried now, where the API server has refused others of its namespace.
+// Gate says whether the delivery of a key may be tried now. A namespace gets a gate when the API server refuses a Secret in
+// it.
 type Gate int
 
 const (
-	// GateUnasked says that nobody has asked.
+	// GateUnasked says that the gate has not been asked.
 	GateUnasked Gate = iota
-	// Open says that nothing was refused there: the Secret may be tried.
+	// Open says that no Secret was refused in the namespace.
 	Open
-	// AskFirst says that a Secret was refused there. The key's own first attempt is made by a dry run.
+	// AskFirst says that a Secret was refused in the namespace. The key's first attempt begins with a dry run.
 	AskFirst
-	// Turn says that the key asks for all that wait there, by a dry run.
+	// Turn says that it is this key's turn to try, with a dry run, on behalf of all waiting keys.
 	Turn
 	// Shut says that it is not this key's turn.
 	Shut
 )
 
-// Clock is whether the clock that now was read from is right.
+// Clock says whether the operator's clock is right.
 type Clock int
 
 const (
-	// ClockUnasked says that nobody has measured it.
+	// ClockUnasked says that the clock has not been measured.
 	ClockUnasked Clock = iota
-	// Right says that it is within [Tolerance].
+	// Right says that the skew is within [Tolerance].
 	Right
-	// Wrong says that it is not.
+	// Wrong says that the skew exceeds [Tolerance].
 	Wrong
 )
 
-// ClockOff judges a clock by its skew, of either sign.
+// ClockOff judges a clock by its skew, which may be negative.
 func ClockOff(skew time.Duration) Clock {
 	if skew.Abs() > Tolerance {
 		return Wrong
@@ -68,61 +70,61 @@ func ClockOff(skew time.Duration) Clock {
 	return Right
 }
 
-// Action is the one thing to do next.
+// Action is the next thing to do about a key.
 type Action int
 
 const (
-	// Nothing is not even a write.
+	// Nothing does nothing, and writes no status.
 	Nothing Action = iota
 
-	// AskRules asks what roles and policies say, for another plan.
+	// AskRules asks roles and policies; then plan again.
 	AskRules
-	// AskGate asks whether the key's Secret may be tried, for another plan.
+	// AskGate asks whether delivery may be tried; then plan again.
 	AskGate
-	// AskClock asks whether the clock is right, for another plan.
+	// AskClock asks whether the clock is right; then plan again.
 	AskClock
 
-	// TellUnread tells that the rules have not been read.
+	// TellUnread writes to the status that the rules are not loaded.
 	TellUnread
-	// TellSkew tells that the clock is wrong, and leaves everything else as it is.
+	// TellSkew writes to the status that the clock is wrong, and leaves the rest as it is.
 	TellSkew
-	// Settle tells what has changed by the passing of time, or by the rules, for a key that stays in its state.
+	// Settle updates the status for the time and the rules. The key stays in its state.
 	Settle
-	// Hold is Settle for a key that waits for its turn at the gate.
+	// Hold is [Settle] for a key that waits for its turn at the gate.
 	Hold
-	// Refuse tells that roles or policies do not allow the key.
+	// Refuse writes to the status that roles or policies do not allow the key.
 	Refuse
-	// TakeBack is Refuse for a key that may have a token: its digest and its Secret go.
+	// TakeBack is [Refuse] for a key that may have a token: its digest and its Secret are removed.
 	TakeBack
 
-	// Issue mints a token, commits its digest, delivers it and confirms that.
+	// Issue commits, delivers and confirms a new token.
 	Issue
-	// Try is Issue after a dry run.
+	// Try is [Issue] after a dry run.
 	Try
-	// Resume goes on where a commit was not followed by a confirmation.
+	// Resume continues after a commit that was not confirmed.
 	Resume
 
-	// Suspend tells that verifiers refuse the token. They do so by the spec, whether it is told or not.
+	// Suspend writes to the status that the key is suspended. Verifiers do not wait for that: they go by the spec.
 	Suspend
-	// Lift tells that they accept it again.
+	// Lift writes to the status that the key is no longer suspended.
 	Lift
 
-	// Withdraw deletes the Secret of a key that lives on.
+	// Withdraw deletes the Secret of a valid key.
 	Withdraw
 	// Expire deletes the Secret and marks the key as expired.
 	Expire
-	// Collect deletes the key itself. Who does not delete keys settles it.
+	// Collect deletes the key itself. For controllers that do not delete keys it means [Settle].
 	Collect
 
 	numActions
 )
 
-// actions has a line for every action.
+// actions describes every action.
 var actions = [numActions]struct {
 	name string
-	// byTime says that it writes a time for ever, or deletes what can't be had again. It hangs on a right clock.
+	// byTime says that the action needs a right clock: it writes a permanent time, or deletes something irrecoverably.
 	byTime bool
-	// settles says that it brings the whole status up to date: a key that was told of a wrong clock is told more only by a right one.
+	// settles says that the action updates the whole status. If the key has the condition ClockSkewed, it needs a right clock too.
 	settles bool
 }{
 	Nothing:    {name: "Nothing"},
@@ -145,53 +147,53 @@ var actions = [numActions]struct {
 	Collect:    {name: "Collect", byTime: true},
 }
 
-// String is the action's name.
+// String returns the name of the action.
 func (a Action) String() string { return actions[a].name }
 
-// row says what is done in some states. A field that is not set matches everything.
+// row says what to do in some states. A field that is not set matches everything.
 type row struct {
 	in    []State
 	due   Moment
 	rules []Rules
 	gate  []Gate
-	// left says that the key may have a token, committed, or taken back halfway.
+	// left says that the key may have a token that is committed, or not completely removed.
 	left bool
-	// suspend says that the user wants the key suspended.
+	// suspend says that spec.suspend is true.
 	suspend bool
 
 	do Action
-	// to are the other states that the key may come to by this.
+	// to are the other states to which the action may lead.
 	to  []State
 	why string
 }
 
-// rows are all that is ever done about a key. The first row that matches counts.
+// rows are everything that is ever done about a key. The first matching row applies.
 var rows = []row{
-	{in: []State{Deleting}, do: Nothing, why: "somebody has deleted it"},
+	{in: []State{Deleting}, do: Nothing, why: "it is being deleted"},
 	{in: []State{Expired}, due: AtCollection, do: Collect, why: "its ttlAfterExpired has passed"},
 	{in: []State{Expired, Tombstone}, do: Settle, why: "it has expired"},
 	{in: living, due: AtDeadline, do: Expire, to: []State{Expired, Tombstone}, why: "its deadline has passed"},
 	{in: living, rules: []Rules{RulesUnasked}, do: AskRules, why: "roles and policies have not been asked"},
 
 	{in: outStates, due: AtWithdrawal, do: Withdraw, why: "its revealFor has passed"},
-	{in: []State{Issued}, suspend: true, do: Suspend, to: []State{Suspended}, why: "spec.suspend is set"},
-	{in: []State{Suspended}, suspend: true, do: Settle, why: "its token is out, and suspended"},
-	{in: []State{Suspended}, do: Lift, to: []State{Issued}, why: "spec.suspend is not set any more"},
-	{in: []State{Issued}, do: Settle, why: "its token is out"},
+	{in: []State{Issued}, suspend: true, do: Suspend, to: []State{Suspended}, why: "spec.suspend is true"},
+	{in: []State{Suspended}, suspend: true, do: Settle, why: "it is suspended"},
+	{in: []State{Suspended}, do: Lift, to: []State{Issued}, why: "spec.suspend is no longer true"},
+	{in: []State{Issued}, do: Settle, why: "it is issued"},
 
 	{in: []State{Pending}, rules: []Rules{Unread}, do: TellUnread, why: "roles and policies can't be read"},
-	{in: unissuedStates, rules: []Rules{Unread}, do: Nothing, why: "roles and policies can't be read, and what it was told stays"},
+	{in: unissuedStates, rules: []Rules{Unread}, do: Nothing, why: "roles and policies can't be read, so its status stays"},
 	{
 		in: unissuedStates, rules: []Rules{Refused}, left: true, do: TakeBack,
 		to: []State{Waiting}, why: "roles or policies refuse it, and it may have a token",
 	},
 	{in: unissuedStates, rules: []Rules{Refused}, do: Refuse, to: []State{Waiting}, why: "roles or policies refuse it"},
-	{in: unissuedStates, rules: []Rules{Allowed}, gate: []Gate{GateUnasked}, do: AskGate, why: "its namespace's gate has not been asked"},
+	{in: unissuedStates, rules: []Rules{Allowed}, gate: []Gate{GateUnasked}, do: AskGate, why: "the gate of its namespace has not been asked"},
 	{in: unissuedStates, rules: []Rules{Allowed}, gate: []Gate{Shut}, do: Hold, why: "it is not its turn"},
 
 	{
 		in: []State{Committed, Conflicted}, rules: []Rules{Allowed}, gate: []Gate{Open, AskFirst, Turn}, do: Resume,
-		to: []State{Committed, Conflicted, Held, Issued, Suspended}, why: "its token was committed, and not confirmed",
+		to: []State{Committed, Conflicted, Held, Issued, Suspended}, why: "its token was committed but not confirmed",
 	},
 	{
 		in: []State{Pending, Waiting}, rules: []Rules{Allowed}, gate: []Gate{Open}, do: Issue,
@@ -212,29 +214,29 @@ func (r row) matches(record Record, due Moment, verdict Verdict) bool {
 		(record.Suspend || !r.suspend)
 }
 
-// Step is what [Plan] answers.
+// Step is the result of [Plan].
 type Step struct {
 	State State
-	// Due is the weightiest moment that has come.
+	// Due is the most important moment that has come.
 	Due    Moment
 	Action Action
-	// Why says in words what made it so, for the log.
+	// Why gives the reason for the action, for the log.
 	Why string
-	// NeedsClock says that what is to be done hangs on a right clock. Unless the verdict says that the clock is right, Action is to ask for
-	// that, or to tell that it is wrong.
+	// NeedsClock says that the planned action needs a right clock. Unless the verdict says that the clock is right, Action is
+	// [AskClock] or [TellSkew] instead.
 	NeedsClock bool
-	// Again is when to look at the key again, if it is then as the facts say now.
+	// Again is when to check the key again if its facts do not change.
 	Again Look
 }
 
-// Plan says what is to be done about a key now. Either a part of the verdict must be asked for, and then there is another plan, or one thing
-// is due. Where no row matches, nothing is done.
+// Plan returns what to do about a key now. Either a part of the verdict must be found out, after which Plan is called again,
+// or one action is due. If no row matches, nothing is done.
 func Plan(facts Facts, verdict Verdict, now time.Time) Step {
 	state := facts.State()
 	step := Step{State: state, Due: facts.due(verdict, now)}
 	i := slices.IndexFunc(rows, func(r row) bool { return r.matches(facts.Record, step.Due, verdict) })
 	if i < 0 {
-		step.Why = "nothing is known to be done about it"
+		step.Why = "no rule applies to it"
 		step.Again = Look{delay: MaxWait}
 		return step
 	}

@@ -1,5 +1,5 @@
-// Package rulebook keeps what the cluster's roles, policies and namespaces say, compiled, and asks it about ApiKeys for the
-// controllers; it writes nothing.
+// Package rulebook loads the roles, policies and namespaces of the cluster, and judges ApiKeys by them. It must not write
+// anything.
 package rulebook
 
 import (
@@ -24,62 +24,63 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/grant"
 )
 
-// ErrUnread says that the roles, policies and namespaces have not all been read yet, or may not be. What has not been read is
-// not empty: nothing can be judged.
-var ErrUnread = errors.New("the cluster's ApiRoles, ApiKeyPolicies and namespaces have not been read")
+// ErrUnread says that roles, policies and namespaces are not all loaded yet, or that the operator may not read them. No key
+// can be judged then: data that is not loaded does not count as empty.
+var ErrUnread = errors.New("ApiRoles, ApiKeyPolicies and namespaces are not loaded")
 
-// A kind that can't be watched is tried again this often. A try costs a request or two.
+// kindInterval is the time between attempts to watch a kind. An attempt costs one or two requests.
 const kindInterval = 2 * time.Second
 
-// Options of a Book. The zero value answers for every namespace, and lets an empty catalogue and a cluster without a policy allow all.
+// Options are the options of a [Book]. With the zero value it covers all namespaces, and an empty catalogue and a cluster
+// without policies allow every key.
 type Options struct {
-	// RequireCatalogue denies every key where there is no ApiRole, RequirePolicy where there is no ApiKeyPolicy.
+	// RequireCatalogue refuses every key if there is no ApiRole, and RequirePolicy if there is no ApiKeyPolicy.
 	RequireCatalogue, RequirePolicy bool
-	// Namespaces are those of the keys that are asked about; none means all. Of other namespaces nobody is told.
+	// Namespaces are the namespaces of the keys; if empty, all namespaces. Subscribers get no changes of other namespaces.
 	Namespaces []string
 }
 
-// Book is safe for concurrent use.
+// Book judges ApiKeys by the rules of the cluster. It is safe for concurrent use.
 type Book struct {
-	// Reader reads ApiRoles, ApiKeyPolicies and the metadata of namespaces. Ask Synced before.
+	// Reader reads ApiRoles, ApiKeyPolicies and the metadata of namespaces. Call [Book.Synced] first.
 	Reader client.Reader
 
 	options Options
-	// awaited are the kinds that a manager keeps; none where the book reads anew whenever it is asked.
+	// awaited are the kinds that are cached. It is empty if every call reads from the API server.
 	awaited []*kind
-	// told are told of changes: of the labels of a namespace, or of everything, which is "".
+	// told are the subscribers. They are called with a namespace whose labels changed, or with "" for all namespaces.
 	told []func(namespace string)
 
 	mu    sync.Mutex
 	rules *grant.Rules // nil until compiled, and after a change
 }
 
-// NewLive returns a book that reads anew whenever it is asked.
+// NewLive returns a book that reads from reader on every call.
 func NewLive(reader client.Reader, options Options) *Book {
 	return &Book{Reader: reader, options: options}
 }
 
-// kind is one of the three that a book is made of.
+// kind is one of the three kinds that a book reads.
 type kind struct {
 	plural string
 	object client.Object
 
 	mu     sync.Mutex
 	synced func() bool // nil until it is watched
-	// problem is why it is not watched.
+	// problem says why the kind is not watched, or is nil.
 	problem error
 }
 
-// New returns a book that a manager keeps up to date, on a replica that waits for its turn too. Its cache is one of its own: where a
-// kind may not be read, or is not served, nothing is issued, but keys still expire. A kind that comes later, or that is allowed later, is
-// read then.
+// New returns a book that a manager keeps up to date, also on replicas that are not the leader. It has a cache of its own,
+// so that keys still expire if a kind may not be read or is not served. The book loads such a kind as soon as it becomes
+// available; no key is issued until then.
 func New(mgr ctrl.Manager, options Options) (*Book, error) {
 	shared, err := cache.New(mgr.GetConfig(), cache.Options{
 		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
 		DefaultTransform: trim,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("cache of roles and policies: %w", err)
+		return nil, fmt.Errorf("create a cache of roles and policies: %w", err)
 	}
 	if err := mgr.Add(shared); err != nil {
 		return nil, err
@@ -97,25 +98,25 @@ func New(mgr ctrl.Manager, options Options) (*Book, error) {
 	return b, nil
 }
 
-// watching has one kind watched as soon as the API server serves it.
+// watching is a runnable that watches a kind as soon as the API server serves it.
 type watching struct {
 	book   *Book
 	shared cache.Cache
 	kind   *kind
 }
 
-// NeedLeaderElection implements manager.LeaderElectionRunnable: a replica that waits for its turn reads the rules as well.
+// NeedLeaderElection implements manager.LeaderElectionRunnable. Replicas that are not the leader load the rules too.
 func (w *watching) NeedLeaderElection() bool { return false }
 
-// Start implements manager.Runnable. It returns once the kind is watched; its objects come later. That it is not served, or that the API
-// server does not answer, is no reason to end: keys that are out must expire meanwhile.
+// Start implements manager.Runnable. It returns once the kind is watched; its objects are loaded later. It retries if the
+// kind is not served or the API server does not respond, because issued keys must expire in the meantime.
 func (w *watching) Start(ctx context.Context) error {
 	logger := log.FromContext(ctx).WithValues("kind", w.kind.plural)
 	for {
 		err := w.watch(ctx)
 		if err == nil {
 			if w.kind.failed(nil) {
-				logger.Info("the kind is there now, and is being read")
+				logger.Info("Loading the kind, which is available now")
 			}
 			return nil
 		}
@@ -123,8 +124,8 @@ func (w *watching) Start(ctx context.Context) error {
 			return nil
 		}
 		if !w.kind.failed(err) {
-			logger.Error(err, "a kind that says which keys may be issued can't be watched: keys expire, but none is issued until it is there; "+
-				"has config/crd been applied?")
+			logger.Error(err, "Failed to watch a kind that decides which keys may be issued, retrying: keys expire, but none is issued; "+
+				"check that config/crd is applied")
 		}
 		select {
 		case <-ctx.Done():
@@ -157,7 +158,7 @@ func (w *watching) watch(ctx context.Context) error {
 	return nil
 }
 
-// failed notes why the kind is not watched, or that it is, and tells whether it had failed before.
+// failed records why the kind is not watched, or nil, and reports whether an earlier attempt failed.
 func (k *kind) failed(problem error) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -166,7 +167,7 @@ func (k *kind) failed(problem error) bool {
 	return before
 }
 
-// unread is why the kind has not been read; nil if it has.
+// unread says why the kind is not loaded, or returns nil if it is.
 func (k *kind) unread() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -174,19 +175,19 @@ func (k *kind) unread() error {
 	case k.problem != nil:
 		return fmt.Errorf("%s: %w", k.plural, k.problem)
 	case k.synced == nil || !k.synced():
-		return fmt.Errorf("%s: not loaded, or not allowed to be", k.plural)
+		return fmt.Errorf("%s: not loaded yet, or not allowed to be read", k.plural)
 	}
 	return nil
 }
 
-// Subscribe has a function called after each change, with the namespace whose labels changed, or "" for a role or a policy. The
-// function must be quick. Subscribe before the manager starts.
+// Subscribe registers a function that is called after each change, with the namespace whose labels changed, or "" if a role
+// or a policy changed. The function must not block. Subscribe must be called before the manager starts.
 func (b *Book) Subscribe(f func(namespace string)) { b.told = append(b.told, f) }
 
-// Synced tells whether everything has been read once.
+// Synced reports whether everything is loaded.
 func (b *Book) Synced() bool { return len(b.Unread()) == 0 }
 
-// Unread names the kinds that have not been read, as people write them.
+// Unread returns the plural names of the kinds that are not loaded, such as ApiRoles.
 func (b *Book) Unread() []string {
 	var plurals []string
 	for _, k := range b.awaited {
@@ -197,7 +198,8 @@ func (b *Book) Unread() []string {
 	return plurals
 }
 
-// Ready is nil once everything has been read, or says what has not, and why. The error is ErrUnread.
+// Ready returns nil once everything is loaded. Otherwise it returns an error that wraps [ErrUnread] and says what is missing
+// and why.
 func (b *Book) Ready() error {
 	var problems []error
 	for _, k := range b.awaited {
@@ -211,7 +213,7 @@ func (b *Book) Ready() error {
 	return fmt.Errorf("%w: %w", ErrUnread, errors.Join(problems...))
 }
 
-// matters tells whether an update changes what the rules say: a count in a role's status does not.
+// matters reports whether an update changes the rules. A count in the status of a role does not.
 func matters(before, after any) bool {
 	then, ok := before.(client.Object)
 	now, okNow := after.(client.Object)
@@ -244,7 +246,7 @@ func (b *Book) changed(object any) {
 	}
 }
 
-// Rules are those of this moment, compiled once after each change.
+// Rules returns the current rules. They are compiled once after each change.
 func (b *Book) Rules(ctx context.Context) (*grant.Rules, error) {
 	if !b.Synced() {
 		return nil, ErrUnread
@@ -262,13 +264,13 @@ func (b *Book) Rules(ctx context.Context) (*grant.Rules, error) {
 		return nil, errors.Join(ErrUnread, err)
 	}
 	rules := compile(roles.Items, policies.Items, b.options)
-	if len(b.awaited) > 0 { // else nobody tells when it is out of date
+	if len(b.awaited) > 0 { // otherwise no event says that they are outdated
 		b.rules = rules
 	}
 	return rules, nil
 }
 
-// Judge asks the rules about a key. An error means that there is no verdict, and so no licence.
+// Judge judges a key. An error means that there is no verdict, so the key must not be issued.
 func (b *Book) Judge(ctx context.Context, key *v1alpha1.ApiKey, now time.Time) (grant.Verdict, error) {
 	rules, err := b.Rules(ctx)
 	if err != nil {
@@ -284,8 +286,8 @@ func (b *Book) Judge(ctx context.Context, key *v1alpha1.ApiKey, now time.Time) (
 	if rules.AskNamespace() {
 		namespace := namespaceMeta()
 		if err := b.Reader.Get(ctx, client.ObjectKey{Name: key.Namespace}, namespace); err != nil {
-			// Not there yet, or not any more: no labels can be told from that.
-			return grant.Verdict{}, fmt.Errorf("labels of the key's namespace: %w", err)
+			// The namespace is not in the cache yet, or not any more, so its labels are unknown.
+			return grant.Verdict{}, fmt.Errorf("read the labels of the key's namespace: %w", err)
 		}
 		request.Labels = namespace.Labels
 	}
@@ -298,7 +300,7 @@ func namespaceMeta() *metav1.PartialObjectMetadata {
 	return meta
 }
 
-// ask puts what a key asks for into a request. The life of a key that is out is as long as it was when it was issued.
+// ask returns what a key requests. The lifetime of an issued key is the one it had at issue.
 func ask(key *v1alpha1.ApiKey, now time.Time) (grant.Request, error) {
 	spec := key.Spec
 	request := grant.Request{Namespace: key.Namespace, Roles: spec.Roles, CIDRs: spec.CIDRs}

@@ -5,12 +5,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// trim takes from the metadata of a cached role, policy or namespace what nobody reads: all but its identity, and the labels of a
-// namespace.
+// trim removes metadata that no controller reads from a role, policy or namespace before it is cached. It keeps the
+// identity, and the labels of namespaces.
 func trim(object any) (any, error) {
 	accessor, err := meta.Accessor(object)
 	if err != nil {
-		return object, nil // a tombstone, which holds an object that was trimmed before
+		return object, nil // a tombstone, whose object is already trimmed
 	}
 	accessor.SetAnnotations(nil)
 	accessor.SetManagedFields(nil)

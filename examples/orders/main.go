@@ -1,5 +1,5 @@
-// Command orders is a small API that checks API keys by itself, with package guard: GET /orders needs the role
-// org.permission.order.read, and answers who asked.
+// Command orders is a small API that checks API keys itself, with package guard: GET /orders requires the role
+// org.permission.order.read, and the response names the key that was used.
 //
 //	go run ./examples/orders -kubeconfig ~/.kube/config -listen 127.0.0.1:8000
 //	curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:8000/orders
@@ -61,5 +61,5 @@ func run(kubeconfig, listen string) error {
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	return <-drained // requests in hand
+	return <-drained // wait for in-flight requests
 }

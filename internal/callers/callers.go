@@ -1,5 +1,5 @@
-// Package callers lets those in to a handler whom the API server knows (TokenReview) and lets (SubjectAccessReview); nothing here may know of
-// API keys, or of what the handler answers.
+// Package callers protects HTTP handlers: it admits callers that the API server authenticates (TokenReview) and authorizes
+// (SubjectAccessReview). It must not know anything about API keys or about the handlers.
 package callers
 
 import (
@@ -24,38 +24,39 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 )
 
-// What the API server said of a caller is believed for a while. It is about the caller, never about an API key.
+// Answers of the API server about callers are cached. They say nothing about API keys.
 const (
 	allowedFor = time.Minute
 	deniedFor  = 10 * time.Second
 
-	// answers are remembered of so many tokens, the latest; those of whom it said yes apart from the others, so that no number of
-	// strangers makes it forget them.
+	// remembered is the capacity of each cache. Allowed and denied callers have separate caches, so that unknown callers can't evict
+	// allowed ones.
 	remembered = 4096
 )
 
-// Guard asks the API server about callers.
+// Guard protects handlers by asking the API server about their callers.
 type Guard struct {
 	reviewer reviewer
 	logger   logr.Logger
 	logs     *rate.Limiter
 	putOff   prometheus.Counter
 
-	allowed *cache.LRUExpireCache // of credentials, while they are believed
-	denied  *cache.LRUExpireCache // the same, with their verdicts
+	allowed *cache.LRUExpireCache // credentials that are allowed
+	denied  *cache.LRUExpireCache // credentials that are denied, with their verdicts
 	gate    *gate
 	flights singleflight.Group
 }
 
-// Options of a Guard.
+// Options are the options of a [Guard].
 type Options struct {
-	// Logger is told of reviews that could not be made, within a rate.
+	// Logger logs failed reviews, with a rate limit.
 	Logger logr.Logger
 	// Metrics is where the metrics are registered.
 	Metrics prometheus.Registerer
 }
 
-// New returns a Guard that asks as the user of a configuration, who needs to create tokenreviews and subjectaccessreviews.
+// New returns a Guard that creates reviews with the credentials in config. They need the permission to create tokenreviews
+// and subjectaccessreviews.
 func New(config *rest.Config, o Options) (*Guard, error) {
 	reviews, err := newReviews(config)
 	if err != nil {
@@ -69,7 +70,7 @@ func newGuard(reviewer reviewer, o Options, limits limits, clock clock.PassiveCl
 		reviewer: reviewer, logger: o.Logger, logs: rate.NewLimiter(1, 10),
 		putOff: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: monitoring.Verifier, Name: "callers_put_off_total",
-			Help: "Requests to introspect that got 503 unreviewed, since too many unknown callers asked.",
+			Help: "Introspection requests that got 503 without a review because too many unknown callers sent requests.",
 		}),
 		allowed: cache.NewLRUExpireCacheWithClock(remembered, clock),
 		denied:  cache.NewLRUExpireCacheWithClock(remembered, clock),
@@ -79,15 +80,16 @@ func newGuard(reviewer reviewer, o Options, limits limits, clock clock.PassiveCl
 	return g
 }
 
-// credential tells tokens apart for a method and a path, and holds none of them.
+// credential identifies a token for a method and a path, without containing the token.
 type credential [sha256.Size]byte
 
 func newCredential(token, verb, path string) credential {
 	return sha256.Sum256([]byte(verb + "\x00" + path + "\x00" + token))
 }
 
-// Protect is a handler for those who may use its path with the request's method, as RBAC's nonResourceURLs say it. Others get 401 or 403.
-// Whoever the API server has not said yes or no of gets 503: it can't be asked, or there are too many to ask about.
+// Protect returns a handler for callers that may use the request's method on its path, by the nonResourceURLs of RBAC. Other
+// callers get 401 or 403. If the API server has not decided about a caller, because it can't be asked or too many callers
+// wait, the caller gets 503.
 func (g *Guard) Protect(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token := bearer(r)
@@ -103,7 +105,7 @@ func (g *Guard) Protect(handler http.Handler) http.Handler {
 	})
 }
 
-// bearer is the token of a request; "" if it has none, or more than one.
+// bearer returns the bearer token of a request, or "" if the request has none or several Authorization headers.
 func bearer(r *http.Request) string {
 	values := r.Header["Authorization"]
 	if len(values) != 1 {
@@ -116,9 +118,9 @@ func bearer(r *http.Request) string {
 	return strings.TrimSpace(token)
 }
 
-// verdict is what a caller is told.
+// verdict is the decision about a caller.
 type verdict struct {
-	status int // 200 lets in
+	status int // 200 admits the caller
 	text   string
 }
 
@@ -126,14 +128,14 @@ func (v verdict) write(w http.ResponseWriter) {
 	switch v.status {
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="kubernetes"`)
-		v.text = "want a bearer token that the API server knows"
+		v.text = "a bearer token that the API server accepts is required"
 	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "1")
 	}
 	http.Error(w, v.text, v.status)
 }
 
-// judge asks once, however many requests wait for what is said of a token.
+// judge decides about a caller. Concurrent requests with the same token share one review.
 func (g *Guard) judge(r *http.Request, token string) verdict {
 	verb := strings.ToLower(r.Method)
 	asks := newCredential(token, verb, r.URL.Path)
@@ -148,7 +150,7 @@ func (g *Guard) judge(r *http.Request, token string) verdict {
 				err = fmt.Errorf("%v\n%s", recovered, debug.Stack())
 			}
 		}()
-		// Another flight may have landed since.
+		// Another review may have finished in the meantime.
 		if v, ok := g.recall(asks); ok {
 			return v, nil
 		}
@@ -157,12 +159,12 @@ func (g *Guard) judge(r *http.Request, token string) verdict {
 	select {
 	case result := <-answer:
 		if result.Err != nil {
-			panic(result.Err) // where somebody recovers and reports it
+			panic(result.Err) // in the goroutine of the request, where it is recovered and reported
 		}
-		v, _ := result.Val.(verdict) // it is never anything else
+		v, _ := result.Val.(verdict) // no other type is returned
 		return v
 	case <-r.Context().Done():
-		return verdict{http.StatusServiceUnavailable, "the caller is gone"}
+		return verdict{http.StatusServiceUnavailable, "the caller disconnected"}
 	}
 }
 
@@ -177,23 +179,23 @@ func (g *Guard) recall(asks credential) (verdict, bool) {
 	return verdict{}, false
 }
 
-// review has the API server asked, once it is this caller's turn. What it says is remembered; that it can't be asked is not.
+// review asks the API server about a caller once it is the caller's turn. It caches decisions, but not failures to ask.
 func (g *Guard) review(asks credential, from netip.Addr, token, verb, path string) verdict {
 	ctx, cancel := context.WithTimeout(context.Background(), reviewTimeout)
 	defer cancel()
 	leave, ok := g.gate.enter(ctx, asks, from)
 	if !ok {
 		g.putOff.Inc()
-		return verdict{http.StatusServiceUnavailable, "too many unknown callers ask: try again"}
+		return verdict{http.StatusServiceUnavailable, "too many unknown callers, try again later"}
 	}
 	defer leave()
 	v, err := g.ask(ctx, token, verb, path)
 	switch {
 	case err != nil:
 		if g.logs.Allow() {
-			g.logger.Error(err, "the API server can't be asked about a caller")
+			g.logger.Error(err, "Failed to ask the API server about a caller")
 		}
-		return verdict{http.StatusServiceUnavailable, "the API server can't be asked"}
+		return verdict{http.StatusServiceUnavailable, "the API server is not available"}
 	case v.status == http.StatusOK:
 		g.gate.know(asks, from)
 		g.allowed.Add(asks, nil, allowedFor)
@@ -216,7 +218,7 @@ func (g *Guard) ask(ctx context.Context, token, verb, path string) (verdict, err
 	case err != nil:
 		return verdict{}, err
 	case !allowed:
-		return verdict{http.StatusForbidden, fmt.Sprintf("%s may not %s %s", caller.Username, verb, path)}, nil
+		return verdict{http.StatusForbidden, fmt.Sprintf("user %s is not allowed to %s %s", caller.Username, verb, path)}, nil
 	}
 	return verdict{status: http.StatusOK}, nil
 }

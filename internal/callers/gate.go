@@ -11,15 +11,16 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// limits of the reviews that callers can have the API server asked for.
+// limits limit the reviews that callers can cause.
 type limits struct {
-	// address is what one address may ask about tokens that are not known; all is what all addresses together may.
+	// address limits the reviews of unknown tokens from one address; all limits those from all addresses together.
 	address, all rates
-	// patience is how long a caller waits for its turn.
+	// patience is the maximum time that a caller waits for its turn.
 	patience time.Duration
-	// reviews is how many are made at a time: of known tokens, of others from where they came from, and of strangers, each.
+	// reviews is the maximum number of concurrent reviews in each of three groups: known tokens, new tokens from known addresses, and
+	// unknown callers.
 	reviews int
-	// knownFor is how long a token, and the address that it came from, have precedence after they were let in.
+	// knownFor is how long a token and its peer address count as known after the token was allowed.
 	knownFor time.Duration
 }
 
@@ -28,7 +29,7 @@ type rates struct {
 	burst     int
 }
 
-// The API server notices nothing of these rates. A caller that is let in asks it once a minute.
+// defaultLimits cause no noticeable load on the API server. An allowed caller is reviewed once a minute.
 var defaultLimits = limits{
 	address:  rates{10, 20},
 	all:      rates{50, 100},
@@ -37,22 +38,22 @@ var defaultLimits = limits{
 	knownFor: time.Hour,
 }
 
-// addressBuckets bounds what is remembered of addresses. A stranger shares its bucket with one in so many; nobody can choose with whom.
+// addressBuckets is the number of rate limiters for addresses. Addresses share them by a hash that callers can't predict.
 const addressBuckets = 1024
 
-// gate says whose turn it is to be reviewed. Everybody can make up tokens, so that strangers have a rate and a number of reviews at a time,
-// in all and for each address. Callers that have been let in lately wait for none of them: a token of theirs has reviews of its own, and a
-// new token from where they call, since tokens are renewed every hour, has the rate of its address to itself.
+// gate decides when a caller is reviewed. Anybody can make up tokens, so the rate and the number of concurrent reviews of unknown
+// callers are limited, in total and per address. Known callers do not wait for unknown ones: known tokens have reviews of their own,
+// and new tokens from known addresses have a rate limit per address of their own, because tokens are renewed every hour.
 type gate struct {
 	limits    limits
 	seed      maphash.Seed
 	addresses [addressBuckets]*rate.Limiter
 	all       *rate.Limiter
 
-	known, renewed, strangers chan struct{} // as long as the reviews that are under way
+	known, renewed, strangers chan struct{} // hold one element per running review
 
-	tokens *cache.LRUExpireCache // credentials that were let in
-	peers  *cache.LRUExpireCache // addresses that they came from, with their limiters
+	tokens *cache.LRUExpireCache // credentials that were allowed
+	peers  *cache.LRUExpireCache // the peer addresses of these credentials, with their limiters
 }
 
 func newGate(limits limits, clock clock.PassiveClock) *gate {
@@ -76,7 +77,7 @@ func (g *gate) bucket(from netip.Addr) uint64 {
 	return maphash.Comparable(g.seed, from) % addressBuckets
 }
 
-// know gives precedence to a token and an address from now on.
+// know records a token and its peer address as known.
 func (g *gate) know(asks credential, from netip.Addr) {
 	g.tokens.Add(asks, nil, g.limits.knownFor)
 	if !from.IsValid() {
@@ -89,7 +90,8 @@ func (g *gate) know(asks credential, from netip.Addr) {
 	g.peers.Add(from, limiter, g.limits.knownFor)
 }
 
-// enter waits until it is a caller's turn. leave must be called after its review; ok is false if too many others want theirs.
+// enter waits for the caller's turn. If ok is true, leave must be called after the review. If ok is false, too many callers
+// are waiting.
 func (g *gate) enter(ctx context.Context, asks credential, from netip.Addr) (leave func(), ok bool) {
 	if _, known := g.tokens.Get(asks); known {
 		return occupy(ctx, g.known)
@@ -102,7 +104,7 @@ func (g *gate) enter(ctx context.Context, asks credential, from netip.Addr) (lea
 		}
 		return occupy(ctx, g.renewed)
 	}
-	// An address that has used up its own rate takes nothing of what the others share.
+	// Check the limit of the address first, so that an address above its limit does not use up the shared one.
 	if g.addresses[g.bucket(from)].Wait(ctx) != nil || g.all.Wait(ctx) != nil {
 		return nil, false
 	}

@@ -17,17 +17,17 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// reviewTimeout bounds all that is asked about one caller.
+// reviewTimeout limits the time for all reviews of one caller.
 const reviewTimeout = 10 * time.Second
 
-// reviewer is who is asked. An error tells that there is no answer; a no is none.
+// reviewer authenticates and authorizes callers. An error means that there is no answer; a negative answer is not an error.
 type reviewer interface {
 	authenticate(ctx context.Context, token string) (caller authenticationv1.UserInfo, ok bool, err error)
 	authorize(ctx context.Context, caller authenticationv1.UserInfo, verb, path string) (bool, error)
 }
 
-// reviews are those of the API server. apiserver's own delegating authenticator would do but for one thing: it tells a token that is none
-// by the same kind of error as a review that could not be made.
+// reviews asks the API server. The delegating authenticator of k8s.io/apiserver is not used because it reports an invalid
+// token with the same kind of error as a failed review.
 type reviews struct {
 	tokens authenticationclient.TokenReviewInterface
 	access authorizationclient.SubjectAccessReviewInterface
@@ -35,7 +35,7 @@ type reviews struct {
 
 func newReviews(config *rest.Config) (*reviews, error) {
 	config = rest.CopyConfig(config)
-	// The gate is what limits reviews. A limiter behind it would make known callers wait for strangers.
+	// The gate limits reviews. A client-side limiter behind it would make known callers wait for unknown ones.
 	config.QPS, config.RateLimiter = -1, nil
 	authentication, err := authenticationclient.NewForConfig(config)
 	if err != nil {
@@ -48,7 +48,7 @@ func newReviews(config *rest.Config) (*reviews, error) {
 	return &reviews{tokens: authentication.TokenReviews(), access: authorization.SubjectAccessReviews()}, nil
 }
 
-// retrying tries a review again that failed in passing, within about a second.
+// retrying retries a review after transient failures, for about a second.
 func retrying(ctx context.Context, review func() error) error {
 	backoff := wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 4}
 	return webhook.WithExponentialBackoff(ctx, backoff, review, webhook.DefaultShouldRetry)
@@ -62,9 +62,9 @@ func (r *reviews) authenticate(ctx context.Context, token string) (caller authen
 		return err
 	})
 	if err != nil {
-		return authenticationv1.UserInfo{}, false, fmt.Errorf("review a token: %w", err)
+		return authenticationv1.UserInfo{}, false, fmt.Errorf("create TokenReview: %w", err)
 	}
-	// status.error is no more than the reason of the no: the API server has it for every token that is none.
+	// status.error is not a failure of the review: the API server sets it for every invalid token.
 	caller = answer.Status.User
 	if !slices.Contains(caller.Groups, user.AllAuthenticated) {
 		caller.Groups = append(caller.Groups, user.AllAuthenticated)
@@ -90,7 +90,7 @@ func (r *reviews) authorize(ctx context.Context, caller authenticationv1.UserInf
 		return err
 	})
 	if err != nil {
-		return false, fmt.Errorf("review %s: %w", caller.Username, err)
+		return false, fmt.Errorf("create SubjectAccessReview for %s: %w", caller.Username, err)
 	}
 	return answer.Status.Allowed && !answer.Status.Denied, nil
 }

@@ -1,5 +1,5 @@
-// Package clockskew measures how far this machine's clock is from an HTTP server's, and knows nothing of what the answer is
-// used for.
+// Package clockskew measures the difference between this machine's clock and the clock of an HTTP server. It must not decide
+// what follows from the skew.
 package clockskew
 
 import (
@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// A measurement is used again for this long, by the wall clock and by the monotonic one: a clock that was set in
-// between makes the two differ.
+// fresh is how long a measurement is reused. It must hold on the wall clock and on the monotonic clock, which differ if the clock
+// was set in between.
 const fresh = 10 * time.Second
 
 const timeout = 5 * time.Second
 
-// Meter asks a server for its time. It is safe for concurrent use.
+// Meter measures the clock skew to a server. It is safe for concurrent use.
 type Meter struct {
 	client *http.Client
 	url    string
@@ -27,13 +27,13 @@ type Meter struct {
 	skew     time.Duration
 }
 
-// NewMeter returns a Meter that reads the Date header of answers from a URL.
+// NewMeter returns a Meter that reads the Date header of responses from url.
 func NewMeter(client *http.Client, url string) *Meter {
 	return &Meter{client: client, url: url}
 }
 
-// Skew is this machine's time less the server's: positive where this clock is ahead. An error means that it could not be
-// measured, and that nothing irreversible should be done.
+// Skew returns this machine's time minus the server's: it is positive if this clock is ahead. An error means that the skew
+// could not be measured; then nothing irreversible must be done.
 func (m *Meter) Skew(ctx context.Context) (time.Duration, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -41,7 +41,7 @@ func (m *Meter) Skew(ctx context.Context) (time.Duration, error) {
 		return m.skew, nil
 	}
 
-	// Others wait for this answer meanwhile.
+	// Concurrent callers wait for this measurement.
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url, nil)
@@ -57,11 +57,11 @@ func (m *Meter) Skew(ctx context.Context) (time.Duration, error) {
 	}
 	header := response.Header.Get("Date")
 	if header == "" {
-		return 0, errors.New("measure clock skew: the server's answer has no Date header")
+		return 0, errors.New("measure clock skew: the response has no Date header")
 	}
 	served, err := http.ParseTime(header)
 	if err != nil {
-		return 0, fmt.Errorf("measure clock skew: the server's Date header: %w", err)
+		return 0, fmt.Errorf("measure clock skew: parse the Date header: %w", err)
 	}
 	m.measured = time.Now()
 	m.skew = m.measured.Sub(served)

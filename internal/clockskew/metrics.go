@@ -10,15 +10,15 @@ import (
 )
 
 var skewDesc = prometheus.NewDesc(monitoring.Operator+"_clock_skew_seconds",
-	"This machine's time less the API server's. Absent while it can't be measured.", nil, nil)
+	"The operator's time minus the API server's, in seconds. Absent while it can't be measured.", nil, nil)
 
-// Collector measures the clock's skew whenever it is scraped, so that an alert ends with its cause. It does so on a replica that
-// waits for its turn as well, before that one decides on anything.
+// Collector measures the clock skew on every scrape, so that an alert ends with its cause. It also does so on replicas that
+// are not the leader, so that a wrong clock is visible before they become the leader.
 type Collector struct {
 	skew func(context.Context) (time.Duration, error)
 }
 
-// NewCollector returns a collector that asks skew.
+// NewCollector returns a collector that calls skew.
 func NewCollector(skew func(context.Context) (time.Duration, error)) *Collector {
 	return &Collector{skew: skew}
 }
@@ -32,7 +32,7 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	defer cancel()
 	skew, err := c.skew(ctx)
 	if err != nil {
-		return // an invalid metric would cost the whole scrape
+		return // an invalid metric would fail the whole scrape
 	}
 	metrics <- prometheus.MustNewConstMetric(skewDesc, prometheus.GaugeValue, skew.Seconds())
 }

@@ -1,4 +1,4 @@
-// Package fleet tells in metrics how all keys of the cluster are; it reads them from the cache, and changes nothing.
+// Package fleet exports metrics about all keys of the cluster. It reads keys from the cache and must not change anything.
 package fleet
 
 import (
@@ -13,14 +13,15 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 )
 
-// A key made to live shorter than this is taken for one that a program replaces: its warning lasts less than a day, and no person could
-// act on it.
+// shortLife is the lifetime below which a key is assumed to be replaced by a program. Such a key is expiring for less than a day,
+// which is too short for people to act.
 const shortLife = 5 * 24 * time.Hour
 
-// unseen is the state of a key that no operator has written a status of.
+// unseen is the state of a key that the operator has not processed yet.
 const unseen = "Unseen"
 
-// The spans of keys_expiring, the longest last. None is longer than the longest warning, 14 days.
+// expiringWithin are the time spans of keys_expiring, the longest last. None is longer than 14 days, when the condition Expiring
+// begins at the earliest.
 var expiringWithin = []struct {
 	label string
 	span  time.Duration
@@ -32,23 +33,23 @@ var expiringWithin = []struct {
 
 var (
 	keysDesc = prometheus.NewDesc(monitoring.Operator+"_keys",
-		"ApiKeys by state: the reason of their condition Ready, or Unseen where it has none. Reported by the leader.",
+		"Number of ApiKeys by state: the reason of the condition Ready, or Unseen if a key has no such condition. Reported by the leader.",
 		[]string{"state"}, nil)
 	longestWaitDesc = prometheus.NewDesc(monitoring.Operator+"_longest_wait_seconds",
-		"Age of the oldest ApiKey in each state that waits to be issued, 0 where none does. Reported by the leader.",
+		"Age of the oldest pending ApiKey in each state, 0 if there is none. Reported by the leader.",
 		[]string{"state"}, nil)
 	expiringDesc = prometheus.NewDesc(monitoring.Operator+"_keys_expiring",
-		"ApiKeys with the condition Expiring, by how soon: 7d counts those of 1d too. Keys that live less than five days are left out. "+
+		"Number of ApiKeys with the condition Expiring that expire within a time span; 7d includes 1d. Keys with a lifetime of less than five days are not counted. "+
 			"Reported by the leader.",
 		[]string{"within"}, nil)
 	outOfPolicyDesc = prometheus.NewDesc(monitoring.Operator+"_keys_out_of_policy",
-		"ApiKeys that work but would not be issued today. Reported by the leader.", nil, nil)
+		"Number of issued ApiKeys with the condition OutOfPolicy: they work but would not be issued again. Reported by the leader.", nil, nil)
 	keyExpiryDesc = prometheus.NewDesc(monitoring.Operator+"_key_expiry_timestamp_seconds",
-		"When a key that is in use expires, as a Unix time. One series a key: off unless --expiry-metric-per-key. Reported by the leader.",
+		"Unix time at which an issued key expires, one series per key. Exported only with --expiry-metric-per-key. Reported by the leader.",
 		[]string{"namespace", "name"}, nil)
 )
 
-// Collector reads the state of the fleet from the cache whenever it is scraped, so that it can't drift from it.
+// Collector computes the metrics from the cache on every scrape, so that they can't differ from it.
 type Collector struct {
 	reader  client.Reader
 	elected <-chan struct{}
@@ -56,7 +57,7 @@ type Collector struct {
 	perKey  bool
 }
 
-// NewCollector returns a collector that reports once elected is closed. perKey adds one series for each key that is in use.
+// NewCollector returns a collector that reports metrics once elected is closed. perKey adds one series per issued key.
 func NewCollector(reader client.Reader, elected <-chan struct{}, clock clock.PassiveClock, perKey bool) *Collector {
 	return &Collector{reader: reader, elected: elected, clock: clock, perKey: perKey}
 }
@@ -109,7 +110,8 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// census is the state of all keys at one moment. Its maps have every state and span, so that an alert sees a zero and not an absence.
+// census is the state of all keys at one time. Its maps contain every state and time span, so that alerts see 0 instead of
+// no series.
 type census struct {
 	states      map[string]int
 	longestWait map[string]time.Duration

@@ -1,9 +1,10 @@
-// Package gitops tells, from an object's labels and annotations alone, which deployment tool declares it.
+// Package gitops determines from the labels and annotations of an object which deployment tool manages it. It must not
+// depend on anything else.
 package gitops
 
 import "strings"
 
-// A mark is a label or an annotation by which a tool recognises what it has applied. An empty value means any.
+// mark is a label or an annotation by which a tool recognizes the objects that it has applied. An empty value matches any value.
 type mark struct {
 	tool        string
 	annotation  bool
@@ -11,7 +12,7 @@ type mark struct {
 	keyIsPrefix bool
 }
 
-// The marks, each with where the tool defines it.
+// marks are the known marks, each with a reference to its definition.
 var marks = []mark{
 	// https://argo-cd.readthedocs.io/en/stable/user-guide/resource_tracking/
 	{tool: "Argo CD", annotation: true, key: "argocd.argoproj.io/tracking-id"},
@@ -19,7 +20,7 @@ var marks = []mark{
 	// https://fluxcd.io/flux/components/kustomize/kustomizations/ and .../helm/helmreleases/ (origin labels)
 	{tool: "Flux", key: "kustomize.toolkit.fluxcd.io/name"},
 	{tool: "Flux", key: "helm.toolkit.fluxcd.io/name"},
-	// https://helm.sh/docs/chart_best_practices/labels/; Helm itself sets all three of what it installs.
+	// https://helm.sh/docs/chart_best_practices/labels/; Helm itself sets all three on the objects that it installs.
 	{tool: "Helm", annotation: true, key: "meta.helm.sh/release-name"},
 	{tool: "Helm", key: "app.kubernetes.io/managed-by", value: "Helm"},
 	// https://fleet.rancher.io/ (wrangler's object sets)
@@ -32,23 +33,22 @@ var marks = []mark{
 	// https://cloud.google.com/kubernetes-engine/enterprise/config-sync/docs/reference/annotations-and-labels-config-sync
 	{tool: "Config Sync", annotation: true, key: "configmanagement.gke.io/managed", value: "enabled"},
 	{tool: "Config Sync", annotation: true, key: "configsync.gke.io/resource-id"},
-	// The inventory of cli-utils, which Config Sync and kpt share.
+	// The inventory of cli-utils, which both Config Sync and kpt use.
 	{tool: "Config Sync or kpt", annotation: true, key: "config.k8s.io/owning-inventory"},
 	// KEP-3659: kubectl apply --prune --applyset
 	{tool: "a kubectl ApplySet", key: "applyset.kubernetes.io/part-of"},
-	// Argo CD's tracking label before 3.0. Helm charts and people set it as well: last, so that a surer mark names the tool.
+	// Argo CD's tracking label before 3.0. Helm charts and people set it too, so it is last, after more reliable marks.
 	{tool: "Argo CD or Helm", key: "app.kubernetes.io/instance"},
 }
 
-// DeclaredBy names the tool that declares an object with these labels and annotations and would bring it back if it
-// were deleted; "" if there is none.
+// DeclaredBy returns the name of the tool that manages an object with these labels and annotations, and would create the
+// object again after its deletion. It returns "" if there is none.
 func DeclaredBy(labels, annotations map[string]string) string {
 	m, _ := first(labels, annotations)
 	return m.tool
 }
 
-// Essence is as little of labels and annotations as DeclaredBy needs to say the same: one entry at most, whatever the object's owner
-// wrote there.
+// Essence reduces labels and annotations to the single entry, if any, that [DeclaredBy] needs to return the same result.
 func Essence(labels, annotations map[string]string) (fewLabels, fewAnnotations map[string]string) {
 	m, found := first(labels, annotations)
 	switch {
@@ -61,7 +61,7 @@ func Essence(labels, annotations map[string]string) (fewLabels, fewAnnotations m
 	}
 }
 
-// first is the mark that decides.
+// first returns the mark that decides, if any.
 func first(labels, annotations map[string]string) (mark, bool) {
 	for _, m := range marks {
 		set := labels

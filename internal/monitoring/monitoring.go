@@ -1,11 +1,11 @@
-// Package monitoring holds the words that the names of all metrics begin with; dashboards and alerts of users go by them, so that none may
-// change, and nothing else belongs here.
+// Package monitoring defines the prefixes of all metric names. Nothing else belongs here, and the prefixes must not change,
+// because dashboards and alerts of users depend on them.
 package monitoring
 
-// The first words of the metrics' names, which are written PREFIX_NAME.
+// Prefixes of metric names, which have the form PREFIX_NAME.
 const (
-	// Operator is that of apikey-operator.
+	// Operator is the prefix of the metrics of apikey-operator.
 	Operator = "apikey_operator"
-	// Verifier is that of apikey-verifier, and of a guard inside a service.
+	// Verifier is the prefix of the metrics of apikey-verifier, and of package guard inside a service.
 	Verifier = "apikey_verifier"
 )

@@ -8,8 +8,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/facts"
 )
 
-// cacheOptions limit the cache to the ApiKeys of some namespaces, if any are named, and to what is read of them: nothing else is asked of
-// it.
+// cacheOptions limits the cache to the ApiKeys of the given namespaces, or of all if there are none, and to the fields that
+// are read.
 func cacheOptions(namespaces []string) cache.Options {
 	keys := cache.ByObject{Transform: trim}
 	for _, namespace := range namespaces {
@@ -24,7 +24,7 @@ func cacheOptions(namespaces []string) cache.Options {
 	}
 }
 
-// trim is a transform of a cache's objects, before they are kept.
+// trim is a cache transform that removes fields that nobody reads.
 func trim(object any) (any, error) {
 	if key, ok := object.(*v1alpha1.ApiKey); ok {
 		facts.Trim(key)

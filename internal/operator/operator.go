@@ -1,4 +1,5 @@
-// Package operator puts the operator's controllers together on a manager; what flags, probes and listeners there are is the command's.
+// Package operator assembles the controllers of the operator on a manager. Flags, probes and listeners do not belong here,
+// but in the command.
 package operator
 
 import (
@@ -24,7 +25,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/rulebook"
 )
 
-// Scheme knows the kinds that the operator reads and writes.
+// Scheme returns a scheme with the kinds that the operator reads and writes.
 func Scheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
@@ -32,41 +33,41 @@ func Scheme() *runtime.Scheme {
 	return scheme
 }
 
-// ManagerOptions are what every manager of the operator needs: the kinds, and what is kept in memory of them. namespaces are those whose
-// keys it looks after; none means all.
+// ManagerOptions returns the options that every manager of the operator needs: the scheme and the cache. namespaces are the
+// namespaces of the keys; if empty, all namespaces.
 func ManagerOptions(namespaces []string) ctrl.Options {
 	return ctrl.Options{
 		Scheme: Scheme(),
 		Cache:  cacheOptions(namespaces),
-		// No Secret is ever cached: a cached read would start a list and a watch of all Secrets, which the operator may not do.
+		// Never cache Secrets: a cached read would list and watch all Secrets, for which the operator has no permission.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
 	}
 }
 
-// Parts are what the controllers are made of. All fields are required.
+// Parts are the dependencies of the controllers. All fields are required.
 type Parts struct {
-	// Client reads ApiKeys, which may be from a cache, and writes.
+	// Client reads ApiKeys, possibly from a cache, and writes all objects.
 	Client client.Client
 	// Live reads from the API server.
 	Live client.Reader
-	// Rules say which keys may be issued.
+	// Rules decides which keys may be issued.
 	Rules *rulebook.Book
 	// Recorder emits events.
 	Recorder events.EventRecorder
-	// Registry takes the metrics. It must have none of the operator's yet.
+	// Registry is where the metrics are registered. It must not contain the operator's metrics yet.
 	Registry prometheus.Registerer
-	// Clock is what time it is, and Skew how far that is from the API server's.
+	// Clock gives the current time. Skew returns that time minus the API server's.
 	Clock clock.PassiveClock
 	Skew  func(context.Context) (time.Duration, error)
 	// TokenPrefix is the prefix of tokens minted from now on.
 	TokenPrefix string
-	// TTLAfterExpired is how long an expired ApiKey stays where its spec does not say.
+	// TTLAfterExpired is how long an expired ApiKey is kept if spec.ttlAfterExpired is absent.
 	TTLAfterExpired time.Duration
-	// CountDelay is how long changes of keys are gathered before roles are told how many keys carry them.
+	// CountDelay is how long changes of keys are gathered before the keys of each role are counted.
 	CountDelay time.Duration
 }
 
-// Controllers are all of the operator's controllers.
+// Controllers are the controllers of the operator.
 type Controllers struct {
 	Issuing  *issuing.Reconciler
 	Expiring *expiring.Reconciler
@@ -75,7 +76,7 @@ type Controllers struct {
 	parts Parts
 }
 
-// New makes the controllers and registers their metrics. It panics where these are registered already.
+// New creates the controllers and registers their metrics. It panics if these are already registered.
 func New(p Parts) *Controllers {
 	return &Controllers{
 		Issuing: &issuing.Reconciler{
@@ -91,17 +92,17 @@ func New(p Parts) *Controllers {
 	}
 }
 
-// Options of how the controllers run on a manager.
+// Options says how the controllers run on a manager.
 type Options struct {
-	// Workers is how many keys each controller works on at once.
+	// Workers is the number of keys that each controller reconciles at the same time.
 	Workers int
-	// Namespaces are those whose keys are looked after; none means all.
+	// Namespaces are the namespaces of the keys; if empty, all namespaces.
 	Namespaces []string
-	// MetricPerKey adds a series for each key that is in use: when it expires.
+	// MetricPerKey exports one series per issued key, with the time at which it expires.
 	MetricPerKey bool
 }
 
-// SetupWithManager registers the controllers, and the metrics of all keys, with a manager.
+// SetupWithManager adds the controllers to a manager, and registers the metrics about all keys.
 func (c *Controllers) SetupWithManager(mgr ctrl.Manager, o Options) error {
 	if err := c.Issuing.SetupWithManager(mgr, o.Workers); err != nil {
 		return fmt.Errorf("set up the issuing controller: %w", err)
@@ -109,7 +110,7 @@ func (c *Controllers) SetupWithManager(mgr ctrl.Manager, o Options) error {
 	if err := c.Expiring.SetupWithManager(mgr, o.Workers); err != nil {
 		return fmt.Errorf("set up the expiring controller: %w", err)
 	}
-	// A count of some namespaces' keys would pass for that of all, and two operators would each overwrite the other's.
+	// With namespaces the counts would be incomplete, and two operators would overwrite each other's.
 	if len(o.Namespaces) == 0 {
 		if err := c.Counting.SetupWithManager(mgr); err != nil {
 			return fmt.Errorf("set up the counting controller: %w", err)
@@ -117,7 +118,7 @@ func (c *Controllers) SetupWithManager(mgr ctrl.Manager, o Options) error {
 	}
 	collector := fleet.NewCollector(mgr.GetClient(), mgr.Elected(), c.parts.Clock, o.MetricPerKey)
 	if err := c.parts.Registry.Register(collector); err != nil {
-		return fmt.Errorf("register the metrics of keys: %w", err)
+		return fmt.Errorf("register the key metrics: %w", err)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-// Package version says which build this is; the linker sets it.
+// Package version says which build this is. The linker sets its variables; nothing else belongs here.
 package version
 
 import (
@@ -13,14 +13,14 @@ var (
 )
 
 const (
-	// What a revision ends with where the sources differed from the commit.
+	// modified is the suffix of a revision that was built from modified sources.
 	modified = "-modified"
-	// As much of a commit's digest as people read.
+	// short is the number of digits of the commit that are shown.
 	short = 12
 )
 
-// String is the version and, where the build knows it, the commit that it was built from, such as v1.2.3+0123456789ab, with -modified at
-// the end where the sources differed from it.
+// String returns the version and, if known, the commit, such as v1.2.3+0123456789ab. It ends in -modified if the sources
+// differed from the commit.
 func String() string {
 	if revision == "" {
 		return join(version, stamped())
@@ -42,7 +42,7 @@ func join(version, revision string) string {
 	return version + "+" + commit
 }
 
-// stamped is the revision that go build has noted by itself.
+// stamped returns the revision that go build recorded.
 func stamped() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

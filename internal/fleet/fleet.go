@@ -39,7 +39,8 @@ var (
 		"Age of the oldest pending ApiKey in each state, 0 if there is none. Reported by the leader.",
 		[]string{"state"}, nil)
 	expiringDesc = prometheus.NewDesc(monitoring.Operator+"_keys_expiring",
-		"Number of ApiKeys with the condition Expiring that expire within a time span; 7d includes 1d. Keys with a lifetime of less than five days are not counted. "+
+		"Number of ApiKeys with the condition Expiring that expire within a time span; 7d includes 1d. Keys with a lifetime of less "+
+			"than five days are not counted. "+
 			"Reported by the leader.",
 		[]string{"within"}, nil)
 	outOfPolicyDesc = prometheus.NewDesc(monitoring.Operator+"_keys_out_of_policy",

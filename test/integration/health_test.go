@@ -200,7 +200,7 @@ var _ = Describe("The health of a key", func() {
 			pass(key)
 			expect(live(key), "Degraded", status.FailedStatus, message(key, v1alpha1.ConditionReady))
 		}
-		Expect(message(tombstone, v1alpha1.ConditionReady)).To(ContainSubstring("Argo CD holds it"))
+		Expect(message(tombstone, v1alpha1.ConditionReady)).To(ContainSubstring("kept because of Argo CD"))
 	})
 
 	It("is in progress for a new key while the operator's clock is off", func() {

@@ -1,4 +1,4 @@
-// Package build makes objects for tests: good ones by default, with what a test is about laid over them.
+// Package build makes valid objects for tests. Options change the fields that a test is about.
 package build
 
 import (
@@ -13,10 +13,10 @@ import (
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 )
 
-// Option lays something over an ApiKey.
+// Option changes an ApiKey.
 type Option func(*v1alpha1.ApiKey)
 
-// ApiKey is a key of one role that lives for ninety days.
+// ApiKey returns a key with one role that expires 90 days after it is issued.
 func ApiKey(namespace, name string, options ...Option) *v1alpha1.ApiKey {
 	key := &v1alpha1.ApiKey{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
@@ -31,27 +31,27 @@ func ApiKey(namespace, name string, options ...Option) *v1alpha1.ApiKey {
 	return key
 }
 
-// After sets the key's life.
+// After sets the key's lifetime.
 func After(life v1alpha1.Duration) Option {
 	return func(key *v1alpha1.ApiKey) { key.Spec.Expiry = v1alpha1.ApiKeyExpiry{After: life} }
 }
 
-// At sets the key's deadline.
+// At sets the key's expiry time, in RFC 3339.
 func At(moment string) Option {
 	return func(key *v1alpha1.ApiKey) { key.Spec.Expiry = v1alpha1.ApiKeyExpiry{At: moment} }
 }
 
-// Never makes the key live for ever.
+// Never makes a key that never expires.
 func Never() Option {
 	return func(key *v1alpha1.ApiKey) { key.Spec.Expiry = v1alpha1.ApiKeyExpiry{Never: ptr.To(true)} }
 }
 
-// TTL sets how long the key stays after it has expired.
+// TTL sets how long an expired key is kept before the operator deletes it.
 func TTL(ttl v1alpha1.Duration) Option {
 	return func(key *v1alpha1.ApiKey) { key.Spec.TTLAfterExpired = ttl }
 }
 
-// CIDRs ties the key to networks.
+// CIDRs restricts the key to networks.
 func CIDRs(cidrs ...string) Option {
 	return func(key *v1alpha1.ApiKey) { key.Spec.CIDRs = cidrs }
 }
@@ -61,7 +61,7 @@ func Roles(roles ...string) Option {
 	return func(key *v1alpha1.ApiKey) { key.Spec.Roles = roles }
 }
 
-// Secret says how the token is delivered.
+// Secret sets the token Secret's name, key and other properties.
 func Secret(secret v1alpha1.ApiKeySecret) Option {
 	return func(key *v1alpha1.ApiKey) { key.Spec.Secret = &secret }
 }
@@ -76,7 +76,7 @@ func Annotation(name, value string) Option {
 	return func(key *v1alpha1.ApiKey) { metav1.SetMetaDataAnnotation(&key.ObjectMeta, name, value) }
 }
 
-// ApiRole is an entry of the catalogue.
+// ApiRole returns a role of the catalogue that includes the given roles.
 func ApiRole(name string, includes ...string) *v1alpha1.ApiRole {
 	return &v1alpha1.ApiRole{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -84,10 +84,10 @@ func ApiRole(name string, includes ...string) *v1alpha1.ApiRole {
 	}
 }
 
-// PolicyOption lays something over an ApiKeyPolicy.
+// PolicyOption changes an ApiKeyPolicy.
 type PolicyOption func(*v1alpha1.ApiKeyPolicySpec)
 
-// Policy allows some roles in every namespace, and demands nothing else.
+// Policy returns a policy that allows the given roles in every namespace and requires nothing else.
 func Policy(name string, roles []string, options ...PolicyOption) *v1alpha1.ApiKeyPolicy {
 	policy := &v1alpha1.ApiKeyPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.ApiKeyPolicySpec{Roles: roles}}
 	for _, option := range options {
@@ -96,29 +96,29 @@ func Policy(name string, roles []string, options ...PolicyOption) *v1alpha1.ApiK
 	return policy
 }
 
-// MaxLifetime sets the longest life.
+// MaxLifetime sets the longest lifetime that a key may have.
 func MaxLifetime(most v1alpha1.Duration) PolicyOption {
 	return func(spec *v1alpha1.ApiKeyPolicySpec) { spec.MaxLifetime = most }
 }
 
-// AllowedCIDRs sets the allowed networks.
+// AllowedCIDRs sets the networks that a key's CIDRs must lie in.
 func AllowedCIDRs(cidrs ...string) PolicyOption {
 	return func(spec *v1alpha1.ApiKeyPolicySpec) { spec.AllowedCIDRs = cidrs }
 }
 
-// RequireExpiry refuses keys that never expire.
+// RequireExpiry makes the policy refuse keys that never expire.
 func RequireExpiry() PolicyOption {
 	return func(spec *v1alpha1.ApiKeyPolicySpec) { spec.RequireExpiry = ptr.To(true) }
 }
 
-// Namespaces selects namespaces by a label.
+// Namespaces limits the policy to namespaces with a label.
 func Namespaces(label string, value v1alpha1.LabelValue) PolicyOption {
 	return func(spec *v1alpha1.ApiKeyPolicySpec) {
 		spec.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{label: value}}
 	}
 }
 
-// TokenSecret is a Secret such as the operator makes for a key, with any text for a token.
+// TokenSecret returns a token Secret as the operator creates it for a key, with text in place of a token.
 func TokenSecret(key *v1alpha1.ApiKey, text string) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
@@ -133,7 +133,8 @@ func TokenSecret(key *v1alpha1.ApiKey, text string) *corev1.Secret {
 	}
 }
 
-// Worst makes a key as large as the schema allows, unlike that of any other number, and annotates it as kubectl apply does.
+// Worst makes the key as large as the schema allows and adds the annotation that kubectl apply writes. Keys with different numbers share
+// no role name and no network.
 func Worst(number int) Option {
 	return func(key *v1alpha1.ApiKey) {
 		const roles, length, networks = 256, 64, 64 // 16 KiB of names

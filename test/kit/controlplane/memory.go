@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Memory is the process's resident memory in bytes: now, and the most that it ever was.
+// Memory returns the process's resident memory in bytes: the current value and the peak.
 func (p *Process) Memory() (now, peak int64, err error) {
 	file, err := os.Open(fmt.Sprintf("/proc/%d/status", p.Pid()))
 	if err != nil {
@@ -32,7 +32,7 @@ func (p *Process) Memory() (now, peak int64, err error) {
 		}
 	}
 	if now == 0 || peak == 0 {
-		return 0, 0, fmt.Errorf("the kernel does not tell the memory of %s: %w", p.name, lines.Err())
+		return 0, 0, fmt.Errorf("read the memory of %s from /proc: %w", p.name, lines.Err())
 	}
 	return now, peak, nil
 }

@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// Where config/default puts the operator and the verifier, and as whom they run.
+// The namespace into which config/default installs the operator and the verifier, and their service accounts.
 const (
 	Namespace       = "apikey-operator-system"
 	ServiceAccount  = "apikey-operator"
 	VerifierAccount = "apikey-verifier"
 )
 
-// Install does what a cluster administrator does: kubectl apply -k config/default. It returns once the kinds are served and the admission
-// policies refuse. Nothing runs the Deployments here, for want of a scheduler and a node.
+// Install installs config/default as a cluster administrator does, with kubectl apply -k. It returns when the kinds are served and the
+// admission policies are in force. The Deployments start no pods, because the control plane has no scheduler and no node.
 func (c *ControlPlane) Install(ctx context.Context) error {
 	if out, err := c.RunKubectl(ctx, "", "apply", "-k", filepath.Join(c.Root, "config", "default")); err != nil {
 		return fmt.Errorf("install: %w\n%s", err, out)
@@ -26,13 +26,14 @@ func (c *ControlPlane) Install(ctx context.Context) error {
 	out, err := c.RunKubectl(ctx, "", "wait", "--for=condition=Established", "--timeout=60s",
 		"-f", filepath.Join(c.Root, "config", "crd", "bases"))
 	if err != nil {
-		return fmt.Errorf("wait for the kinds: %w\n%s", err, out)
+		return fmt.Errorf("wait for the CRDs: %w\n%s", err, out)
 	}
 	return c.WaitGuarded(ctx, Namespace, ServiceAccount)
 }
 
-// WaitGuarded waits until each admission policy of config/policy refuses what it must: the API server takes a new policy up only some
-// time after it was created. The operator is the given service account, and each policy's name starts with its name.
+// WaitGuarded waits until each admission policy of config/policy refuses a request that it must refuse: the API server enforces a new
+// policy only some time after its creation. The operator runs as the given service account, and each policy's name starts with the
+// account's name.
 func (c *ControlPlane) WaitGuarded(ctx context.Context, namespace, serviceAccount string) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
@@ -40,7 +41,7 @@ func (c *ControlPlane) WaitGuarded(ctx context.Context, namespace, serviceAccoun
 		`"spec":{"roles":["install.probe"],"expiry":{"never":true}}}`
 	const ofType = `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"install-probe"},"type":"%s"}`
 	if out, err := c.RunKubectl(ctx, key, "-n", namespace, "apply", "-f", "-"); err != nil {
-		return fmt.Errorf("create a key to try the policies on: %w\n%s", err, out)
+		return fmt.Errorf("create the probe key: %w\n%s", err, out)
 	}
 	for _, probe := range []struct {
 		policy, input string
@@ -63,12 +64,12 @@ func (c *ControlPlane) WaitGuarded(ctx context.Context, namespace, serviceAccoun
 		}
 	}
 	if out, err := c.RunKubectl(ctx, "", "-n", namespace, "delete", "apikey", "install-probe"); err != nil {
-		return fmt.Errorf("delete the key to try the policies on: %w\n%s", err, out)
+		return fmt.Errorf("delete the probe key: %w\n%s", err, out)
 	}
 	return nil
 }
 
-// RunKubectl runs kubectl as the administrator, in the repository's root folder, and returns all that it prints.
+// RunKubectl runs kubectl as the administrator in the repository's root folder. It returns the combined output, also with an error.
 func (c *ControlPlane) RunKubectl(ctx context.Context, input string, args ...string) (string, error) {
 	kubeconfig := filepath.Join(c.dir, "admin.kubeconfig")
 	if err := c.AdminKubeconfig(kubeconfig); err != nil {
@@ -81,20 +82,20 @@ func (c *ControlPlane) RunKubectl(ctx context.Context, input string, args ...str
 	return string(out), err
 }
 
-// Operator is a running process of bin/apikey-operator.
+// Operator is a running apikey-operator process.
 type Operator struct {
 	*Process
-	// Probes and Metrics are the base URLs of its two listeners.
+	// Probes and Metrics are the base URLs of the two listeners.
 	Probes, Metrics string
 }
 
-// StartOperator runs bin/apikey-operator as its own service account, with exactly the permissions of config/rbac, and returns once
-// it is ready. Further arguments are added to its command line; its log goes to out.
+// StartOperator runs bin/apikey-operator as the operator's service account, with exactly the permissions of config/rbac. It returns when
+// the operator is ready. args are appended to the command line. The log goes to out.
 func (c *ControlPlane) StartOperator(ctx context.Context, out io.Writer, args ...string) (*Operator, error) {
 	return c.StartOperatorAs(ctx, Namespace, ServiceAccount, out, args...)
 }
 
-// StartOperatorAs is StartOperator as a service account of another installation.
+// StartOperatorAs is like [ControlPlane.StartOperator], but uses the service account of another installation.
 func (c *ControlPlane) StartOperatorAs(ctx context.Context, namespace, account string, out io.Writer, args ...string) (*Operator, error) {
 	o, err := c.launchOperator(ctx, namespace, account, out, args)
 	if err != nil {
@@ -103,7 +104,7 @@ func (c *ControlPlane) StartOperatorAs(ctx context.Context, namespace, account s
 	return o, o.WaitHTTP(ctx, o.Probes+"/readyz")
 }
 
-// LaunchOperator is StartOperator for one that can't become ready yet: it returns at once.
+// LaunchOperator is like [ControlPlane.StartOperator], but returns without waiting for the operator to become ready.
 func (c *ControlPlane) LaunchOperator(ctx context.Context, out io.Writer, args ...string) (*Operator, error) {
 	return c.launchOperator(ctx, Namespace, ServiceAccount, out, args)
 }
@@ -122,19 +123,19 @@ func (c *ControlPlane) launchOperator(ctx context.Context, namespace, account st
 	return o, err
 }
 
-// Verifier is a running process of bin/apikey-verifier.
+// Verifier is a running apikey-verifier process.
 type Verifier struct {
 	*Process
-	// HTTP, Probes and Metrics are base URLs of listeners; GRPC is the address of one.
+	// HTTP, Probes and Metrics are base URLs of listeners. GRPC is a listener's address, as host:port.
 	HTTP, GRPC, Probes, Metrics string
 }
 
-// VerifierAddresses are where a verifier listens.
+// VerifierAddresses are the addresses at which a verifier listens, as host:port.
 type VerifierAddresses struct {
 	HTTP, GRPC string
 }
 
-// FreeVerifierAddresses are addresses on loopback that nobody listens on, for who must know them before the verifier starts.
+// FreeVerifierAddresses reserves addresses on loopback for a verifier. Use it when something must know them before the verifier starts.
 func FreeVerifierAddresses() (VerifierAddresses, error) {
 	addresses, err := freeAddresses(2)
 	if err != nil {
@@ -143,13 +144,13 @@ func FreeVerifierAddresses() (VerifierAddresses, error) {
 	return VerifierAddresses{HTTP: addresses[0], GRPC: addresses[1]}, nil
 }
 
-// StartVerifier runs bin/apikey-verifier as its own service account, with exactly the permissions of config/verifier, and returns
-// at once: it is ready when Probes+"/readyz" says so. Further arguments are added to its command line; its log goes to out.
+// StartVerifier runs bin/apikey-verifier as the verifier's service account, with exactly the permissions of config/verifier. It returns
+// at once; the verifier is ready when Probes+"/readyz" answers 200. args are appended to the command line. The log goes to out.
 func (c *ControlPlane) StartVerifier(ctx context.Context, out io.Writer, at VerifierAddresses, args ...string) (*Verifier, error) {
 	return c.StartVerifierAs(ctx, Namespace, VerifierAccount, out, at, args...)
 }
 
-// StartVerifierAs is StartVerifier as a service account of another installation.
+// StartVerifierAs is like [ControlPlane.StartVerifier], but uses the service account of another installation.
 func (c *ControlPlane) StartVerifierAs(
 	ctx context.Context, namespace, account string, out io.Writer, at VerifierAddresses, args ...string,
 ) (*Verifier, error) {
@@ -170,14 +171,14 @@ func (c *ControlPlane) StartVerifierAs(
 	return v, err
 }
 
-// start runs a binary of bin/ as a service account.
+// start runs a binary from bin/ with a kubeconfig of a service account.
 func (c *ControlPlane) start(ctx context.Context, binary, namespace, account string, out io.Writer, args []string) (*Process, error) {
 	kubeconfig := filepath.Join(c.dir, namespace+"."+account+".kubeconfig")
 	if err := c.KubeconfigAs(ctx, namespace, account, kubeconfig); err != nil {
 		return nil, err
 	}
 	args = append([]string{"--kubeconfig=" + kubeconfig}, args...)
-	return StartProcess(exec.Command(filepath.Join(c.Root, "bin", binary), args...), out) //nolint:noctx // stopped by Stop, in order
+	return StartProcess(exec.Command(filepath.Join(c.Root, "bin", binary), args...), out) //nolint:noctx // Process.Stop stops it
 }
 
 func freeAddresses(n int) ([]string, error) {

@@ -12,21 +12,21 @@ import (
 	"syscall"
 )
 
-// Ports are chosen from this range. It lies below the one that Linux takes the ports of outgoing connections from (32768 to 60999, as
-// net.ipv4.ip_local_port_range has it by default), so that no connection can take a port between its choice and its use.
+// The range of ports from which FreeAddress chooses. It lies below the range from which Linux takes the ports of outgoing connections
+// (net.ipv4.ip_local_port_range, 32768 to 60999 by default), so that no connection can take a port between its choice and its use.
 const (
 	firstPort = 15000
 	lastPort  = 31999
 )
 
-// reserved are the lock files of this process's ports. They stay open until it ends: a port is never given out twice.
+// reserved holds the lock files of this process's ports. They stay open until the process exits, so that no port is chosen twice.
 var reserved struct {
 	sync.Mutex
 	files []*os.File
 }
 
-// FreeAddress is an address on loopback that nobody listens on. It is kept for this process until that ends: other test processes
-// that run at the same time choose others.
+// FreeAddress returns a loopback address, as host:port, on which nobody listens. The address stays reserved until this process exits:
+// test processes that run at the same time choose other ports.
 func FreeAddress() (string, error) {
 	port, err := freePort()
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), err
@@ -38,7 +38,7 @@ func freePort() (int, error) {
 		return 0, err
 	}
 	const ports = lastPort - firstPort + 1
-	start := rand.IntN(ports) //nolint:gosec // chance, not secrecy
+	start := rand.IntN(ports) //nolint:gosec // not a secret
 	for i := range ports {
 		port := firstPort + (start+i)%ports
 		ok, err := reserve(filepath.Join(folder, strconv.Itoa(port)))
@@ -52,7 +52,7 @@ func freePort() (int, error) {
 	return 0, fmt.Errorf("no port from %d to %d is free", firstPort, lastPort)
 }
 
-// reserve locks a file; false if another process, or this one, has it.
+// reserve locks a file. It returns false if this process or another one has locked the file already.
 func reserve(path string) (bool, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// stopTimeout is longer than any of our processes takes to drain.
+// stopTimeout is how long [Process.Stop] waits. The product's processes drain in less time.
 const stopTimeout = time.Minute
 
 // Process is a running program.
@@ -23,20 +23,20 @@ type Process struct {
 	exited  chan error
 }
 
-// StartProcess starts a command in a process group of its own, so that Ctrl-C in a terminal stops things in order and not all at
-// once. What it writes goes to out.
+// StartProcess starts a command in a process group of its own, so that Ctrl-C in a terminal doesn't stop all processes at once. Its
+// standard output and standard error go to out.
 func StartProcess(command *exec.Cmd, out io.Writer) (*Process, error) {
 	p := &Process{name: filepath.Base(command.Path), command: command, exited: make(chan error, 1)}
 	command.Stdout, command.Stderr = out, out
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := command.Start(); err != nil {
-		return nil, fmt.Errorf("start %s (has `make build` been run?): %w", p.name, err)
+		return nil, fmt.Errorf("start %s (did you run `make build`?): %w", p.name, err)
 	}
 	go func() { p.exited <- command.Wait() }()
 	return p, nil
 }
 
-// Pid is the process's id.
+// Pid returns the process's id.
 func (p *Process) Pid() int { return p.command.Process.Pid }
 
 // Stop asks the process to finish and returns what it exited with.
@@ -52,7 +52,7 @@ func (p *Process) Stop() error {
 	}
 }
 
-// WaitHTTP waits until a URL answers 200. If that does not come to pass, the process is stopped.
+// WaitHTTP waits until a URL answers 200. If that takes longer than three minutes, WaitHTTP stops the process and returns an error.
 func (p *Process) WaitHTTP(ctx context.Context, url string) error {
 	return p.wait(ctx, func(ctx context.Context) bool {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -68,8 +68,8 @@ func (p *Process) WaitHTTP(ctx context.Context, url string) error {
 	})
 }
 
-// WaitListening waits until somebody listens on an address, of a network such as tcp or unix. If that does not come to pass, the process
-// is stopped.
+// WaitListening waits until the process listens on an address of a network such as tcp or unix. If that takes longer than three minutes,
+// WaitListening stops the process and returns an error.
 func (p *Process) WaitListening(ctx context.Context, network, address string) error {
 	return p.wait(ctx, func(ctx context.Context) bool {
 		var dialer net.Dialer
@@ -88,7 +88,7 @@ func (p *Process) wait(ctx context.Context, ready func(context.Context) bool) er
 		select {
 		case err := <-p.exited:
 			p.exited <- err
-			return fmt.Errorf("%s stopped before it was ready: %w", p.name, err)
+			return fmt.Errorf("%s exited before it was ready: %w", p.name, err)
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("%s is not ready: %w", p.name, ctx.Err()), p.Stop())
 		case <-time.After(50 * time.Millisecond):

@@ -1,5 +1,5 @@
-// Package gateway runs real gateways on loopback, with the very configuration files that docs/gateways shows. The demo, the tests and the
-// benchmarks use it; the product never does.
+// Package gateway runs real gateways on loopback with the configuration files in docs/gateways. The demo, the tests and the benchmarks
+// use it; the product never does.
 package gateway
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
 )
 
-// The addresses that the files of docs/gateways name.
+// The addresses in the files of docs/gateways.
 const (
 	documentedVerifier = "apikey-verifier.apikey-operator-system:8080"
 	documentedAPI      = "orders.shop:8000"
@@ -26,23 +26,23 @@ const (
 
 const loopback = "127.0.0.1"
 
-// Backends are where the parts behind a gateway really are, as host:port.
+// Backends are the addresses of what runs behind a gateway, as host:port.
 type Backends struct {
-	// Verifiers are all used where the gateway can; at least one.
+	// Verifiers must hold at least one address. The gateway uses all of them if it can, otherwise the first.
 	Verifiers []string
 	API       string
-	// Edit changes the documented file as one who copies it might, before its addresses are replaced; nil leaves it as it is.
+	// Edit changes the text of the documented file, as a user who copies it might, before the addresses are replaced. It may be nil.
 	Edit func(site string) string
 }
 
 // Gateway is a running gateway.
 type Gateway struct {
 	*controlplane.Process
-	// URL is where clients call it.
+	// URL is the base URL for clients.
 	URL string
 }
 
-// Find is the path of a gateway's program, installed or built into bin/ of the repository; false if it is neither.
+// Find returns the path of a gateway's program, in PATH, /usr/sbin or the repository's bin/. It returns false if there is none.
 func Find(root, name string) (string, bool) {
 	for _, path := range []string{name, "/usr/sbin/" + name, filepath.Join(root, "bin", name)} {
 		if found, err := exec.LookPath(path); err == nil {
@@ -52,7 +52,7 @@ func Find(root, name string) (string, bool) {
 	return "", false
 }
 
-// Nginx runs nginx with docs/gateways/nginx.conf until it is stopped. dir is an empty folder for its files; it must last as long.
+// Nginx runs nginx with docs/gateways/nginx.conf until it is stopped. dir must be an empty folder that exists as long as nginx runs.
 func Nginx(ctx context.Context, root, dir string, behind Backends, out io.Writer) (*Gateway, error) {
 	address, err := controlplane.FreeAddress()
 	if err != nil {
@@ -74,7 +74,7 @@ func Nginx(ctx context.Context, root, dir string, behind Backends, out io.Writer
 	if os.Geteuid() == 0 {
 		user = "user root;"
 	}
-	// What Debian's own nginx.conf does around conf.d/, with all files in one folder.
+	// The settings around conf.d/ in Debian's nginx.conf, with all files in one folder.
 	main := fmt.Sprintf(`daemon off; %s worker_processes 1; pid %[2]s/nginx.pid; error_log stderr;
 events {}
 http {
@@ -96,7 +96,7 @@ http {
 	return start(ctx, command, address, out)
 }
 
-// Caddy runs Caddy with docs/gateways/Caddyfile until it is stopped. dir is an empty folder for its files; it must last as long.
+// Caddy runs Caddy with docs/gateways/Caddyfile until it is stopped. dir must be an empty folder that exists as long as Caddy runs.
 func Caddy(ctx context.Context, root, dir string, behind Backends, out io.Writer) (*Gateway, error) {
 	address, err := controlplane.FreeAddress()
 	if err != nil {
@@ -124,8 +124,9 @@ func Caddy(ctx context.Context, root, dir string, behind Backends, out io.Writer
 	return start(ctx, command, address, out)
 }
 
-// Traefik runs Traefik with what traefik-static.yaml and the objects of traefik.yaml in docs/gateways say, until it is stopped. dir is an
-// empty folder for its files; it must last as long. Traefik's file provider takes the same middlewares and rules as its kinds, so that no cluster is asked.
+// Traefik runs Traefik with docs/gateways/traefik-static.yaml and the objects of docs/gateways/traefik.yaml until it is stopped. dir must be
+// an empty folder that exists as long as Traefik runs. No cluster is needed: Traefik's file provider takes the same middlewares and rules
+// as the objects.
 func Traefik(ctx context.Context, root, dir string, behind Backends, out io.Writer) (*Gateway, error) {
 	address, err := controlplane.FreeAddress()
 	if err != nil {
@@ -156,18 +157,18 @@ global: {checkNewVersion: false, sendAnonymousUsage: false}
 	}
 	path, ok := Find(root, "traefik")
 	if !ok {
-		return nil, errors.New("traefik is not there: make traefik")
+		return nil, errors.New("traefik is not built: make traefik")
 	}
 	command := exec.Command(path, "--configFile="+staticFile) //nolint:noctx // stopped by Stop
 	g, err := start(ctx, command, address, out)
 	if err != nil {
 		return nil, err
 	}
-	// It listens before it has read the file.
+	// Traefik listens before it has read the dynamic file.
 	return g, g.WaitHTTP(ctx, g.URL+"/ping")
 }
 
-// traefikConfiguration makes a file for Traefik's file provider of the objects in a manifest, with the API at a URL.
+// traefikConfiguration converts the objects of a manifest to a file for Traefik's file provider. api is the URL of the API.
 func traefikConfiguration(manifest, api string) ([]byte, error) {
 	type reference struct {
 		Name string `json:"name"`
@@ -225,7 +226,8 @@ func start(ctx context.Context, command *exec.Cmd, address string, out io.Writer
 	return g, process.WaitListening(ctx, "tcp", address)
 }
 
-// documented is a file of docs/gateways, edited, with other addresses. Each of them must be there.
+// documented returns a file of docs/gateways after edit, with each key of replacements replaced by its value. It fails if the file lacks
+// one of the keys.
 func documented(root, name string, edit func(string) string, replacements map[string]string) (string, error) {
 	content, err := os.ReadFile(filepath.Join(root, "docs", "gateways", name))
 	if err != nil {
@@ -237,7 +239,7 @@ func documented(root, name string, edit func(string) string, replacements map[st
 	}
 	for old, replacement := range replacements {
 		if !strings.Contains(text, old) {
-			return "", fmt.Errorf("docs/gateways/%s does not hold %q", name, old)
+			return "", fmt.Errorf("docs/gateways/%s does not contain %q", name, old)
 		}
 		text = strings.ReplaceAll(text, old, replacement)
 	}

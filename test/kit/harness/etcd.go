@@ -10,10 +10,10 @@ import (
 	"net/http"
 )
 
-// Etcd is the base URL of an etcd. What is put there goes past the API server, for fleets that would take too long to issue.
+// Etcd is the base URL of an etcd. Tests write objects there directly when issuing so many keys would take too long.
 type Etcd string
 
-// RegistryKey is where an API server keeps an ApiKey.
+// RegistryKey returns the etcd key under which an API server stores an ApiKey.
 func RegistryKey(namespace, name string) string {
 	return "/registry/apikey-operator.io/apikeys/" + namespace + "/" + name
 }
@@ -35,7 +35,7 @@ func (e Etcd) Get(ctx context.Context, key string) ([]byte, error) {
 	return found.Kvs[0].Value, nil
 }
 
-// Put sets the values of keys at once. etcd takes 128 of them, and 1.5 MiB.
+// Put sets the values of keys in one transaction. etcd accepts at most 128 keys and 1.5 MiB in one.
 func (e Etcd) Put(ctx context.Context, values map[string]string) error {
 	puts := make([]any, 0, len(values))
 	for key, value := range values {
@@ -45,7 +45,7 @@ func (e Etcd) Put(ctx context.Context, values map[string]string) error {
 	return err
 }
 
-// Delete deletes all keys from one to another, which stays.
+// Delete deletes all keys from from up to, but without, to.
 func (e Etcd) Delete(ctx context.Context, from, to string) error {
 	_, err := e.call(ctx, "/v3/kv/deleterange", map[string]string{"key": encode(from), "range_end": encode(to)})
 	return err

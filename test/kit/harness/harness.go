@@ -1,5 +1,5 @@
-// Package harness runs the operator's controllers in a test's own process, as the operator's service account on a real API server,
-// with a clock, a network and a witness of the test's choosing.
+// Package harness runs the operator's controllers in the test's process against a real API server, as the operator's service account. The
+// test chooses the clock and the network. A [Witness] checks every status and searches all output for tokens.
 package harness
 
 import (
@@ -25,25 +25,25 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/rulebook"
 )
 
-// DefaultTTL is how long an expired key stays here unless it says so itself.
+// DefaultTTL is how long the controllers keep an expired key that sets no ttlAfterExpired.
 const DefaultTTL = 24 * time.Hour
 
-// Scheme knows all types that tests use.
+// Scheme returns a scheme with all types that the tests use.
 func Scheme() *runtime.Scheme { return operator.Scheme() }
 
-// Options of the controllers. Config and Witness are required.
+// Options configure the controllers. Config and Witness are required.
 type Options struct {
-	// Config is the connection, as the operator's service account.
+	// Config connects as the operator's service account.
 	Config *rest.Config
-	// Witness gets every log line and event, to be searched for tokens.
+	// Witness gets every log line and event and searches them for tokens.
 	Witness *Witness
-	// Network, if set, stands between the controllers and the API server.
+	// Network, if set, intercepts every request from the controllers to the API server.
 	Network *Network
-	// Clock is the real one unless it is set.
+	// Clock defaults to the real clock.
 	Clock clock.PassiveClock
-	// Skew is none unless it is set.
+	// Skew returns how far the clock is off the API server's. It defaults to zero.
 	Skew func(context.Context) (time.Duration, error)
-	// Rules say whether an empty catalogue, or no policy, denies every key.
+	// Rules decide whether an empty role catalogue, or a cluster without policies, denies every key.
 	Rules rulebook.Options
 }
 
@@ -75,23 +75,22 @@ func (o Options) controllers(c client.Client, live client.Reader, rules *ruleboo
 	}
 }
 
-// Controllers are the operator's controllers, driven by hand: one pass after another, on live reads, with no queue and no cache
-// between the test and what it tests.
+// Controllers are the operator's controllers. A test calls their reconcilers directly; they read live objects, without a queue or cache.
 type Controllers struct {
 	*operator.Controllers
-
+	// Registry holds the controllers' metrics.
 	Registry *prometheus.Registry
 
 	logger logr.Logger
 }
 
-// NewControllers returns controllers to be driven by hand.
+// NewControllers returns controllers whose reconcilers the test calls.
 func NewControllers(o Options) (*Controllers, error) {
 	c, err := client.New(o.config(), client.Options{Scheme: Scheme()})
 	if err != nil {
 		return nil, err
 	}
-	// Roles, policies and namespaces are read live, past the network: in a manager that is its cache's part.
+	// Roles, policies and namespaces are read past the network, because a manager reads them from its cache.
 	rules, err := client.New(o.Config, client.Options{Scheme: Scheme()})
 	if err != nil {
 		return nil, err
@@ -99,19 +98,19 @@ func NewControllers(o Options) (*Controllers, error) {
 	return o.controllers(c, c, rulebook.NewLive(rules, o.Rules), o.Witness.Recorder()), nil
 }
 
-// Pass runs one pass of the issuing controller over a key.
+// Pass reconciles a key once with the issuing controller.
 func (c *Controllers) Pass(ctx context.Context, key client.Object) (ctrl.Result, error) {
 	ctx = logr.NewContext(ctx, c.logger)
 	return c.Issuing.Reconcile(ctx, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(key)})
 }
 
-// Collect runs one pass of the expiring controller over a key.
+// Collect reconciles a key once with the expiring controller.
 func (c *Controllers) Collect(ctx context.Context, key client.Object) (ctrl.Result, error) {
 	ctx = logr.NewContext(ctx, c.logger)
 	return c.Expiring.Reconcile(ctx, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(key)})
 }
 
-// Manager is the operator as it runs: with its cache, its queues and, if asked, its leader election.
+// Manager is the operator's manager, with its cache, its queues and, if configured, its leader election.
 type Manager struct {
 	ctrl.Manager
 
@@ -119,7 +118,8 @@ type Manager struct {
 	exited chan error
 }
 
-// StartManager starts a manager. With a lease, several of them elect a leader.
+// StartManager starts a manager with the given number of workers per controller. If lease is not empty, managers with the same lease elect a
+// leader.
 func StartManager(o Options, workers int, lease string) (*Manager, error) {
 	options := operator.ManagerOptions(nil)
 	options.Logger = o.Witness.Logger()
@@ -149,7 +149,7 @@ func StartManager(o Options, workers int, lease string) (*Manager, error) {
 	return m, nil
 }
 
-// Stop stops the manager and waits until it has.
+// Stop stops the manager and waits for it. It returns an error if that takes longer than a minute.
 func (m *Manager) Stop() error {
 	m.stop()
 	select {
@@ -160,7 +160,7 @@ func (m *Manager) Stop() error {
 	}
 }
 
-// Logger writes every level to the witness, as --log-level=10 does.
+// Logger returns a logger that writes messages of every level to the witness, as with --log-level=10.
 func (w *Witness) Logger() logr.Logger {
 	return ctrlzap.New(ctrlzap.WriteTo(w), ctrlzap.Level(zapcore.Level(-10)))
 }

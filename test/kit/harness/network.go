@@ -8,55 +8,55 @@ import (
 	"sync"
 )
 
-// Network stands between a client and the API server. It sees every request, and decides which fail.
+// Network sits between a client and the API server. It records every request and makes the requests fail that the test chooses.
 type Network struct {
-	// Fault is asked before each request: for none, one that never reaches the server, or one whose answer is lost.
+	// Fault returns the fault for a request, before it is sent. If Fault is nil, no request fails.
 	Fault func(Request) Fault
 
 	mu       sync.Mutex
 	requests []Request
 }
 
-// Request is what a network sees of a call.
+// Request describes a request to the API server.
 type Request struct {
-	// Method is HTTP's: POST, PATCH, DELETE, GET. A list or watch is GET without a name.
+	// Method is the HTTP method: POST, PATCH, DELETE, GET. A list or watch is a GET without a name.
 	Method string
-	// Namespace is the object's; "" for what spans all of them.
+	// Namespace is the object's namespace. It is empty for requests that span all namespaces.
 	Namespace string
-	// Resource is the plural, with the subresource where there is one: apikeys/status, secrets.
+	// Resource is the plural with the subresource, if any: apikeys/status, secrets.
 	Resource string
-	// Name is that of the object; "" for a list, watch or create.
+	// Name is the object's name. It is empty for a list, watch or create.
 	Name string
-	// DryRun says that the server is only asked, and changes nothing.
+	// DryRun is set if the server must not change anything.
 	DryRun bool
 }
 
-// Writes tells whether the request changes ApiKeys or Secrets.
+// Writes reports whether the request changes ApiKeys or Secrets.
 func (r Request) Writes() bool {
 	return r.Method != http.MethodGet && !r.DryRun && (r.Resource == "apikeys/status" || r.Resource == "apikeys" || r.Resource == "secrets")
 }
 
-// Fault is what becomes of a request.
+// Fault is what happens to a request.
 type Fault int
 
 const (
-	// None lets it through.
+	// None sends the request.
 	None Fault = iota
-	// LostRequest fails it before it reaches the server.
+	// LostRequest fails the request before it reaches the server.
 	LostRequest
-	// LostAnswer lets it through and loses the answer.
+	// LostAnswer sends the request and loses the answer.
 	LostAnswer
-	// TooManyRequests is the server's answer under load.
+	// TooManyRequests answers as an overloaded server does.
 	TooManyRequests
-	// Conflict is the server's answer to one who was overtaken.
+	// Conflict answers as if another client had changed the object.
 	Conflict
-	// BadRequest is the server's answer to a dry run that a webhook with side effects would see.
+	// BadRequest answers as the server does to a dry run when a webhook with side effects would be called.
 	BadRequest
 )
 
 var errNetwork = errors.New("network fault made by the test")
 
-// Requests are all that were sent, in their order.
+// Requests returns all requests so far, in order, without discovery.
 func (n *Network) Requests() []Request {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -70,7 +70,7 @@ func (n *Network) wrap(next http.RoundTripper) http.RoundTripper {
 		if n.Fault != nil {
 			fault = n.Fault(request)
 		}
-		if request.Resource != "" { // else discovery, once a client
+		if request.Resource != "" { // without a resource, it is discovery
 			n.mu.Lock()
 			n.requests = append(n.requests, request)
 			n.mu.Unlock()
@@ -112,8 +112,8 @@ type readCloser struct{ *strings.Reader }
 
 func (readCloser) Close() error { return nil }
 
-// parse reads a path such as /apis/<group>/<version>/namespaces/<namespace>/<resource>/<name>/<subresource>; the core group has
-// /api/<version> in front, and discovery nothing behind it.
+// parse reads a path such as /apis/<group>/<version>/namespaces/<namespace>/<resource>/<name>/<subresource>. Paths of the core group start
+// with /api/<version>; paths of discovery have no resource.
 func parse(r *http.Request) Request {
 	request := Request{Method: r.Method, DryRun: r.URL.Query().Has("dryRun")}
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")

@@ -10,8 +10,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Watch shows every change of a kind from now on. A plain watch ends when it likes (a new CRD's do within seconds, when the API server
-// settles the kind); this one goes on where that one stopped.
+// Watch returns every change to the objects of a kind from now on. The server may end a plain watch at any time (that of a new CRD ends
+// within seconds); this one resumes where the last one ended.
 func Watch(ctx context.Context, config *rest.Config, list client.ObjectList, options ...client.ListOption) (watch.Interface, error) {
 	c, err := client.NewWithWatch(config, client.Options{Scheme: Scheme()})
 	if err != nil {

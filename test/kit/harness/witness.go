@@ -27,8 +27,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
-// Witness sees all that the operator puts out while tests run (logs, events, statuses, metrics) and every token that ever was in a
-// Secret, so that the first can be searched for the second. It also holds every status it sees against the contract.
+// Witness records everything that the operator outputs while tests run (logs, events, statuses, metrics) and every token in a Secret, so
+// that a test can search the output for the tokens. It also checks every status against the contract of the API.
 type Witness struct {
 	mu         sync.Mutex
 	output     bytes.Buffer
@@ -38,7 +38,7 @@ type Witness struct {
 	violations []string
 	registries registries
 	watches    []watch.Interface
-	// The resourceVersions at which a digest first stood in a status, and in which a Secret was created with its token.
+	// The resourceVersions at which a digest was first seen in a status, and at which a Secret with its token was created.
 	committed, delivered map[string]uint64
 }
 
@@ -53,7 +53,7 @@ func (r *registries) add(registry *prometheus.Registry) {
 	r.all = append(r.all, registry)
 }
 
-// NewWitness starts watching all ApiKeys and all Secrets of the operator's type. The configuration must be an administrator's.
+// NewWitness starts to watch all ApiKeys and all token Secrets. admin must connect as an administrator.
 func NewWitness(ctx context.Context, admin *rest.Config) (*Witness, error) {
 	w := &Witness{
 		tokens: map[string]bool{}, last: map[types.UID]v1alpha1.ApiKeyStatus{},
@@ -97,7 +97,7 @@ func (w *Witness) see(event watch.Event) {
 			}
 		}
 	case *v1alpha1.ApiKey:
-		if object.Status.ObservedGeneration <= 0 { // no operator has seen it
+		if object.Status.ObservedGeneration <= 0 { // no controller has seen it yet
 			return
 		}
 		w.statuses++
@@ -118,7 +118,7 @@ func (w *Witness) see(event watch.Event) {
 	}
 }
 
-// first keeps the resourceVersion at which a digest was first seen. All kinds share one etcd, and so one order.
+// first records the resourceVersion at which a digest is first seen. Resource versions of all kinds are comparable: there is one etcd.
 func (w *Witness) first(seen map[string]uint64, digest string, object client.Object) {
 	if _, known := seen[digest]; known {
 		return
@@ -158,28 +158,28 @@ func violations(key *v1alpha1.ApiKey) []string {
 		wrong("issued without issuedAt, hash, secretName or tokenHint")
 	}
 	if ready.Reason == string(v1alpha1.ReasonExpired) && status.ExpiresAt == nil {
-		wrong("expired without a deadline")
+		wrong("expired without expiresAt")
 	}
-	waiting(key, ready, wrong)
+	checkPending(key, ready, wrong)
 	if status.Hash != "" && status.ExpiresAt == nil && key.Spec.Expiry.Never == nil {
-		wrong("a digest without the deadline that goes with it")
+		wrong("a digest without expiresAt")
 	}
 	return found
 }
 
-// waiting checks what holds of keys that wait for a role or a policy, and of those that would.
-func waiting(key *v1alpha1.ApiKey, ready *metav1.Condition, wrong func(format string, args ...any)) {
+// checkPending checks the status of pending keys, and that only an issued key is out of policy.
+func checkPending(key *v1alpha1.ApiKey, ready *metav1.Condition, wrong func(format string, args ...any)) {
 	status := key.Status
 	if ready.Reason == string(v1alpha1.ReasonDeliveryRefused) && (status.Hash != "" || status.TokenHint != "" || status.IssuedAt != nil) {
-		wrong("waits for its delivery, yet has a digest")
+		wrong("delivery was refused, but the key has a digest")
 	}
 	if reason := v1alpha1.Reason(ready.Reason); reason == v1alpha1.ReasonUnknownRole || reason == v1alpha1.ReasonNotAllowed {
 		if status.Hash != "" || status.TokenHint != "" || status.IssuedAt != nil {
-			wrong("waits with reason %s, yet has a digest", reason)
+			wrong("pending with reason %s, but the key has a digest", reason)
 		}
 		stalled := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionStalled)
 		if stalled == nil || stalled.Status != metav1.ConditionTrue || stalled.Reason != ready.Reason {
-			wrong("waits with reason %s, and is not Stalled for it", reason)
+			wrong("pending with reason %s, but not Stalled with the same reason", reason)
 		}
 	}
 	if meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionOutOfPolicy) != nil && ready.Status != metav1.ConditionTrue {
@@ -187,14 +187,14 @@ func waiting(key *v1alpha1.ApiKey, ready *metav1.Condition, wrong func(format st
 	}
 }
 
-// Write takes output, such as a log.
+// Write records output, such as a log.
 func (w *Witness) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.output.Write(p)
 }
 
-// Recorder takes events.
+// Recorder returns a recorder that records events as output.
 func (w *Witness) Recorder() events.EventRecorder { return recorder{w} }
 
 type recorder struct{ w *Witness }
@@ -203,35 +203,35 @@ func (r recorder) Eventf(_, _ runtime.Object, eventType, reason, action, note st
 	_, _ = fmt.Fprintf(r.w, "event %s %s %s %s\n", eventType, reason, action, fmt.Sprintf(note, args...))
 }
 
-// Statuses is how many statuses were seen, and Violations what was wrong with them.
+// Statuses returns how many statuses the witness has checked.
 func (w *Witness) Statuses() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.statuses
 }
 
-// Violations are all breaches of the status contract that were seen.
+// Violations returns every breach of the contract so far.
 func (w *Witness) Violations() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	found := slices.Clone(w.violations)
 	for digest, at := range w.delivered {
 		if committed, ok := w.committed[digest]; ok && committed >= at {
-			found = append(found, digest+" was committed only after its Secret existed")
+			found = append(found, digest+" was committed after its Secret was created")
 		}
 	}
 	return found
 }
 
-// Tokens is how many different tokens were seen in Secrets.
+// Tokens returns how many different values the witness has seen in token Secrets.
 func (w *Witness) Tokens() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.tokens)
 }
 
-// Leaks searches all output for all tokens: in clear, in base64 at each of its three offsets, and in hex. It also reads the
-// metrics and the cluster's events. The answer says where, never what.
+// Leaks searches all output, the metrics and the cluster's events for every token: in clear, in base64 at each of its three offsets, and
+// in hex. It returns where it found tokens and how many, never the tokens.
 func (w *Witness) Leaks(ctx context.Context, c client.Client) ([]string, error) {
 	var metrics bytes.Buffer
 	w.registries.mu.Lock()
@@ -250,7 +250,7 @@ func (w *Witness) Leaks(ctx context.Context, c client.Client) ([]string, error) 
 	if err := c.List(ctx, list); err != nil {
 		return nil, err
 	}
-	told, err := json.Marshal(list)
+	recorded, err := json.Marshal(list)
 	if err != nil {
 		return nil, err
 	}
@@ -259,29 +259,28 @@ func (w *Witness) Leaks(ctx context.Context, c client.Client) ([]string, error) 
 	defer w.mu.Unlock()
 	needles := needles(w.tokens)
 	var found []string
-	for name, text := range map[string][]byte{"logs and statuses": w.output.Bytes(), "metrics": metrics.Bytes(), "events": told} {
+	for name, text := range map[string][]byte{"logs and statuses": w.output.Bytes(), "metrics": metrics.Bytes(), "events": recorded} {
 		if n := count(text, needles); n > 0 {
-			found = append(found, fmt.Sprintf("%d traces of tokens in %s", n, name))
+			found = append(found, fmt.Sprintf("found %d pieces of tokens in %s", n, name))
 		}
 	}
 	return found, nil
 }
 
-// needleLength is that of the piece by which a form of a token is recognised; its place in the token is past the hint, which is
-// public.
+// needleLength is the length of the piece of a token that the witness searches for. The piece starts after the token hint, which is public.
 const needleLength = 24
 
 func needles(tokens map[string]bool) map[string]bool {
 	set := map[string]bool{}
 	for text := range tokens {
 		if _, err := token.Parse(text); err != nil {
-			continue // what a test planted
+			continue // a test wrote it
 		}
 		secret := []byte(text)[12:]
 		set[string(secret[:needleLength])] = true
 		set[hex.EncodeToString(secret)[:needleLength]] = true
 		for offset := range 3 {
-			// Cut so that the pieces start where a group of three bytes does, at any offset of the token in what was encoded.
+			// Drop 0 to 2 bytes: one of the pieces then starts at a three-byte group, at whatever offset the token was encoded.
 			set[base64.StdEncoding.EncodeToString(secret[offset:])[:needleLength]] = true
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
-// A witness that finds nothing proves nothing unless it would have found something.
+// TestWitnessFindsATokenInEveryForm shows that a witness that finds no leaks would have found one.
 func TestWitnessFindsATokenInEveryForm(t *testing.T) {
 	minted := token.Mint("ak")
 	text := minted.Reveal()

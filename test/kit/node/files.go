@@ -5,7 +5,7 @@ const (
 	dnsReady = "127.0.0.1:8181"
 )
 
-// corefile: address, kubeconfig. What is not of the cluster has no answer.
+// corefile has the parameters: address, kubeconfig. DNS answers no names outside the cluster.
 const corefile = `. {
 	bind %s
 	errors
@@ -16,8 +16,8 @@ const corefile = `. {
 }
 `
 
-// podNetwork: range of addresses, folder of those given out. With the plugin bridge, answers from one pod to another of the node would
-// pass kube-proxy by unless the machine has br_netfilter; with ptp the node routes all of them.
+// podNetwork has the parameters: range of addresses, folder of the allocated addresses. It uses the plugin ptp, with which the node routes
+// all packets between its pods. With the plugin bridge, they would bypass kube-proxy unless the machine has br_netfilter.
 const podNetwork = `{
   "cniVersion": "0.4.0",
   "name": "pods",
@@ -28,8 +28,8 @@ const podNetwork = `{
 }
 `
 
-// containerdConfig: folder, socket, pause image, folder of the plugins, folder of podNetwork. It talks to registries on 127.0.0.1 without
-// TLS by itself. Without restrict_oom_score_adj it needs CAP_SYS_RESOURCE.
+// containerdConfig has the parameters: folder, socket, pause image, folder of the plugins, folder of podNetwork. containerd uses plain HTTP
+// for registries on 127.0.0.1 by default. Without restrict_oom_score_adj, it would need CAP_SYS_RESOURCE.
 const containerdConfig = `version = 2
 root = "%[1]s/containerd"
 state = "/run/containerd"
@@ -46,8 +46,8 @@ state = "/run/containerd"
   conf_dir = "%[5]s"
 `
 
-// kubeletConfig: address, control group, address of DNS, containerd's socket, resolv.conf, folder of pods' logs, folder of volume plugins.
-// Its own API is open to all, who are only those inside.
+// kubeletConfig has the parameters: address, control group, address of DNS, socket of containerd, resolv.conf, folder of the pods' logs,
+// folder of volume plugins. The kubelet's API is open to everybody, because only processes inside the sealed namespaces reach it.
 const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 address: %s
@@ -67,7 +67,7 @@ podLogsDir: %s
 volumePluginDir: %s
 `
 
-// proxyConfig: kubeconfig, name of the node. The table of connections keeps the machine's size.
+// proxyConfig has the parameters: kubeconfig, name of the node. kube-proxy leaves the size of the machine's connection table alone.
 const proxyConfig = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: nftables

@@ -1,9 +1,9 @@
-// Package node starts and stops a real cluster of one node: the control plane of test/kit/controlplane, a scheduler, DNS, containerd, a
-// kubelet and kube-proxy, which run pods from images of a registry of its own. The end-to-end tests use it; the product never does.
+// Package node starts and stops a real cluster with one node: the control plane of test/kit/controlplane, a scheduler, DNS, containerd, a
+// kubelet, kube-proxy, and a registry from which the node pulls images. The end-to-end tests use it; the product never does.
 //
-// It runs only under test/kit/sealed, where the one network is the machine's inside: the node and the API server have an address on
-// loopback, each pod has an interface of its own, routed by the node, and there is no route beyond them. So pods need no hostNetwork, and
-// no packet of theirs can leave the machine. What is still there when the tests end, the kernel takes along with the namespaces.
+// It runs only under test/kit/sealed, whose network has nothing but loopback. The node and the API server have an address on loopback. Each
+// pod has an interface of its own, and the node routes between them. There is no route to anywhere else, so pods need no hostNetwork and
+// can't send packets out of the machine. When the namespaces end, the kernel removes everything that the tests left in them.
 package node
 
 import (
@@ -28,22 +28,22 @@ import (
 )
 
 const (
-	// Name of the node.
+	// Name is the node's name.
 	Name = "node0"
-	// Address of the node, of its API server and of its DNS.
+	// Address is the IP address of the node, its API server and its DNS.
 	Address = "10.89.0.1"
-	// PodCIDR is what pods get their addresses from.
+	// PodCIDR is the range of the pods' IP addresses.
 	PodCIDR = "10.89.1.0/24"
 
-	// cgroupVariable is set by test/kit/sealed.
+	// cgroupVariable is set inside test/kit/sealed; see there.
 	cgroupVariable = "SEALED_CGROUP"
-	// plugins is where Debian puts the network plugins.
+	// plugins is where Debian installs the network plugins.
 	plugins = "/usr/lib/cni"
-	// patience is for each component to be at work.
+	// patience is how long each component may take to become ready.
 	patience = time.Minute
 )
 
-// needed are the programs that aren't built here, and Debian's packages of them.
+// needed lists the programs that the repository does not build, and the Debian packages that contain them.
 var needed = []struct{ path, debian string }{
 	{"containerd", "containerd"},
 	{"containerd-shim-runc-v2", "containerd"},
@@ -55,18 +55,18 @@ var needed = []struct{ path, debian string }{
 	{plugins + "/loopback", "containernetworking-plugins"},
 }
 
-// Node is a running cluster of one node.
+// Node is a running cluster with one node.
 type Node struct {
 	*controlplane.ControlPlane
-	// Registry is where the node pulls from: push images to it. A reference begins with its Address.
+	// Registry is where the node pulls images from. Push images to it before pods use them.
 	Registry *Registry
 
 	dir, logs string
 	files     []io.Closer
-	processes []*controlplane.Process // in the order of their start
+	processes []*controlplane.Process // in the order in which they were started
 }
 
-// Check tells what this machine lacks for a node.
+// Check returns an error that names what this machine lacks for a node.
 func Check() error {
 	if os.Getenv(cgroupVariable) == "" {
 		return errors.New("a node runs only under test/kit/sealed, where it can't reach the machine's network: make e2e does that")
@@ -78,13 +78,13 @@ func Check() error {
 		}
 	}
 	if len(packages) > 0 {
-		return fmt.Errorf("a node needs programs that are not here: apt-get install --no-install-recommends %s", strings.Join(packages, " "))
+		return fmt.Errorf("a node needs programs that are not installed: apt-get install --no-install-recommends %s", strings.Join(packages, " "))
 	}
 	return nil
 }
 
-// Start starts a cluster and returns once its node is ready for pods. The log of each component goes to a file in the folder logs, and
-// those of containers to a folder pods in it.
+// Start starts a cluster and returns when its node is ready for pods. Each component logs to a file in the folder logs, and containers log
+// to its subfolder pods.
 func Start(ctx context.Context, logs string) (_ *Node, err error) {
 	n := &Node{}
 	defer func() {
@@ -92,7 +92,7 @@ func Start(ctx context.Context, logs string) (_ *Node, err error) {
 			err = errors.Join(err, n.Stop())
 		}
 	}()
-	// Where Debian has runc and nft, and not everybody looks.
+	// Debian installs runc and nft there, and not every PATH has these folders.
 	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
 		return nil, err
 	}
@@ -119,13 +119,13 @@ func Start(ctx context.Context, logs string) (_ *Node, err error) {
 	return n, nil
 }
 
-// Stop ends what was started, newest first.
+// Stop stops all components, newest first.
 func (n *Node) Stop() error {
 	var errs []error
 	for _, process := range slices.Backward(n.processes) {
 		err := process.Stop()
 		var status *exec.ExitError
-		if !errors.As(err, &status) { // most of them exit with a failure when they are told to stop
+		if !errors.As(err, &status) { // most of them exit with an error on SIGTERM
 			errs = append(errs, err)
 		}
 	}
@@ -133,7 +133,7 @@ func (n *Node) Stop() error {
 		errs = append(errs, n.Registry.stop())
 	}
 	if n.ControlPlane != nil {
-		// Asked to stop, it would wait a minute for the watches of what still runs in pods.
+		// On SIGTERM, the API server would wait a minute for the watches of pods that still run.
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		errs = append(errs, n.KillAPIServer(ctx), n.ControlPlane.Stop())
@@ -141,7 +141,7 @@ func (n *Node) Stop() error {
 	for _, file := range n.files {
 		errs = append(errs, file.Close())
 	}
-	// The folder stays: containers and their mounts are in it. It is in the memory of the namespaces, and goes with them.
+	// The folder stays, because containers and their mounts are in it. It is in the namespaces' memory and ends with them.
 	return errors.Join(errs...)
 }
 
@@ -244,7 +244,7 @@ func (n *Node) startKubelet(ctx context.Context) error {
 	return kubelet.WaitHTTP(ctx, "http://127.0.0.1:10248/healthz")
 }
 
-// copySettings gives the kubelet copies of the kernel's settings that it insists on: the machine's are not its to set.
+// copySettings mounts copies over the kernel settings that the kubelet insists on, because it must not set the machine's.
 func (n *Node) copySettings() error {
 	for _, setting := range []string{
 		"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
@@ -259,7 +259,7 @@ func (n *Node) copySettings() error {
 			return err
 		}
 		if err := syscall.Mount(file, path, "", syscall.MS_BIND, ""); err != nil {
-			return fmt.Errorf("lay a copy over %s: %w", path, err)
+			return fmt.Errorf("mount a copy over %s: %w", path, err)
 		}
 	}
 	return nil
@@ -290,7 +290,7 @@ func (n *Node) startProxy(ctx context.Context) error {
 	return proxy.WaitHTTP(ctx, "http://127.0.0.1:10256/healthz")
 }
 
-// waitReady waits until pods would be scheduled.
+// waitReady waits until the node is ready and has no taints, so that pods can be scheduled.
 func (n *Node) waitReady(ctx context.Context) error {
 	clients, err := kubernetes.NewForConfig(n.Admin)
 	if err != nil {
@@ -307,20 +307,20 @@ func (n *Node) waitReady(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the node is not ready, and kubelet.log and containerd.log in %s say why: %w", n.logs, errors.Join(ctx.Err(), err))
+			return fmt.Errorf("the node is not ready; see kubelet.log and containerd.log in %s: %w", n.logs, errors.Join(ctx.Err(), err))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
-// start starts a program, with its log in a file of its name.
+// start starts a program that logs to a file with its name.
 func (n *Node) start(program string, args ...string) (*controlplane.Process, error) {
 	log, err := os.Create(filepath.Join(n.logs, filepath.Base(program)+".log"))
 	if err != nil {
 		return nil, err
 	}
 	n.files = append(n.files, log)
-	process, err := controlplane.StartProcess(exec.Command(program, args...), log) //nolint:noctx // stopped by Stop, in order
+	process, err := controlplane.StartProcess(exec.Command(program, args...), log) //nolint:noctx // Stop stops it
 	if err != nil {
 		return nil, err
 	}

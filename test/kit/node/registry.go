@@ -25,9 +25,9 @@ const (
 	pause           = "pause:local"
 )
 
-// Registry of images, in memory.
+// Registry is a registry of images, in memory.
 type Registry struct {
-	// Address is what a reference to an image in it begins with.
+	// Address is the host:port with which a reference to one of its images begins.
 	Address string
 
 	server *http.Server
@@ -46,7 +46,7 @@ func newRegistry(ctx context.Context) (*Registry, error) {
 	return r, nil
 }
 
-// Push puts an image into the registry, under a name and tag such as nginx:1.22, and returns its reference.
+// Push uploads an image under a name and tag such as nginx:1.22, and returns its reference.
 func (r *Registry) Push(as string, image v1.Image) (string, error) {
 	reference, err := name.NewTag(r.reference(as))
 	if err != nil {
@@ -58,7 +58,7 @@ func (r *Registry) Push(as string, image v1.Image) (string, error) {
 	return reference.String(), nil
 }
 
-// PushBinary pushes an image of one static binary.
+// PushBinary uploads an image that contains one static binary and runs it. It returns the image's reference.
 func (r *Registry) PushBinary(as, file string) (string, error) {
 	binary, err := os.ReadFile(file)
 	if err != nil {
@@ -72,7 +72,7 @@ func (r *Registry) PushBinary(as, file string) (string, error) {
 	return r.Push(as, built)
 }
 
-// Platform is this machine's.
+// Platform returns this machine's platform.
 func Platform() v1.Platform { return v1.Platform{OS: "linux", Architecture: runtime.GOARCH} }
 
 func (r *Registry) reference(as string) string { return r.Address + "/" + as }

@@ -1,12 +1,12 @@
-// Command sealed runs a command in namespaces of its own, as root: of processes, mounts and the network. It makes a machine within the
-// machine for tests of a node: nothing in there can send a packet out, since there is no interface but loopback, and nothing is left
-// of it when the command ends, however it ends, since the kernel takes processes, mounts and interfaces with the namespaces.
+// Command sealed runs a command as root in new namespaces for processes, mounts, the network, IPC and the host name. Tests of a node run
+// under it. The command can't send packets out of the machine, because the new network has only loopback. However the command ends, it
+// leaves nothing behind: the kernel removes processes, mounts and interfaces together with the namespaces.
 //
 //	sealed COMMAND [ARGUMENT...]
 //
-// /run and TMPDIR are the command's own, in memory, and so is what it changes in /var. The kernel's settings can't be changed, except for
-// the network's. SEALED_CGROUP names a control group for it to make others in; that is the one thing which the kernel leaves, so it is
-// removed here.
+// The command has its own /run and TMPDIR, in memory, and its changes to /var stay in memory too. It can change kernel settings of the
+// network, but no others. SEALED_CGROUP names a control group in which it may create others. The kernel does not remove control groups, so
+// sealed does.
 package main
 
 import (
@@ -25,10 +25,10 @@ import (
 )
 
 const (
-	// cgroupVariable is set inside, and tells test/kit/node that it is inside.
+	// cgroupVariable is set for the command, and tells test/kit/node that it runs under sealed.
 	cgroupVariable = "SEALED_CGROUP"
 	cgroups        = "/sys/fs/cgroup"
-	// first is argument 0 of the process that is number 1 inside.
+	// first is the argument 0 with which sealed starts itself inside the new namespaces.
 	first = "sealed-init"
 )
 
@@ -49,26 +49,26 @@ func main() {
 	os.Exit(status)
 }
 
-// outside starts this program again in new namespaces, and cleans up after it.
+// outside starts this program again in new namespaces, waits for it, and removes its control group.
 func outside(args []string) (status int, err error) {
 	if os.Geteuid() != 0 {
-		return 0, errors.New("namespaces and control groups need root: run it as root, for example in a virtual machine or a privileged container")
+		return 0, errors.New("must run as root to make namespaces and control groups, for example in a virtual machine or a privileged container")
 	}
 	group := "/sealed-" + strconv.Itoa(os.Getpid())
 	defer func() { err = errors.Join(err, removeCgroup(group)) }()
 	if err := makeCgroup(group); err != nil {
 		return 0, err
 	}
-	// The child is killed when the thread that started it ends, and so must not outlive it.
+	// The kernel kills the child when the thread that started it exits. Keep the thread.
 	runtime.LockOSThread()
-	command := exec.Command("/proc/self/exe", args...) //nolint:noctx // it ends by the signals that are handed on to it
+	command := exec.Command("/proc/self/exe", args...) //nolint:noctx // signals are forwarded to it
 	command.Args[0] = first
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
 	command.Env = append(os.Environ(), cgroupVariable+"="+group)
 	command.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 		Pdeathsig:  syscall.SIGKILL,
-		// Ctrl-C in a terminal is handed on, once.
+		// The child would otherwise get Ctrl-C twice: from the terminal and forwarded.
 		Setpgid: true,
 	}
 	signals := make(chan os.Signal, 8)
@@ -78,19 +78,19 @@ func outside(args []string) (status int, err error) {
 	}
 	go func() {
 		for each := range signals {
-			_ = command.Process.Signal(each) // it may have ended
+			_ = command.Process.Signal(each) // it may have exited
 		}
 	}()
 	err = command.Wait()
 	var failure *exec.ExitError
 	if errors.As(err, &failure) {
-		return max(1, failure.ExitCode()), nil // a signal has no code
+		return max(1, failure.ExitCode()), nil // after a signal, the code is -1
 	}
 	return 0, err
 }
 
-// inside is process 1 of the new namespaces: it arranges them, starts the command, and collects whatever process ends. When it ends
-// itself, the kernel kills what is left.
+// inside runs as process 1 of the new namespaces. It prepares them, starts the command, and reaps every process that exits. When it exits,
+// the kernel kills all the others.
 func inside(args []string) (int, error) {
 	if err := arrange(); err != nil {
 		return 0, err
@@ -110,7 +110,7 @@ func inside(args []string) (int, error) {
 	}
 	go func() {
 		for each := range signals {
-			_ = command.Signal(each) // it may have ended
+			_ = command.Signal(each) // it may have exited
 		}
 	}()
 	for {
@@ -128,16 +128,16 @@ func inside(args []string) (int, error) {
 	}
 }
 
-// arrange makes the new namespaces a machine of its own.
+// arrange mounts the new namespaces' own /proc, /run and /var.
 func arrange() error {
-	// From here on no mount is seen outside.
+	// From now on, mounts stay in this namespace.
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
-	// These are the whole machine's: a kubelet would set some of them.
+	// These settings apply to the whole machine, and a kubelet would change some of them.
 	for _, settings := range []string{"/proc/sys/kernel", "/proc/sys/vm"} {
 		if err := syscall.Mount(settings, settings, "", syscall.MS_BIND, ""); err != nil {
 			return fmt.Errorf("bind %s: %w", settings, err)
@@ -155,12 +155,12 @@ func arrange() error {
 		}
 	}
 	if err := syscall.Mount("overlay", "/var", "overlay", 0, "lowerdir=/var,upperdir=/run/var/changes,workdir=/run/var/work"); err != nil {
-		return fmt.Errorf("lay a copy over /var: %w", err)
+		return fmt.Errorf("mount an overlay over /var: %w", err)
 	}
 	return nil
 }
 
-// hierarchies are the mounts of control groups: one with version 2, one for each controller with version 1.
+// hierarchies returns the mounts of control groups: one for version 2, one per controller for version 1.
 func hierarchies() ([]string, error) {
 	if _, err := os.Stat(filepath.Join(cgroups, "cgroup.controllers")); err == nil {
 		return []string{cgroups}, nil
@@ -171,7 +171,7 @@ func hierarchies() ([]string, error) {
 	}
 	var all []string
 	for _, entry := range entries {
-		if entry.IsDir() { // the others are links to them
+		if entry.IsDir() { // symbolic links point to the others
 			all = append(all, filepath.Join(cgroups, entry.Name()))
 		}
 	}
@@ -188,13 +188,13 @@ func makeCgroup(group string) error {
 	}
 	for _, hierarchy := range all {
 		if err := os.Mkdir(filepath.Join(hierarchy, group), 0o755); err != nil {
-			return fmt.Errorf("make a control group (are they mounted read-only?): %w", err)
+			return fmt.Errorf("make a control group (is /sys/fs/cgroup mounted read-only?): %w", err)
 		}
 	}
 	return nil
 }
 
-// removeCgroup removes a group and those below it. The kernel refuses while it still buries a group's last process.
+// removeCgroup removes a control group and its descendants.
 func removeCgroup(group string) error {
 	all, err := hierarchies()
 	if err != nil {
@@ -220,6 +220,7 @@ func removeCgroup(group string) error {
 	return nil
 }
 
+// removeBusy removes a control group. The kernel refuses that for a moment after the last process of the group has exited.
 func removeBusy(folder string) error {
 	const patience = 10 * time.Second
 	deadline := time.After(patience)

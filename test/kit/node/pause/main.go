@@ -1,4 +1,4 @@
-// Command pause holds the namespaces of a pod, and does nothing.
+// Command pause keeps the namespaces of a pod alive and does nothing else.
 package main
 
 import (

@@ -61,20 +61,20 @@ spec:
   expiry: {after: 365d}
 `
 
-// demo shows the life of an API key, from kubectl apply to garbage. It fails if anything is not as it says.
+// demo shows the life of an API key, from kubectl apply to its deletion. It fails if a command doesn't do what the demo says.
 func demo(ctx context.Context, l *local) error {
 	d := &player{ctx: ctx, local: l}
 
-	d.scene("A key for ninety days, from two networks")
+	d.scene("A key that is valid for ninety days, from two networks")
 	d.kubectl("apply", "-f", "config/samples/ninety_days_from_two_networks.yaml")
 	d.kubectl("wait", "--for=condition=Ready", "apikey/shopify-orders", "--timeout=30s")
 	d.kubectl("get", "apikeys", "-o", "wide")
 
-	d.scene("The token is in its Secret, for who may read that; the operator itself may not list Secrets")
+	d.scene("The token is in the token Secret, for those who may read Secrets there. The operator itself may not list Secrets")
 	d.kubectl("get", "secret", "shopify-token", "-o", "go-template={{.data.token | base64decode}}{{println}}")
 	d.refused("no", "auth", "can-i", "list", "secrets", "--as=system:serviceaccount:apikey-operator-system:apikey-operator")
 
-	d.scene("Claimed: once its user has deleted the Secret, the token is shown nowhere again")
+	d.scene("Claimed: the user deletes the Secret, and the token is stored nowhere in the cluster any more")
 	d.kubectl("delete", "secret", "shopify-token")
 	d.kubectl("get", "apikey", "shopify-orders")
 	d.refused("not found", "get", "secret", "shopify-token")
@@ -83,11 +83,11 @@ func demo(ctx context.Context, l *local) error {
 	d.refused("the spec of an ApiKey is immutable", "patch", "apikey", "shopify-orders", "--type=merge",
 		"-p", `{"spec":{"roles":["org.admin.setting.write"]}}`)
 
-	d.scene("Nor can a wrong one be made: the answer says what would be right")
+	d.scene("The API server refuses invalid values and says what is valid")
 	d.refused("the network is 10.0.0.0/8", "patch", "--dry-run=server", "--type=merge", "apikey", "shopify-orders",
 		"-p", `{"spec":{"cidrs":["10.0.0.1/8"]}}`)
 
-	d.scene("A key of five seconds expires, and is collected two seconds later")
+	d.scene("A key that is valid for five seconds expires, and the operator deletes it two seconds later")
 	d.apply(shortLived)
 	d.kubectl("wait", "--for=condition=Ready", "apikey/short-lived", "--timeout=30s")
 	d.kubectl("wait", `--for=jsonpath={.status.conditions[?(@.type=="Ready")].reason}=Expired`, "apikey/short-lived", "--timeout=30s")
@@ -96,7 +96,7 @@ func demo(ctx context.Context, l *local) error {
 	d.kubectl("wait", "--for=delete", "apikey/short-lived", "--timeout=30s")
 	d.kubectl("events", "--for=apikey/short-lived")
 
-	d.scene("Deleting a key revokes it, and takes its Secret along")
+	d.scene("Deleting a key revokes it, and deletes its Secret too")
 	d.kubectl("apply", "-f", "config/samples/never_expires.yaml")
 	d.kubectl("wait", "--for=condition=Ready", "apikey/status-page", "--timeout=30s")
 	d.kubectl("get", "secret", "status-page")
@@ -109,7 +109,7 @@ func demo(ctx context.Context, l *local) error {
 	return d.err
 }
 
-// gateScenes call an API that is protected by the verifier.
+// gateScenes call an API that the verifier protects.
 func (d *player) gateScenes() {
 	if d.err != nil {
 		return
@@ -121,17 +121,17 @@ func (d *player) gateScenes() {
 	}
 	defer func() { d.err = errors.Join(d.err, g.stop()) }()
 
-	d.scene("An API behind " + g.name + ": GET /orders needs the role org.permission.order.read")
+	d.scene("An API behind " + g.name + ": GET /orders requires the role org.permission.order.read")
 	d.apply(orderKeys)
 	d.kubectl("wait", "--for=condition=Ready", "apikey/orders", "apikey/another-role", "apikey/of-five-seconds", "--timeout=30s")
 	orders, another, short := d.tokenOf("orders"), d.tokenOf("another-role"), d.tokenOf("of-five-seconds")
 	d.until(g, orders, http.StatusOK)
 	d.call(g, inside, orders, "ORDERS", http.StatusOK)
-	d.scene("Without a key; with a key that lacks the role; from outside of the key's network")
+	d.scene("Without a token, with a key that lacks the role, and from outside the key's networks")
 	d.call(g, inside, "", "", http.StatusUnauthorized)
 	d.call(g, inside, another, "ANOTHER_ROLE", http.StatusForbidden)
 	d.call(g, outside, orders, "ORDERS", http.StatusForbidden)
-	d.scene("A key of five seconds, when they are over")
+	d.scene("The key that is valid for five seconds, after it expired")
 	d.until(g, short, http.StatusUnauthorized)
 	d.call(g, inside, short, "OF_FIVE_SECONDS", http.StatusUnauthorized)
 	d.scene("A deleted key")
@@ -140,21 +140,21 @@ func (d *player) gateScenes() {
 	d.call(g, inside, orders, "ORDERS", http.StatusUnauthorized)
 }
 
-// policyScene shows a key that a policy refuses, and how it comes to be issued.
+// policyScene shows a key that a policy refuses, and that it is issued once the policy changes.
 func (d *player) policyScene() {
-	d.scene("A policy: keys of at most ninety days. One of a year waits, and says why")
+	d.scene("A policy allows keys of at most ninety days. A key of a year stays pending, and its status says why")
 	d.apply(fmt.Sprintf(orderPolicy, "90d"))
 	d.apply(yearlong)
 	d.kubectl("wait", `--for=jsonpath={.status.conditions[?(@.type=="Ready")].reason}=NotAllowed`, "apikey/yearlong", "--timeout=30s")
 	d.kubectl("get", "apikey", "yearlong")
 	d.kubectl("get", "apikey", "yearlong", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].message}{"\n"}`)
-	d.scene("The policy is changed, and the key is issued at once")
+	d.scene("The policy changes, and the key is issued at once")
 	d.apply(fmt.Sprintf(orderPolicy, "365d"))
 	d.kubectl("wait", "--for=condition=Ready", "apikey/yearlong", "--timeout=30s")
 	d.kubectl("get", "apikey", "yearlong")
 }
 
-// player runs commands and stops at the first that does not do what the demo says.
+// player runs the demo's commands. After the first one that doesn't do what the demo says, it skips the others.
 type player struct {
 	ctx   context.Context
 	local *local
@@ -171,10 +171,10 @@ func (d *player) scene(title string) {
 // kubectl runs a command that must succeed.
 func (d *player) kubectl(args ...string) { d.play("", "", args...) }
 
-// apply feeds a manifest to kubectl apply.
+// apply runs kubectl apply with a manifest on standard input.
 func (d *player) apply(manifest string) { d.play(manifest, "", "apply", "-f", "-") }
 
-// refused runs a command that must fail, and say so.
+// refused runs a command that must fail with an output that contains answer.
 func (d *player) refused(answer string, args ...string) { d.play("", answer, args...) }
 
 func (d *player) play(input, refusal string, args ...string) {

@@ -22,20 +22,20 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/gateway"
 )
 
-// Clients of the demo call from one of these: the whole of 127.0.0.0/8 is loopback.
+// The clients' addresses: 127.0.0.2 is in the networks of the key orders, 127.0.0.3 is not. All of 127.0.0.0/8 is loopback.
 const (
 	inside  = "127.0.0.2"
 	outside = "127.0.0.3"
 )
 
-// gate is a protected API.
+// gate is an API behind a gateway or behind the middleware of package guard.
 type gate struct {
 	url, name string
 	stop      func() error
 }
 
-// openGate starts a small API behind nginx, with the configuration that docs/gateways shows; behind the middleware of package guard
-// where nginx is not installed.
+// openGate starts a small API behind nginx with docs/gateways/nginx.conf. If nginx is not installed, it starts examples/orders, which uses
+// the middleware of package guard.
 func (l *local) openGate(ctx context.Context) (*gate, error) {
 	if _, ok := gateway.Find(l.plane.Root, "nginx"); !ok {
 		return l.openExample(ctx)
@@ -46,14 +46,14 @@ func (l *local) openGate(ctx context.Context) (*gate, error) {
 		return nil, err
 	}
 	api := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = fmt.Fprintf(w, "orders for %s/%s, who may %s", r.Header.Get("X-Apikey-Namespace"), r.Header.Get("X-Apikey-Name"), r.Header.Get("X-Apikey-Roles")) //nolint:gosec // text for a terminal
+		_, _ = fmt.Fprintf(w, "orders for %s/%s with the roles %s", r.Header.Get("X-Apikey-Namespace"), r.Header.Get("X-Apikey-Name"), r.Header.Get("X-Apikey-Roles")) //nolint:gosec // text for a terminal
 	})}
 	go func() { _ = api.Serve(listener) }()
 	dir, err := os.MkdirTemp("", "apikey-demo-")
 	if err != nil {
 		return nil, err
 	}
-	// nginx's workers are another user.
+	// nginx's workers run as another user.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -82,16 +82,16 @@ func (l *local) openExample(ctx context.Context) (*gate, error) {
 	if err := l.plane.KubeconfigAs(ctx, controlplane.Namespace, controlplane.VerifierAccount, kubeconfig); err != nil {
 		return nil, err
 	}
-	command := exec.Command(filepath.Join(l.plane.Root, "bin", "orders"), "-kubeconfig", kubeconfig, "-listen", address.HTTP) //nolint:noctx // stopped by the caller
+	command := exec.Command(filepath.Join(l.plane.Root, "bin", "orders"), "-kubeconfig", kubeconfig, "-listen", address.HTTP) //nolint:noctx // the caller stops it
 	process, err := l.start("orders", func(log io.Writer) (*controlplane.Process, error) { return controlplane.StartProcess(command, log) })
 	if err != nil {
 		return nil, err
 	}
 	url := "http://" + address.HTTP
-	return &gate{url: url + "/orders", name: "examples/orders, since nginx is not installed", stop: process.Stop}, process.WaitHTTP(ctx, url+"/readyz")
+	return &gate{url: url + "/orders", name: "examples/orders, because nginx is not installed", stop: process.Stop}, process.WaitHTTP(ctx, url+"/readyz")
 }
 
-// tokenOf is the token in a Secret.
+// tokenOf returns the token in a Secret.
 func (d *player) tokenOf(secret string) string {
 	if d.err != nil {
 		return ""
@@ -109,7 +109,7 @@ func (d *player) tokenOf(secret string) string {
 	return string(found.Data["token"])
 }
 
-// call calls the protected API, and must get a status.
+// call calls the API and must get the status want.
 func (d *player) call(g *gate, from, token, tokenName string, want int) {
 	if d.err != nil {
 		return
@@ -130,7 +130,7 @@ func (d *player) call(g *gate, from, token, tokenName string, want int) {
 	}
 }
 
-// until calls the protected API until it answers with a status, and returns how long that took.
+// until calls the API until it answers with the status want, and returns how long that took. After a minute, it fails.
 func (d *player) until(g *gate, token string, want int) time.Duration {
 	start := time.Now()
 	c := client(inside)
@@ -146,7 +146,7 @@ func (d *player) until(g *gate, token string, want int) time.Duration {
 	return time.Since(start)
 }
 
-// revoke deletes the key orders, and tells how long its token still worked after the API server had answered.
+// revoke deletes the key orders and prints for how long its token was still accepted after the API server had answered.
 func (d *player) revoke(g *gate, token string) {
 	if d.err != nil {
 		return
@@ -162,9 +162,10 @@ func (d *player) revoke(g *gate, token string) {
 		return
 	}
 	took := d.until(g, token, http.StatusUnauthorized)
-	say("Refused %.1f ms after the API server had answered.", took.Seconds()*1000)
+	say("The token was refused %.1f ms after the API server had answered.", took.Seconds()*1000)
 }
 
+// client returns a client that calls from an IP address.
 func client(from string) *http.Client {
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	return &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}}

@@ -1,5 +1,5 @@
-// Command local runs apikey-operator on a real control plane of this machine: as a demo that ends by itself, or to be used by
-// hand. It is what `make demo` and `make run` start.
+// Command local runs apikey-operator against a real control plane on this machine: as a demo that ends by itself, or until Ctrl-C for use
+// by hand. `make demo` and `make run` start it.
 package main
 
 import (
@@ -19,7 +19,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	// In the demo, nginx asks the verifier on a client's behalf; by hand, people ask it themselves.
+	// In the demo, nginx asks the verifier on a client's behalf. In run, users call the verifier directly.
 	plays := map[string]play{
 		"demo": {scene: demo, verifier: []string{"--trusted-proxies=127.0.0.1/32", "--drain-delay=0s"}},
 		"run":  {scene: stayUp, verifier: []string{"--peer-is-client", "--drain-delay=0s"}},
@@ -34,13 +34,13 @@ func main() {
 	}
 }
 
-// play is a scene, with how the verifier runs in it.
+// play is a scene and the verifier's flags for it.
 type play struct {
 	scene    func(context.Context, *local) error
 	verifier []string
 }
 
-// local is a control plane with an operator and a verifier on it.
+// local is a control plane with an operator and a verifier.
 type local struct {
 	plane      *controlplane.ControlPlane
 	verifier   *controlplane.Verifier
@@ -48,9 +48,9 @@ type local struct {
 	logs       string
 }
 
-// withCluster sets everything up, plays a scene, and takes everything down again in the opposite order.
+// withCluster starts everything, plays a scene, and stops everything in the opposite order.
 func withCluster(ctx context.Context, p play) (err error) {
-	say("Starting etcd, kube-apiserver and the controllers on loopback.")
+	say("Starting etcd, kube-apiserver and the Kubernetes controllers on loopback.")
 	dir, err := filepath.Abs(filepath.Join("bin", "local"))
 	if err != nil {
 		return err
@@ -69,11 +69,11 @@ func withCluster(ctx context.Context, p play) (err error) {
 		return err
 	}
 
-	say("Installing as a cluster administrator does: kubectl apply -k config/default.")
+	say("Installing with kubectl apply -k config/default, as a cluster administrator does.")
 	if err := plane.Install(ctx); err != nil {
 		return err
 	}
-	say("Starting the operator and the verifier, each as its own service account, with exactly the permissions of config/.")
+	say("Starting the operator and the verifier, each as its own service account with exactly the permissions in config/.")
 	operator, err := l.start("apikey-operator", func(log io.Writer) (*controlplane.Process, error) {
 		o, err := plane.StartOperator(ctx, log)
 		if err != nil {
@@ -108,18 +108,18 @@ func withCluster(ctx context.Context, p play) (err error) {
 	return p.scene(ctx, l)
 }
 
-// start starts a process with a log file of its own.
+// start starts a process that logs to a file with its name.
 func (l *local) start(name string, start func(log io.Writer) (*controlplane.Process, error)) (*controlplane.Process, error) {
 	log, err := os.Create(filepath.Join(l.logs, name+".log"))
 	if err != nil {
 		return nil, err
 	}
-	// The process has the file open for itself.
+	// The process has its own handle of the file.
 	defer func() { _ = log.Close() }()
 	return start(log)
 }
 
-// stayUp waits for Ctrl-C.
+// stayUp prints how to use the cluster and waits for Ctrl-C.
 func stayUp(ctx context.Context, l *local) error {
 	fmt.Println()
 	fmt.Println("Ready. In another terminal:")

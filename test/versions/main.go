@@ -1,5 +1,5 @@
-// Command versions runs the specs with the label releases on the oldest supported release of Kubernetes and on the newest, and prints a
-// table. It is what `make test-versions` starts.
+// Command versions runs the specs with the label releases on the oldest supported release of Kubernetes and on the newest, and prints the
+// results as a table. `make test-versions` starts it.
 package main
 
 import (
@@ -20,13 +20,13 @@ import (
 	"github.com/onsi/ginkgo/v2/types"
 )
 
-// releases are the folders with the binaries of each.
+// releases names the releases and the folders with their binaries.
 var releases = []struct{ name, folder string }{
 	{"oldest", filepath.Join("bin", "kube", "oldest")},
 	{"newest", filepath.Join("bin", "kube")},
 }
 
-// suites are the packages below test that have such specs.
+// suites lists the packages in test/ that have specs with the label.
 var suites = []string{"integration", "gateways"}
 
 const label = "releases"
@@ -40,12 +40,12 @@ func main() {
 	}
 }
 
-// result is what a suite did on a release.
+// result is the outcome of a suite on a release.
 type result struct {
 	release, version, suite string
 
 	passed, failed, skipped int
-	// reasons why specs were skipped, without repetition.
+	// reasons says why specs were skipped, without duplicates.
 	reasons []string
 	took    time.Duration
 }
@@ -83,18 +83,18 @@ func run(ctx context.Context) error {
 	return errors.Join(append(failures, show(results))...)
 }
 
-// test runs the specs of a suite with the label, on the binaries of a folder.
+// test runs a suite's specs with the label, on the binaries in a folder.
 func test(ctx context.Context, folder, suite, report string) error {
 	command := exec.CommandContext(ctx, "go", "test", "-C", "test", "-v", "-vet=off", "-count=1", "-timeout=40m", "./"+suite,
 		"-ginkgo.label-filter="+label, "-ginkgo.json-report="+report)
 	command.Env = append(os.Environ(), "KUBEBUILDER_ASSETS="+folder)
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
 	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
-	command.WaitDelay = 2 * time.Minute // the suite stops its control plane
+	command.WaitDelay = 2 * time.Minute // the suite needs time to stop its control plane
 	return command.Run()
 }
 
-// read counts the specs of a report.
+// read counts the specs in a report.
 func (r *result) read(report string) error {
 	content, err := os.ReadFile(report)
 	if err != nil {
@@ -112,7 +112,7 @@ func (r *result) read(report string) error {
 				r.passed++
 			case spec.State.Is(types.SpecStateFailureStates):
 				r.failed++
-			case spec.State.Is(types.SpecStateSkipped) && spec.Failure.Message != "": // by itself, not by the label
+			case spec.State.Is(types.SpecStateSkipped) && spec.Failure.Message != "": // the spec skipped itself; the label filter gives no message
 				r.skipped++
 				if reason := spec.FullText() + ": " + spec.Failure.Message; !slices.Contains(r.reasons, reason) {
 					r.reasons = append(r.reasons, reason)

@@ -1,8 +1,6 @@
-// Package arrows keeps the rooms of the house apart: which package may know which, and why. It imports none of them, so that it can judge
-// them all.
+// Package arrows tests which package may depend on which, and says why. It imports none of the packages that it checks.
 //
-// Every package of the module has a rule. Whoever adds a package adds a line to rules, or to pureRooms, and says there what it must not come
-// to depend on.
+// Every package of the module needs a rule. When you add a package, add it to rules or to pureRooms, and say what it must not depend on.
 package arrows
 
 import (
@@ -19,164 +17,164 @@ import (
 
 const module = "github.com/apikey-operator/apikey-operator/"
 
-// A rule says what the packages of a room must not come to depend on, by whatever way.
+// rule says what the packages of a room must not depend on, directly or indirectly.
 type rule struct {
-	// room is a package, or a folder with all that is below it: internal/serve/...
+	// room is a package, or a folder and everything below it: internal/serve/...
 	room, why string
-	// forbidden are packages, each with all that is below it.
+	// forbidden lists packages. Each entry includes everything below it.
 	forbidden []string
-	// except is a package of the folder that the rule is not about.
+	// except is a package in the folder to which the rule does not apply.
 	except string
 }
 
-// rules give each room its own.
+// rules holds the rules of single rooms.
 var rules = []rule{
 	{
-		room: "api/...", why: "whoever uses the types should not get a client or a controller along with them",
+		room: "api/...", why: "users of the types should not get a client or a controller with them",
 		forbidden: []string{"k8s.io/client-go/kubernetes", "sigs.k8s.io/controller-runtime", module + "internal", module + "controllers"},
 	},
 	{
-		room: "internal/token", why: "nothing but what mints and hashes can see a token",
+		room: "internal/token", why: "only the code that mints and hashes tokens may see them",
 		forbidden: []string{module + "internal", "net/http"},
 	},
 	{
-		room: "internal/access", why: "what a request may do is said without a token, a clock or what may be issued at hand",
+		room: "internal/access", why: "what a request may do is decided without tokens, clocks or the rules of issuing",
 		forbidden: []string{module + "internal", "net/http"},
 	},
 	{
-		room: "internal/grant", why: "what may be issued is judged without a token, a clock or a request at hand",
+		room: "internal/grant", why: "what may be issued is decided without tokens, clocks or requests",
 		forbidden: []string{module + "internal/token", module + "internal/index", module + "internal/verify", "net/http"},
 	},
 	{
-		room: "internal/verify", why: "who says yes or no must not know who asks, or how",
+		room: "internal/verify", why: "the decision must not depend on the caller or on the protocol",
 		forbidden: []string{module + "internal/grant", module + "internal/index", "net/http"},
 	},
 	{
-		room: "internal/index", why: "what finds keys by their digest must not come to see requests, or to know where keys come from",
+		room: "internal/index", why: "the index finds keys by digest; it must not see requests or know where keys come from",
 		forbidden: []string{module + "internal/gitops", module + "internal/grant", "net/http"},
 	},
 	{
-		room: "internal/clockskew", why: "who reads clocks, over HTTP, knows nothing that a test must be able to put at any moment",
+		room: "internal/clockskew", why: "this package reads a clock over HTTP; what tests run at chosen times must not mix with it",
 		forbidden: append([]string{
 			module + "internal/access", module + "internal/facts", module + "internal/grant", module + "internal/index",
 			module + "internal/lifecycle", module + "internal/token", module + "internal/verify",
 		}, impure...),
 	},
 	{
-		room: "internal/serve/...", why: "a protocol is translated to a request and a decision back; the cluster is none of its business",
+		room: "internal/serve/...", why: "an adapter translates a protocol to a request and a decision back; it must not know the cluster",
 		forbidden: []string{
 			module + "api", module + "controllers", module + "internal/callers", module + "internal/grant", "k8s.io", "sigs.k8s.io",
 		},
 	},
 	{
-		room: "internal/callers", why: "who may ask is said without a look at what is asked",
+		room: "internal/callers", why: "whether a caller may ask does not depend on what it asks",
 		forbidden: []string{
 			module + "api", module + "controllers", module + "internal/grant", module + "internal/index", module + "internal/serve",
 			module + "internal/token", module + "internal/verify", "sigs.k8s.io/controller-runtime",
 		},
 	},
 	{
-		room: "internal/lifecycle", why: "what is to be done about a key follows from plain values, of which moments are one",
+		room: "internal/lifecycle", why: "what is due for a key follows from plain values, including the time",
 		forbidden: []string{"context", "log", "net"},
 	},
 	{
-		room: "internal/facts", why: "what tells the life of a key from its object asks nobody and decides nothing, so that all can use it",
+		room: "internal/facts", why: "this package reads the life of a key from its object; it calls nothing and decides nothing, so that every room can use it",
 		forbidden: []string{
 			"k8s.io/client-go", "sigs.k8s.io/controller-runtime", module + "controllers", module + "internal/token", module + "internal/grant",
 			module + "internal/index", module + "internal/serve",
 		},
 	},
 	{
-		room: "internal/fleet", why: "what counts keys for metrics changes none, and has no business with tokens",
+		room: "internal/fleet", why: "metrics count keys; they must not change keys or see tokens",
 		forbidden: []string{module + "controllers", module + "internal/token", module + "internal/grant", module + "internal/serve"},
 	},
 	{
-		room: "internal/operator", why: "what puts the controllers together serves nobody and lets nobody in",
+		room: "internal/operator", why: "this package assembles the controllers; it must not serve or verify requests",
 		forbidden: []string{module + "cmd", module + "internal/feed", module + "internal/index", module + "internal/serve"},
 	},
 	{
-		room: "internal/feed", why: "what feeds the verifier mints nothing and serves nobody",
+		room: "internal/feed", why: "the feed of the verifier must not issue keys or serve requests",
 		forbidden: []string{
 			module + "controllers", module + "internal/rulebook", module + "internal/callers", module + "internal/grant", module + "internal/serve",
 			"k8s.io/client-go/kubernetes",
 		},
 	},
 	{
-		room: "controllers/issuing", why: "controllers meet in the API, so that each can be read, run and given permissions alone",
+		room: "controllers/issuing", why: "controllers communicate only through the API, so that each can be read, run and given permissions separately",
 		forbidden: []string{module + "controllers/expiring", module + "controllers/counting"},
 	},
 	{
-		room: "internal/rulebook", why: "what answers for roles and policies belongs to no single controller, and has no business with tokens",
+		room: "internal/rulebook", why: "roles and policies belong to no single controller, and must not see tokens",
 		forbidden: []string{
 			module + "controllers", module + "internal/token",
 		},
 	},
 	{
-		room: "controllers/counting", why: "controllers meet in the API, and what counts keys has no business with tokens",
+		room: "controllers/counting", why: "controllers communicate only through the API, and counting keys must not see tokens",
 		forbidden: []string{module + "controllers/issuing", module + "controllers/expiring", module + "internal/token"},
 	},
 	{
-		room: "controllers/expiring", why: "controllers meet in the API, and what deletes ApiKeys has no business with tokens",
+		room: "controllers/expiring", why: "controllers communicate only through the API, and deleting ApiKeys must not see tokens",
 		forbidden: []string{module + "controllers/issuing", module + "controllers/counting", module + "internal/token"},
 	},
 	{
-		room: "guard", why: "the check inside a service brings nothing along that issues, expires or counts keys, or that reviews callers",
+		room: "guard", why: "a service that uses guard must not get code that issues, expires or counts keys, or that reviews callers",
 		forbidden: []string{
 			module + "cmd", module + "controllers", module + "internal/rulebook", module + "internal/callers", module + "internal/grant",
 		},
 	},
 	{
-		room: "cmd/apikey-verifier", why: "the verifier can't issue, expire or count keys, not even by mistake",
+		room: "cmd/apikey-verifier", why: "the verifier must not be able to issue, expire or count keys, even by mistake",
 		forbidden: []string{
 			module + "controllers", module + "internal/rulebook", module + "internal/grant",
 		},
 	},
 	{
-		room: "cmd/apikey-operator", why: "the operator lets nobody in",
+		room: "cmd/apikey-operator", why: "the operator must not verify requests",
 		forbidden: []string{module + "internal/feed", module + "internal/index", module + "internal/serve", module + "internal/verify"},
 	},
 	{
-		room: "cmd/internal/process", why: "what the binaries have in common must not make one of them know what the other does",
+		room: "cmd/internal/process", why: "code that the binaries share must not bring the work of one into the other",
 		forbidden: []string{module + "api", module + "controllers", module + "internal/grant", module + "internal/index", module + "internal/serve"},
 	},
 	{
-		room: "examples/...", why: "an example shows what a service gets that uses the public packages",
+		room: "examples/...", why: "an example shows what a service that uses the public packages depends on",
 		forbidden: tools,
 	},
-	{room: "internal/verify/script", why: "cases that all protocols are held to are for tests; that no product knows them is said below"},
-	{room: "hack/...", why: "what people and CI run may know every room; that no room knows it is said below"},
-	{room: "test/...", why: "tests may know every room; that no room knows them is said below"},
+	{room: "internal/verify/script", why: "these test cases may know what they need; products keeps them out of the product"},
+	{room: "hack/...", why: "what people and CI run may know every room; products keeps it out of the product"},
+	{room: "test/...", why: "tests may know every room; products keeps them out of the product"},
 }
 
-// pureRooms are tested, fuzzed and reused without a cluster.
+// pureRooms lists the packages that are tested, fuzzed and reused without a cluster.
 var pureRooms = []string{
 	"internal/access", "internal/expiry", "internal/gitops", "internal/grant", "internal/index", "internal/lifecycle", "internal/monitoring",
 	"internal/token", "internal/verify", "internal/version",
 }
 
-// impure are what no pure room may come to depend on.
+// impure lists what no pure room may depend on.
 var impure = []string{
 	"k8s.io", "sigs.k8s.io", "google.golang.org/grpc", module + "api", module + "controllers", module + "internal/callers",
 	module + "internal/clockskew", module + "internal/serve",
 }
 
-// products are all that is shipped. A room needs a rule of its own beside this one.
+// products lists everything that is shipped. None of it may depend on tools. Each room in it still needs a rule of its own.
 var products = []string{"api/...", "internal/...", "controllers/...", "guard", "cmd/..."}
 
-// tools are what only people and CI run.
+// tools lists what only people and CI run.
 var tools = []string{
 	module + "hack", module + "test", module + "internal/verify/script", "github.com/onsi", "sigs.k8s.io/controller-runtime/pkg/envtest", "testing",
 	"github.com/prometheus/prometheus", "github.com/yuin",
 }
 
-// has tells whether a package, without the module's name, is in the room.
+// has reports whether a package, named without the module, is in the room.
 func (r rule) has(name string) bool {
 	folder, isTree := strings.CutSuffix(r.room, "/...")
 	return name != r.except && (name == folder || isTree && strings.HasPrefix(name, folder+"/"))
 }
 
-// judge holds packages, each with all that it depends on, against rules. Each package needs one, each of the rules a package; common rules
-// hold beside them.
+// judge checks packages, given with all their dependencies, against the rules and returns the violations. It also complains about a package
+// without a rule, for which common rules don't count, and about a rule without a package.
 func judge(packages map[string][]string, rules, common []rule) (complaints []string) {
 	covered := map[string]bool{}
 	for i, rule := range append(slices.Clone(rules), common...) {
@@ -188,22 +186,22 @@ func judge(packages map[string][]string, rules, common []rule) (complaints []str
 			empty = false
 			covered[name] = covered[name] || i < len(rules)
 			for _, dependency := range dependencies {
-				// The room's own packages among themselves are no business of the rule.
+				// Packages of the same room may depend on one another.
 				if own, isOurs := strings.CutPrefix(dependency, module); isOurs && rule.has(own) {
 					continue
 				}
 				if slices.ContainsFunc(rule.forbidden, func(forbidden string) bool { return isBelow(dependency, forbidden) }) {
-					complaints = append(complaints, fmt.Sprintf("%s depends on %s, but: %s", name, dependency, rule.why))
+					complaints = append(complaints, fmt.Sprintf("%s depends on %s, but must not: %s", name, dependency, rule.why))
 				}
 			}
 		}
 		if empty {
-			complaints = append(complaints, "there is no package "+rule.room+": its rule guards nothing")
+			complaints = append(complaints, "there is no package "+rule.room+": remove its rule")
 		}
 	}
 	for name := range packages {
 		if !covered[name] {
-			complaints = append(complaints, name+" has no rule: say in this file what it must not come to depend on, and why")
+			complaints = append(complaints, name+" has no rule: say in this file what it must not depend on, and why")
 		}
 	}
 	slices.Sort(complaints)
@@ -221,7 +219,7 @@ func TestArrows(t *testing.T) {
 	common := make([]rule, 0, len(products))
 	for _, room := range products {
 		common = append(common, rule{
-			room: room, why: "the product must not contain what only people and CI run", forbidden: tools, except: "internal/verify/script",
+			room: room, why: "the product must not depend on what only people and CI run", forbidden: tools, except: "internal/verify/script",
 		})
 	}
 	var protocols []string
@@ -233,7 +231,7 @@ func TestArrows(t *testing.T) {
 	for _, protocol := range protocols {
 		others := slices.DeleteFunc(slices.Clone(protocols), func(name string) bool { return name == protocol })
 		common = append(common, rule{
-			room: strings.TrimPrefix(protocol, module), why: "protocols don't know one another, so that one can be read, changed and removed alone",
+			room: strings.TrimPrefix(protocol, module), why: "protocols must not know one another, so that each can be read, changed and removed separately",
 			forbidden: others,
 		})
 	}
@@ -242,10 +240,10 @@ func TestArrows(t *testing.T) {
 	}
 }
 
-// modules are the product's and those of what only people and CI run, from here. test/install has no package but its tests.
+// modules lists the folders of the modules. test/install is not among them, because it has nothing but tests.
 var modules = []string{filepath.Join("..", ".."), filepath.Join("..", "..", "hack", "release"), ".."}
 
-// list is every package of the modules, without the product's name, with all that it depends on, or with what it imports.
+// list returns every package of the modules, named without the module, with the names in a field of go list such as Deps or Imports.
 func list(t *testing.T, what string) map[string][]string {
 	t.Helper()
 	packages := map[string][]string{}
@@ -264,7 +262,7 @@ func list(t *testing.T, what string) map[string][]string {
 	return packages
 }
 
-// imports are all that a room may import besides the standard library and itself.
+// imports lists everything that a room may import besides the standard library and itself.
 var imports = []struct {
 	room    string
 	allowed []string
@@ -289,7 +287,7 @@ func TestImports(t *testing.T) {
 					continue
 				}
 				if !slices.ContainsFunc(c.allowed, func(allowed string) bool { return isBelow(other, allowed) }) {
-					t.Errorf("%s imports %s, and may import only %v", name, other, c.allowed)
+					t.Errorf("%s imports %s, but may import only %v", name, other, c.allowed)
 				}
 			}
 		}
@@ -299,22 +297,22 @@ func TestImports(t *testing.T) {
 	}
 }
 
-func TestWhatIsComplainedOf(t *testing.T) {
+func TestJudge(t *testing.T) {
 	for name, c := range map[string]struct {
 		packages map[string][]string
 		rules    []rule
-		want     []string // parts of complaints
+		want     []string // how the complaints begin
 	}{
 		"nothing": {
 			map[string][]string{"a": {"fmt", module + "b"}, "b": {"fmt"}}, []rule{{room: "a", forbidden: []string{"net"}}, {room: "b"}}, nil,
 		},
-		"an arrow": {
+		"a forbidden dependency": {
 			map[string][]string{"a": {module + "b/c", "net/http"}, "b/c": nil},
 			[]rule{{room: "a", why: "why", forbidden: []string{module + "b", "net"}}, {room: "b/..."}},
-			[]string{"a depends on " + module + "b/c, but: why", "a depends on net/http, but: why"},
+			[]string{"a depends on " + module + "b/c, but must not: why", "a depends on net/http, but must not: why"},
 		},
-		"a name that begins alike": {map[string][]string{"a": {"network"}}, []rule{{room: "a", forbidden: []string{"net"}}}, nil},
-		"an arrow within a room": {
+		"a name with a common beginning": {map[string][]string{"a": {"network"}}, []rule{{room: "a", forbidden: []string{"net"}}}, nil},
+		"a dependency within a room": {
 			map[string][]string{"a/b": {module + "a/c"}, "a/c": nil}, []rule{{room: "a/...", forbidden: []string{module + "a"}}}, nil,
 		},
 		"a package without a rule": {
@@ -331,18 +329,18 @@ func TestWhatIsComplainedOf(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
-	// What holds for all gives none its own.
+	// A common rule doesn't replace a package's own.
 	if got := judge(map[string][]string{"a": {"net"}}, nil, []rule{{room: "a", forbidden: []string{"net"}}}); len(got) != 2 {
-		t.Errorf("%q, want a complaint of the arrow, and one that there is no rule", got)
+		t.Errorf("%q, want complaints about the dependency and about the missing rule", got)
 	}
 }
 
-// clockless are the rooms that are told what time it is.
+// clockless lists the rooms that must not read a clock, because their callers pass the time.
 var clockless = []string{
 	"internal/access", "internal/expiry", "internal/facts", "internal/grant", "internal/index", "internal/lifecycle", "internal/verify",
 }
 
-// clocks are what of package time reads a clock, or waits by one.
+// clocks lists the functions of package time that read a clock or wait.
 var clocks = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTicker", "NewTimer"}
 
 func TestNoClockIsRead(t *testing.T) {
@@ -362,7 +360,7 @@ func TestNoClockIsRead(t *testing.T) {
 			ast.Inspect(file, func(node ast.Node) bool {
 				if use, ok := node.(*ast.SelectorExpr); ok {
 					if from, ok := use.X.(*ast.Ident); ok && from.Name == "time" && slices.Contains(clocks, use.Sel.Name) {
-						t.Errorf("%s uses time.%s, but is told what time it is", path, use.Sel.Name)
+						t.Errorf("%s uses time.%s, but must get the time from its caller", path, use.Sel.Name)
 					}
 				}
 				return true

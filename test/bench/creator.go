@@ -20,17 +20,17 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// creator is the user: it creates keys and watches them become Ready.
+// creator plays the user: it creates keys and watches until they are Ready.
 type creator struct {
 	admin     *rest.Config
 	client    client.Client
 	namespace string
-	// shape, if set, changes the key of a number before it is created.
+	// shape, if set, changes each key before it is created. number is different for each key.
 	shape func(number int, key *v1alpha1.ApiKey)
 }
 
 type result struct {
-	rate     float64 // keys a second, from the first create to the last Ready
+	rate     float64 // keys per second, from the first create to the last Ready
 	p50, p99 time.Duration
 	requests []string
 }
@@ -44,8 +44,8 @@ func newCreator(ctx context.Context, plane *controlplane.ControlPlane, namespace
 		c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
 }
 
-// run creates n keys at a given concurrency, hands each to issue where there is one, and waits until a watch has shown all of them
-// Ready. A key's time runs from the answer to its create to the watch event.
+// run creates n keys with the given concurrency and waits until a watch has shown all of them as Ready. If issue is set, run calls it for
+// each created key. A key's latency runs from the answer to its create to the watch event.
 func (c *creator) run(ctx context.Context, concurrency, n int, issue func(*v1alpha1.ApiKey)) (result, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
@@ -119,7 +119,7 @@ func (c *creator) run(ctx context.Context, concurrency, n int, issue func(*v1alp
 	return result{rate: float64(n) / took.Seconds(), p50: latencies[n/2], p99: latencies[n*99/100]}, nil
 }
 
-// median is the run with the median rate.
+// median returns the run with the median rate.
 func median(runs []result) result {
 	slices.SortFunc(runs, func(a, b result) int {
 		if a.rate < b.rate {

@@ -16,8 +16,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
 )
 
-// emptyServers are the floors of the verifier: an ext_authz server that says yes at once, and a handler that does nothing, in a process
-// of their own as the verifier is. It runs until the context ends.
+// emptyServers serves the floors of the verifier until the context ends: an ext_authz server that allows every request at once, and an HTTP
+// handler that does nothing. Like the verifier, they run in a process of their own.
 func emptyServers(ctx context.Context, httpAddress, grpcAddress string) error {
 	httpSocket, err := (&net.ListenConfig{}).Listen(ctx, "tcp", httpAddress)
 	if err != nil {
@@ -42,6 +42,7 @@ func emptyServers(ctx context.Context, httpAddress, grpcAddress string) error {
 	}
 }
 
+// yes is an ext_authz server that allows every request.
 type yes struct {
 	authv3.UnimplementedAuthorizationServer
 }
@@ -55,7 +56,7 @@ func startEmptyServers(ctx context.Context, at controlplane.VerifierAddresses) (
 	if err != nil {
 		return nil, err
 	}
-	command := exec.Command(self, "-empty-http", at.HTTP, "-empty-grpc", at.GRPC) //nolint:noctx // stopped by the caller
+	command := exec.Command(self, "-empty-http", at.HTTP, "-empty-grpc", at.GRPC) //nolint:noctx // the caller stops it
 	process, err := controlplane.StartProcess(command, io.Discard)
 	if err != nil {
 		return nil, err

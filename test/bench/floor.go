@@ -21,8 +21,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// floor does the three writes of an issue and nothing else: no watch, no cache, no queue, no events, no decision. It is told of each
-// key by its creator, and runs as the operator's service account at the operator's own concurrency.
+// floor does only the three writes that issue a key: no watch, no cache, no queue, no events, no decision. The creator passes each key to
+// it. It runs as the operator's service account and with the operator's concurrency.
 type floor struct {
 	secrets kubernetes.Interface
 	keys    *rest.RESTClient

@@ -17,14 +17,14 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// loadConnections is how many connections ask at once, each one request after another.
+// loadConnections is the number of connections. Each sends one request after another.
 const loadConnections = 8
 
-// asker asks once, with a token, and tells whether it was let in.
+// asker sends one request with a token and reports whether it was allowed.
 type asker func(ctx context.Context, token string) (bool, error)
 
-// load asks on several connections until the context ends, and returns how many answers there were. An answer other than yes is an error
-// unless others are expected.
+// load sends requests on several connections until the context ends, and returns the number of answers. A refusal is an error unless
+// mayRefuse is set.
 func load(ctx context.Context, tokens []seeded, connect func() (asker, func(), error), mayRefuse bool) (int64, error) {
 	var answers atomic.Int64
 	failed := make(chan error, loadConnections)
@@ -37,10 +37,10 @@ func load(ctx context.Context, tokens []seeded, connect func() (asker, func(), e
 		group.Go(func() {
 			defer closeConnection()
 			for n := i; ctx.Err() == nil; n += loadConnections {
-				// The last answer is waited for.
+				// Let the last request finish after the context has ended.
 				ok, err := ask(context.WithoutCancel(ctx), tokens[n%len(tokens)].token)
 				if err == nil && !ok && !mayRefuse {
-					err = errors.New("a live key was refused")
+					err = errors.New("the token of an issued key was refused")
 				}
 				if err != nil {
 					failed <- err
@@ -59,7 +59,7 @@ func load(ctx context.Context, tokens []seeded, connect func() (asker, func(), e
 	}
 }
 
-// envoyHeaders are those of an ordinary request of a browser's size, as Envoy passes them.
+// envoyHeaders are the headers of a request of ordinary size, as Envoy passes them.
 var envoyHeaders = map[string]string{
 	":method": "GET", ":path": "/v1/customers/4711?expand=orders", ":authority": "api.shop.example", ":scheme": "https",
 	"user-agent": "shop-sync/2.4 (linux; go1.26)", "accept": "application/json", "accept-encoding": "gzip, deflate, br",
@@ -118,7 +118,7 @@ func connectHTTP(base string) func() (asker, func(), error) {
 	}
 }
 
-// cost is a server's processor time per request, under load for a while.
+// cost returns a server's processor time per request. It first warms up for a fifth of the duration.
 func cost(ctx context.Context, pid int, tokens []seeded, connect func() (asker, func(), error), during time.Duration) (time.Duration, error) {
 	warm, cancel := context.WithTimeout(ctx, during/5)
 	_, err := load(warm, tokens, connect, false)

@@ -1,5 +1,5 @@
-// Command bench measures how fast keys are issued and verified, against floors that do nothing else, and prints the tables of
-// docs/performance.md. It is what `make bench` runs.
+// Command bench measures how fast the operator issues keys and the verifier checks tokens, compared with floors: programs that do only
+// what can't be avoided. It prints the tables of docs/performance.md. `make bench` runs it.
 package main
 
 import (
@@ -21,17 +21,17 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
 )
 
-// workers is the operator's default, and so the floor's.
+// workers is the operator's default concurrency. The floor uses the same.
 const workers = 16
 
 func main() {
-	keys := flag.Int("keys", 2000, "keys in each timed run")
-	fleet := flag.Int("fleet", 10000, "keys for memory and restart")
-	rounds := flag.Int("rounds", 3, "timed runs of each kind; the median counts")
-	during := flag.Duration("during", 5*time.Second, "length of each timed run of the verifier")
-	only := flag.String("only", "", "issuing, verifying or worst, and not the others")
-	emptyHTTP := flag.String("empty-http", "", "be the floor of the verifier and nothing else: where its HTTP is served")
-	emptyGRPC := flag.String("empty-grpc", "", "where its gRPC is served")
+	keys := flag.Int("keys", 2000, "number of keys in each timed run")
+	fleet := flag.Int("fleet", 10000, "number of keys for measuring memory and restarts")
+	rounds := flag.Int("rounds", 3, "number of timed runs of each kind; the median is printed")
+	during := flag.Duration("during", 5*time.Second, "duration of each timed run of the verifier")
+	only := flag.String("only", "", "run only this benchmark: issuing, verifying or worst")
+	emptyHTTP := flag.String("empty-http", "", "address for HTTP; if set, serve only the verifier's floor and measure nothing")
+	emptyGRPC := flag.String("empty-grpc", "", "address for gRPC of the verifier's floor")
 	flag.Parse()
 	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -63,7 +63,7 @@ func main() {
 }
 
 func benchIssuing(ctx context.Context, keys, fleet, rounds int) error {
-	fmt.Printf("%s, %d cores; %d keys a run, median of %d rounds, each run on a fresh control plane of the same machine\n\n",
+	fmt.Printf("%s, %d cores; %d keys per run, median of %d rounds, each run on a new control plane on the same machine\n\n",
 		runtime.Version(), runtime.NumCPU(), keys, rounds)
 	fmt.Println("| concurrent creates | issuer | keys/s | of the floor | p50 | p99 |")
 	fmt.Println("|---|---|---|---|---|---|")
@@ -71,7 +71,7 @@ func benchIssuing(ctx context.Context, keys, fleet, rounds int) error {
 	for _, concurrency := range []int{1, 16} {
 		runs := map[string][]result{}
 		for round := range rounds {
-			// In turns, so that what changes on the machine meanwhile meets both.
+			// Alternate the kinds, so that changes on the machine affect both.
 			kinds := []string{"floor", "operator"}
 			if round%2 == 1 {
 				slices.Reverse(kinds)
@@ -94,7 +94,7 @@ func benchIssuing(ctx context.Context, keys, fleet, rounds int) error {
 		}
 		requests = operator.requests
 	}
-	fmt.Println("\nAPI requests a key, as the API server counts them (the creates of the ApiKeys themselves left out):")
+	fmt.Println("\nAPI requests per key, as the API server counts them, without the creates of the ApiKeys:")
 	fmt.Println()
 	for _, line := range requests {
 		fmt.Println("- " + line)
@@ -102,7 +102,7 @@ func benchIssuing(ctx context.Context, keys, fleet, rounds int) error {
 	return fleetRun(ctx, fleet)
 }
 
-// timedRun creates keys on a fresh control plane and times them until they are Ready.
+// timedRun creates keys on a new control plane and measures the time until they are Ready.
 func timedRun(ctx context.Context, kind string, concurrency, keys int) (_ result, err error) {
 	plane, err := install(ctx)
 	if err != nil {
@@ -147,7 +147,7 @@ func timedRun(ctx context.Context, kind string, concurrency, keys int) (_ result
 	return r, errors.Join(err, floor.err())
 }
 
-// fleetRun measures what a settled fleet costs: memory, and what a restart writes.
+// fleetRun measures the memory that issued keys cost, and the writes of an operator that restarts.
 func fleetRun(ctx context.Context, keys int) (err error) {
 	plane, err := install(ctx)
 	if err != nil {
@@ -180,7 +180,7 @@ func fleetRun(ctx context.Context, keys int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, operator.Stop()) }()
-	took, err := waitForPasses(ctx, plane, operator, keys)
+	took, err := waitForReconciles(ctx, plane, operator, keys)
 	if err != nil {
 		return err
 	}
@@ -193,7 +193,7 @@ func fleetRun(ctx context.Context, keys int) (err error) {
 		return err
 	}
 	fmt.Printf("\nWith %d keys: issued at %.0f keys/s; resident memory %d MiB after issuing them, %d MiB after a restart;\n"+
-		"the restarted operator had looked at all of them %.1f s after it was ready, and made %d writes to ApiKeys and Secrets.\n",
+		"the restarted operator had reconciled all of them %.1f s after it was ready, with %d writes to ApiKeys and Secrets.\n",
 		keys, r.rate, grown>>20, restarted>>20, took.Seconds(), writes(before, after))
 	return nil
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
 )
 
-// requestCounts are the API server's own counts of requests, by verb and resource, for what the operator deals with.
+// requestCounts returns the API server's counts of requests for ApiKeys, Secrets and events, by verb and resource, without watches.
 func requestCounts(ctx context.Context, plane *controlplane.ControlPlane) (map[string]float64, error) {
 	clients, err := kubernetes.NewForConfig(plane.Admin)
 	if err != nil {
@@ -66,7 +66,7 @@ func perKey(before, after map[string]float64, keys int) []string {
 	return lines
 }
 
-// writes are those to ApiKeys and Secrets. Leader election tells of itself in an event, which is not one of them.
+// writes counts the writes to ApiKeys and Secrets. Events are left out, because leader election emits one.
 func writes(before, after map[string]float64) int {
 	n := 0.0
 	for name, count := range after {
@@ -77,13 +77,13 @@ func writes(before, after map[string]float64) int {
 	return int(n)
 }
 
-// cpuTime is what a process has spent on the processor.
+// cpuTime returns the processor time that a process has used.
 func cpuTime(pid int) (time.Duration, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
-	// The name in parentheses may hold spaces. After it, utime and stime are the 12th and 13th field, in hundredths (proc(5)).
+	// The name in parentheses may contain spaces. After it, utime and stime are the 12th and 13th field, in hundredths of a second (proc(5)).
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	var ticks int64
 	for _, field := range fields[11:13] {
@@ -96,14 +96,14 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
 
-// memory is a process's resident set in bytes.
+// memory returns a process's resident memory in bytes.
 func memory(p *controlplane.Process) (int64, error) {
 	now, _, err := p.Memory()
 	return now, err
 }
 
-// waitForPasses waits until the issuing controller has looked at all keys, and says how long that took.
-func waitForPasses(ctx context.Context, plane *controlplane.ControlPlane, operator *controlplane.Operator, keys int) (time.Duration, error) {
+// waitForReconciles waits until the issuing controller has reconciled all keys, and returns how long that took.
+func waitForReconciles(ctx context.Context, plane *controlplane.ControlPlane, operator *controlplane.Operator, keys int) (time.Duration, error) {
 	start := time.Now()
 	reader, err := plane.As(ctx, controlplane.Namespace, controlplane.ServiceAccount)
 	if err != nil {
@@ -121,7 +121,7 @@ func waitForPasses(ctx context.Context, plane *controlplane.ControlPlane, operat
 	if _, err := clients.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil {
 		return 0, err
 	}
-	// Self-signed, by the operator that this process has started on loopback.
+	// The operator's certificate is self-signed, and this process started the operator on loopback.
 	insecure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -131,19 +131,19 @@ func waitForPasses(ctx context.Context, plane *controlplane.ControlPlane, operat
 			return 0, err
 		}
 		request.Header.Set("Authorization", "Bearer "+reader.BearerToken)
-		passes, err := countPasses(insecure, request)
-		if err == nil && passes >= float64(keys) {
+		reconciles, err := countReconciles(insecure, request)
+		if err == nil && reconciles >= float64(keys) {
 			return time.Since(start), nil
 		}
 		select {
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%v of %d passes: %w (last: %w)", passes, keys, ctx.Err(), err)
+			return 0, fmt.Errorf("%v of %d reconciles: %w (last: %w)", reconciles, keys, ctx.Err(), err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
-func countPasses(c *http.Client, request *http.Request) (float64, error) {
+func countReconciles(c *http.Client, request *http.Request) (float64, error) {
 	response, err := c.Do(request)
 	if err != nil {
 		return 0, err
@@ -159,15 +159,15 @@ func countPasses(c *http.Client, request *http.Request) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	passes := 0.0
+	reconciles := 0.0
 	for _, metric := range families["controller_runtime_reconcile_total"].GetMetric() {
 		for _, label := range metric.GetLabel() {
 			if label.GetValue() == "issuing" {
-				passes += metric.GetCounter().GetValue()
+				reconciles += metric.GetCounter().GetValue()
 			}
 		}
 	}
-	return passes, nil
+	return reconciles, nil
 }
 
 func parse(text []byte) (map[string]*dto.MetricFamily, error) {

@@ -23,18 +23,18 @@ import (
 const (
 	seedNamespace = "default"
 	seedRole      = "org.permission.customer.read"
-	// etcd takes 128 operations at once.
+	// seedBatch is the number of keys per transaction. etcd accepts at most 128 operations.
 	seedBatch = 100
 )
 
-// seeder puts issued keys into etcd, past the API server: issuing a hundred thousand would take longer than all the rest. Each is a copy of
-// one that the operator has issued.
+// seeder writes issued keys directly to etcd, because issuing a hundred thousand would take longer than all measurements. Each is a copy of
+// a key that the operator has issued.
 type seeder struct {
 	etcd     harness.Etcd
 	template []byte
 	pattern  *v1alpha1.ApiKey
 	count    int
-	// tokens are those of some of the keys, with their names.
+	// tokens are the tokens of every hundredth key, with the keys' names.
 	tokens []seeded
 }
 
@@ -59,7 +59,7 @@ func newSeeder(ctx context.Context, plane *controlplane.ControlPlane) (_ *seeder
 	deadline := time.Now().Add(time.Minute)
 	for key.Status.IssuedAt == nil {
 		if time.Now().After(deadline) {
-			return nil, errors.New("the template was not issued within a minute")
+			return nil, errors.New("the template key was not issued within a minute")
 		}
 		if err := c.Get(ctx, client.ObjectKeyFromObject(key), key); err != nil {
 			return nil, err
@@ -71,7 +71,7 @@ func newSeeder(ctx context.Context, plane *controlplane.ControlPlane) (_ *seeder
 	return s, err
 }
 
-// grow adds keys until there are n.
+// grow adds keys until there are n in total.
 func (s *seeder) grow(ctx context.Context, n int) error {
 	for s.count < n {
 		values := make(map[string]string, seedBatch)

@@ -22,7 +22,7 @@ const (
 	deletions  = 200
 )
 
-// benchVerifying measures the verifier on a real API server, against servers that do nothing.
+// benchVerifying measures the verifier on a real API server, and compares it with servers that do nothing.
 func benchVerifying(ctx context.Context, rounds int, during time.Duration) (err error) {
 	plane, err := install(ctx)
 	if err != nil {
@@ -33,7 +33,7 @@ func benchVerifying(ctx context.Context, rounds int, during time.Duration) (err 
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\nThe verifier, its processor time told apart from the client's; median of %d runs of %s, in turns with the floor\n\n", rounds, during)
+	fmt.Printf("\nThe verifier's own processor time, without the client's; median of %d runs of %s, alternating with the floor\n\n", rounds, during)
 	fmt.Println("| measure | value |")
 	fmt.Println("|---|---|")
 	for _, n := range []int{smallFleet, largeFleet} {
@@ -75,7 +75,7 @@ func startVerifier(ctx context.Context, plane *controlplane.ControlPlane) (*cont
 	return v, v.WaitHTTP(ctx, v.Probes+"/readyz")
 }
 
-// waitCaughtUp waits until the API server's own watch cache has taken up what was put into etcd behind its back.
+// waitCaughtUp waits until the API server's watch cache contains the keys that were written directly to etcd.
 func waitCaughtUp(ctx context.Context, plane *controlplane.ControlPlane, keys int) error {
 	c, err := client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
 	if err != nil {
@@ -84,7 +84,7 @@ func waitCaughtUp(ctx context.Context, plane *controlplane.ControlPlane, keys in
 	for {
 		list := &metav1.PartialObjectMetadataList{}
 		list.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("ApiKeyList"))
-		// Any version will do, so that it is the cache which answers, with what it has.
+		// With version 0, the watch cache answers with what it has.
 		if err := c.List(ctx, list, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: "0"}}); err != nil {
 			return err
 		}
@@ -111,7 +111,7 @@ func measureStart(ctx context.Context, plane *controlplane.ControlPlane, keys, r
 		own = append(own, cpu.Seconds())
 		resident = append(resident, float64(rss>>20))
 	}
-	fmt.Printf("| start to ready, %d keys | %.2f s, of which the verifier itself computes %.2f s |\n", keys, middle(took), middle(own))
+	fmt.Printf("| start to ready, %d keys | %.2f s, of which %.2f s are the verifier's processor time |\n", keys, middle(took), middle(own))
 	fmt.Printf("| resident memory once ready, %d keys | %.0f MiB |\n", keys, middle(resident))
 	return nil
 }
@@ -121,7 +121,7 @@ func middle(values []float64) float64 {
 	return values[len(values)/2]
 }
 
-// measureCost holds the processor time per request against that of servers that do nothing.
+// measureCost compares the processor time per request with that of servers that do nothing.
 func measureCost(ctx context.Context, v *controlplane.Verifier, tokens []seeded, rounds int, during time.Duration) (err error) {
 	at, err := controlplane.FreeVerifierAddresses()
 	if err != nil {
@@ -163,13 +163,13 @@ func measureCost(ctx context.Context, v *controlplane.Verifier, tokens []seeded,
 	return nil
 }
 
-// measureDeletions times from the answer to a DELETE until each verifier refuses the token.
+// measureDeletions measures the time from the answer to a DELETE until every verifier refuses the token.
 func measureDeletions(ctx context.Context, plane *controlplane.ControlPlane, verifiers []*controlplane.Verifier, tokens []seeded) error {
 	c, err := client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
 	if err != nil {
 		return err
 	}
-	// The keys that are deleted are not among those that the load is made of.
+	// The load uses other keys than those that are deleted.
 	doomed, loading := tokens[:2*deletions], tokens[2*deletions:]
 	for _, busy := range []bool{false, true} {
 		name := "idle"
@@ -216,7 +216,7 @@ func timeDeletions(ctx context.Context, c client.Client, verifiers []*controlpla
 	for _, key := range doomed {
 		for _, ask := range asks {
 			if ok, err := ask(ctx, key.token); err != nil || !ok {
-				return nil, fmt.Errorf("a live key was refused: %w", err)
+				return nil, fmt.Errorf("the token of an issued key was refused: %w", err)
 			}
 		}
 		object := &v1alpha1.ApiKey{}

@@ -13,8 +13,8 @@ import (
 
 const worstFleet = 2_000
 
-// benchWorst tells what keys that are as large as the schema allows take of the memory of operator and verifier: of those who saw them
-// come, and of those who start when they are there.
+// benchWorst measures how much memory the operator and the verifier use for keys that are as large as the schema allows: processes that run
+// while the keys are created, and processes that start afterwards.
 func benchWorst(ctx context.Context) (err error) {
 	plane, err := install(ctx)
 	if err != nil {
@@ -48,15 +48,15 @@ func benchWorst(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, after.stop()) }()
-	if _, err := waitForPasses(ctx, plane, after.operator, worstFleet); err != nil {
+	if _, err := waitForReconciles(ctx, plane, after.operator, worstFleet); err != nil {
 		return err
 	}
 	restarted, err := after.memory()
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\nResident memory, and the most that it was, with %d keys as large as the schema allows, no two alike\n\n", worstFleet)
-	fmt.Println("| | with no key | once all are issued | after a restart |")
+	fmt.Printf("\nResident memory, current and peak, with %d different keys that are as large as the schema allows\n\n", worstFleet)
+	fmt.Println("| | without keys | after issuing all keys | after a restart |")
 	fmt.Println("|---|---|---|---|")
 	fmt.Printf("| apikey-verifier | %s | %s | %s |\n", empty.verifier, grown.verifier, restarted.verifier)
 	fmt.Printf("| apikey-operator | %s | %s | %s |\n", empty.operator, grown.operator, restarted.operator)

@@ -21,7 +21,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// What an admission policy says, after the API server's own words.
+// How the admission policies explain a refusal. The API server puts its own words before these.
 const (
 	statusRefused  = "only the operator's service account (which has the verb issue on apikeys, but not by a wildcard) may write status"
 	createRefused  = "may create a Secret of type apikey-operator.io/token; to get a token, create an ApiKey"
@@ -30,8 +30,8 @@ const (
 	limitRefused   = "may create and delete only Secrets of type apikey-operator.io/token"
 )
 
-// serviceAccount makes a service account and returns a client of it, which may do what the given ClusterRoles allow: in its namespace,
-// or with everywhere in the whole cluster.
+// serviceAccount creates a service account and returns a client that uses it. The account may do what the given ClusterRoles allow: in its
+// namespace, or, if everywhere is set, in the whole cluster.
 func serviceAccount(ns, name string, everywhere bool, clusterRoles ...string) client.Client {
 	GinkgoHelper()
 	create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}})
@@ -51,7 +51,7 @@ func serviceAccount(ns, name string, everywhere bool, clusterRoles ...string) cl
 	return c
 }
 
-// clusterRole makes a ClusterRole for one test.
+// clusterRole creates a ClusterRole and deletes it at the end of the spec. It returns the name.
 func clusterRole(name string, rules ...rbacv1.PolicyRule) string {
 	GinkgoHelper()
 	create(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules})
@@ -61,12 +61,12 @@ func clusterRole(name string, rules ...rbacv1.PolicyRule) string {
 	return name
 }
 
-// mayWriteStatus is the permission that no role of config/roles has.
+// mayWriteStatus is a permission that no ClusterRole of config/roles grants.
 var mayWriteStatus = rbacv1.PolicyRule{
 	APIGroups: []string{"apikey-operator.io"}, Resources: []string{"apikeys/status"}, Verbs: []string{"create", "update", "patch"},
 }
 
-// unwritten is the status of a key of which nobody has written one.
+// unwritten is the status of a key before anybody has written it.
 var unwritten = v1alpha1.ApiKeyStatus{ObservedGeneration: -1}
 
 func writeStatus(c client.Client, key *v1alpha1.ApiKey, digest token.Digest) error {
@@ -78,7 +78,7 @@ func opaque(ns, name string) *corev1.Secret {
 	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Data: map[string][]byte{"password": []byte("theirs")}}
 }
 
-// kubectl runs kubectl as the administrator, in the repository's root folder.
+// kubectl runs kubectl as the administrator in the repository's root folder, and returns its output.
 func kubectl(args ...string) (string, error) { return plane.RunKubectl(ctx, "", args...) }
 
 var _ = Describe("A namespace admin", Label("releases"), func() {
@@ -91,17 +91,17 @@ var _ = Describe("A namespace admin", Label("releases"), func() {
 		ns = namespace()
 		tenant = serviceAccount(ns, "tenant", false, "admin")
 		key = build.ApiKey(ns, "own")
-		// The role is aggregated by a controller, some time after it was installed.
+		// A controller aggregates the ClusterRole admin some time after the installation.
 		Eventually(func() error { return tenant.Create(ctx, key) }).Should(Succeed())
 	})
 
 	It("can't write a status", func() {
 		planted := token.Mint("ak").Digest()
-		Expect(writeStatus(tenant, key, planted)).To(MatchError(ContainSubstring(`cannot patch resource "apikeys/status"`)), "RBAC says so")
+		Expect(writeStatus(tenant, key, planted)).To(MatchError(ContainSubstring(`cannot patch resource "apikeys/status"`)), "RBAC refuses")
 
 		everything := serviceAccount(ns, "careless", false, clusterRole(ns+"-status", mayWriteStatus))
 		Eventually(func() error { return writeStatus(everything, key, planted) }).Should(MatchError(ContainSubstring(statusRefused)),
-			"and where RBAC was careless, the policy does")
+			"the admission policy refuses where RBAC allows")
 		changed := reread(key.DeepCopy())
 		changed.Status.Hash = planted.String()
 		Expect(everything.Status().Update(ctx, changed)).To(MatchError(ContainSubstring(statusRefused)))
@@ -113,7 +113,7 @@ var _ = Describe("A namespace admin", Label("releases"), func() {
 		changed := reread(key.DeepCopy())
 		changed.Status.Hash = digest
 		Expect(tenant.Update(ctx, changed)).To(Succeed())
-		Expect(reread(key).Status).To(Equal(unwritten), "what is not status is written, and the status is left out")
+		Expect(reread(key).Status).To(Equal(unwritten), "the update succeeds and ignores the status")
 
 		born := build.ApiKey(ns, "born")
 		born.Status.Hash = digest
@@ -167,7 +167,7 @@ var _ = Describe("A namespace admin", Label("releases"), func() {
 		Expect(tenant.Create(ctx, build.TokenSecret(key, text))).To(MatchError(ContainSubstring(createRefused)))
 	})
 
-	It("can't change a token's Secret that is not immutable, nor make one of another Secret", func() {
+	It("can't change a token Secret that is not immutable, and can't turn another Secret into one", func() {
 		secret := build.TokenSecret(key, token.Mint("ak").Reveal())
 		plant(secret)
 		change := func(s *corev1.Secret, change func(*corev1.Secret)) error {
@@ -184,10 +184,10 @@ var _ = Describe("A namespace admin", Label("releases"), func() {
 		other := opaque(ns, "other")
 		Expect(tenant.Create(ctx, other)).To(Succeed())
 		Expect(change(other, func(s *corev1.Secret) { s.Type = v1alpha1.SecretType })).To(MatchError(ContainSubstring("field is immutable")))
-		Expect(change(other, func(s *corev1.Secret) { s.Data["password"] = []byte("changed") })).To(Succeed(), "its own Secrets are its own")
+		Expect(change(other, func(s *corev1.Secret) { s.Data["password"] = []byte("changed") })).To(Succeed(), "other Secrets are free to change")
 	})
 
-	It("may claim its token, label its Secret, and delete its key with or without its Secret", func() {
+	It("may claim its token, label its token Secret, and delete its key with or without the Secret", func() {
 		c := controllers(options())
 		settle(c, key)
 		secret := reread(secretOf(key))
@@ -208,7 +208,7 @@ var _ = Describe("A namespace admin", Label("releases"), func() {
 		Expect(tenant.Create(ctx, left)).To(Succeed())
 		settle(c, left)
 		Expect(tenant.Delete(ctx, left, client.PropagationPolicy(metav1.DeletePropagationOrphan))).To(Succeed())
-		Eventually(func() bool { return exists(left.DeepCopy()) }).Should(BeFalse(), "the garbage collector may release the Secret")
+		Eventually(func() bool { return exists(left.DeepCopy()) }).Should(BeFalse(), "the garbage collector may orphan the Secret")
 		Expect(reread(secretOf(left)).OwnerReferences).To(BeEmpty())
 	})
 
@@ -226,11 +226,11 @@ var _ = Describe("A namespace admin", Label("releases"), func() {
 
 		mighty := serviceAccount(ns, "mighty", false, clusterRole(ns+"-mighty",
 			rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"patch"}}))
-		Eventually(func() error { return labels(mighty) }).Should(Succeed(), "it is RBAC alone that keeps it, by a right that tenants must not have")
+		Eventually(func() error { return labels(mighty) }).Should(Succeed(), "only RBAC prevents this, so tenants must not have the permission")
 	})
 
 	It("does not pass for the operator by handing out wildcards of its own namespace", func() {
-		// A tenant that holds everything in its namespace may give away any part of it, the operator's verb too.
+		// A tenant that has all permissions in its namespace may grant any of them there, including the operator's verb.
 		owner := serviceAccount(ns, "owner", false, clusterRole(ns+"-owner",
 			rbacv1.PolicyRule{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}}))
 		role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "pretender"}, Rules: []rbacv1.PolicyRule{
@@ -249,7 +249,7 @@ var _ = Describe("A namespace admin", Label("releases"), func() {
 			Eventually(func() error { return writeStatus(c, key, digest) }).Should(MatchError(ContainSubstring(statusRefused)))
 			Expect(c.Create(ctx, build.TokenSecret(key, "x"))).To(MatchError(ContainSubstring(createRefused)))
 		}
-		// Nor may it give itself the verb where it counts.
+		// It can't grant itself the verb in the whole cluster, where the admission policies look for it.
 		Expect(owner.Create(ctx, &rbacv1.ClusterRoleBinding{
 			ObjectMeta: metav1.ObjectMeta{Name: ns + "-pretender"},
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "apikey-operator"},
@@ -276,7 +276,7 @@ var _ = Describe("A cluster administrator", Label("releases"), func() {
 			loose.OwnerReferences = nil
 			Expect(c.Update(ctx, loose)).To(MatchError(ContainSubstring(ownerRefused)))
 
-			By("but is not taken for the operator where that is bound to its own Secrets")
+			By("it may still write other Secrets: it doesn't fall under the operator's limits")
 			theirs := opaque(ns, "theirs")
 			Expect(c.Create(ctx, theirs)).To(Succeed())
 			Expect(c.Delete(ctx, theirs)).To(Succeed())
@@ -297,7 +297,7 @@ var _ = Describe("A thief with the operator's token", Label("releases"), func() 
 			Type: corev1.SecretTypeServiceAccountToken,
 		}
 		Expect(self.Create(ctx, serviceAccountToken)).To(MatchError(ContainSubstring(limitRefused)),
-			"which would be a token of a mightier account")
+			"it would get the token of a more powerful account")
 		Expect(self.Delete(ctx, theirs)).To(MatchError(And(ContainSubstring(limitRefused), Not(ContainSubstring("dGhlaXJz")))))
 		Expect(self.Delete(ctx, theirs, client.GracePeriodSeconds(0), client.PropagationPolicy(metav1.DeletePropagationForeground))).
 			To(MatchError(ContainSubstring(limitRefused)))
@@ -309,7 +309,7 @@ var _ = Describe("A thief with the operator's token", Label("releases"), func() 
 	})
 })
 
-// Specs that change what all others stand on.
+// These specs change the installation on which all other specs depend, so they run alone.
 var _ = Describe("The admission policies", Label("releases"), Serial, func() {
 	apply := func(args ...string) {
 		GinkgoHelper()
@@ -317,7 +317,7 @@ var _ = Describe("The admission policies", Label("releases"), Serial, func() {
 		Expect(err).NotTo(HaveOccurred(), out)
 	}
 
-	It("refuse for ever, and block nobody else, once the operator's account and roles are gone", func() {
+	It("keep refusing, and block nobody else, after the operator's account and roles are deleted", func() {
 		ns := namespace()
 		tenant := serviceAccount(ns, "tenant", false, "admin")
 		key := build.ApiKey(ns, "left")
@@ -325,7 +325,7 @@ var _ = Describe("The admission policies", Label("releases"), Serial, func() {
 		settle(controllers(options()), key)
 		DeferCleanup(func() {
 			apply("apply", "-k", "config/default")
-			// A new service account of the old name has another UID, and needs another token.
+			// A new service account with the same name has another UID, and needs another token.
 			config, err := plane.As(ctx, controlplane.Namespace, controlplane.ServiceAccount)
 			Expect(err).NotTo(HaveOccurred())
 			asSelf.BearerToken = config.BearerToken
@@ -352,10 +352,10 @@ var _ = Describe("The admission policies", Label("releases"), Serial, func() {
 		bare := build.ApiKey(ns, "bare")
 		create(bare)
 		Expect(writeStatus(admin, bare, token.Mint("ak").Digest())).To(MatchError(ContainSubstring(statusRefused)))
-		Expect(tenant.Delete(ctx, reread(secretOf(key)))).To(Succeed(), "a token can still be claimed")
+		Expect(tenant.Delete(ctx, reread(secretOf(key)))).To(Succeed(), "a user can still claim a token")
 	})
 
-	It("know the operator of an install under another namespace and prefix, and nobody else", func() {
+	It("accept the operator of an installation with another namespace and name prefix, and nobody else", func() {
 		const elsewhere, prefix = "elsewhere", "acme-"
 		overlay := filepath.Join(plane.Root, "bin", "overlay")
 		Expect(os.MkdirAll(overlay, 0o755)).To(Succeed())
@@ -366,7 +366,7 @@ var _ = Describe("The admission policies", Label("releases"), Serial, func() {
 			apply("apply", "-k", "config/default")
 			Expect(plane.WaitGuarded(ctx, controlplane.Namespace, controlplane.ServiceAccount)).To(Succeed())
 		})
-		// The usual install makes way, with its policies; the kinds stay.
+		// Delete the default installation with its policies, but keep the CRDs.
 		for _, each := range []string{"config/policy", "config/roles"} {
 			apply("delete", "-k", each)
 		}
@@ -375,7 +375,7 @@ var _ = Describe("The admission policies", Label("releases"), Serial, func() {
 		DeferCleanup(func() {
 			out, err := kubectl("kustomize", overlay)
 			Expect(err).NotTo(HaveOccurred())
-			var own []string // all but the kinds, whose deletion would delete every key
+			var own []string // all but the CRDs, whose deletion would delete every key
 			for _, document := range strings.Split(out, "\n---\n") {
 				if !strings.Contains(document, "\nkind: CustomResourceDefinition\n") {
 					own = append(own, document)
@@ -401,7 +401,7 @@ var _ = Describe("The admission policies", Label("releases"), Serial, func() {
 		clock.SetTime(key.Status.ExpiresAt.Time)
 		_, err = c.Pass(ctx, key)
 		Expect(err).NotTo(HaveOccurred())
-		Expect(exists(secretOf(key))).To(BeFalse(), "it can delete its Secrets")
+		Expect(exists(secretOf(key))).To(BeFalse(), "it can delete its token Secrets")
 
 		other := build.ApiKey(ns, "other")
 		create(other)
@@ -416,7 +416,7 @@ var _ = Describe("The admission policies", Label("releases"), Serial, func() {
 		Expect(stranger.Create(ctx, opaque(ns, "x"))).To(MatchError(ContainSubstring(limitRefused)))
 	})
 
-	It("lie in front of the status of every kind of the group", func() {
+	It("guard the status of every kind in the API group", func() {
 		const kind = `{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition",
 			"metadata":{"name":"probes.apikey-operator.io"},
 			"spec":{"group":"apikey-operator.io","scope":"Cluster","names":{"kind":"Probe","plural":"probes"},

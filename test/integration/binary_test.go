@@ -58,10 +58,10 @@ var _ = Describe("The operator's service account", func() {
 		Expect(allowed("", "pods", "")).To(BeEmpty())
 		Expect(allowed("", "configmaps", "")).To(BeEmpty())
 		Expect(allowed("", "serviceaccounts", "token")).To(BeEmpty())
-		Expect(allowed("coordination.k8s.io", "leases", "")).To(BeEmpty(), "outside of its own namespace")
+		Expect(allowed("coordination.k8s.io", "leases", "")).To(BeEmpty(), "outside its own namespace")
 	})
 
-	It("is refused a list of Secrets", func() {
+	It("may not list Secrets", func() {
 		Expect(apierrors.IsForbidden(self.List(ctx, &corev1.SecretList{}))).To(BeTrue())
 		Expect(apierrors.IsForbidden(self.List(ctx, &corev1.SecretList{}, client.InNamespace("default")))).To(BeTrue())
 	})
@@ -70,13 +70,13 @@ var _ = Describe("The operator's service account", func() {
 var _ = Describe("The operator's binary", func() {
 	start := func(args ...string) *controlplane.Operator {
 		GinkgoHelper()
-		// At the highest level, so that the search for tokens covers all that can be logged.
+		// At the highest log level, the search for tokens covers everything that can be logged.
 		operator, err := plane.StartOperator(ctx, witness, append(args, "--log-level=10")...)
 		Expect(err).NotTo(HaveOccurred())
 		return operator
 	}
 
-	It("issues, expires and collects with the permissions of config/rbac alone", func() {
+	It("issues, expires and deletes keys with only the permissions of config/rbac", func() {
 		operator := start("--token-prefix=acme", "--ttl-after-expired=0s")
 		ns := namespace()
 		lasting, passing := build.ApiKey(ns, "lasting"), build.ApiKey(ns, "passing", build.After("2s"))
@@ -97,7 +97,7 @@ var _ = Describe("The operator's binary", func() {
 			}
 			return reasons
 		}).Should(ContainElements("Issued", "Expired", "Collected"))
-		Expect(operator.Stop()).To(Succeed(), "exits with 0 on SIGTERM")
+		Expect(operator.Stop()).To(Succeed(), "the operator exits with 0 on SIGTERM")
 	})
 
 	It("goes by what a GitOps tool wrote to a key, and leaves all else in its metadata as it is", func() {
@@ -126,7 +126,7 @@ var _ = Describe("The operator's binary", func() {
 			written = append(written, *key.ObjectMeta.DeepCopy())
 		}
 		create(passing)
-		Eventually(func() bool { return exists(passing) }).Should(BeFalse(), "what nobody keeps is collected")
+		Eventually(func() bool { return exists(passing) }).Should(BeFalse(), "a key that nothing keeps is deleted")
 		Eventually(func() v1alpha1.Reason { return reason(reread(lasting)) }).Should(Equal(v1alpha1.ReasonIssued))
 		for _, key := range keys[1:] {
 			Eventually(func() v1alpha1.Reason { return reason(reread(key)) }).Should(Equal(v1alpha1.ReasonExpired))
@@ -148,7 +148,7 @@ var _ = Describe("The operator's binary", func() {
 			passing := build.ApiKey(ns, "passing", build.After("1s"))
 			collected := build.ApiKey(ns, "collected", build.After("1s"), build.TTL("0s"))
 			shown := build.ApiKey(ns, "shown", build.Secret(v1alpha1.ApiKeySecret{RevealFor: "1s"}))
-			clock := fakeClock() // never moves, so that all of it is left to the binary
+			clock := fakeClock() // never advances, so that only the binary expires and deletes
 			o := options()
 			o.Clock = clock
 			for _, key := range []*v1alpha1.ApiKey{passing, collected, shown} {
@@ -174,7 +174,7 @@ var _ = Describe("The operator's binary", func() {
 			output := gbytes.NewBuffer()
 			operator, err := plane.LaunchOperator(ctx, io.MultiWriter(witness, output))
 			Expect(err).NotTo(HaveOccurred())
-			DeferCleanup(func() { Expect(operator.Stop()).To(Succeed(), "it ran all the time") })
+			DeferCleanup(func() { Expect(operator.Stop()).To(Succeed(), "the operator kept running") })
 			waiting := build.ApiKey(ns, "waiting")
 			create(waiting)
 
@@ -217,7 +217,7 @@ var _ = Describe("The operator's binary", func() {
 		Entry("ApiKeyPolicy", "apikeypolicies", "ApiKeyPolicies"),
 	)
 
-	It("finishes the keys in hand on SIGTERM, and leaves none half issued", func() {
+	It("finishes the keys that it is issuing on SIGTERM, and leaves none half issued", func() {
 		operator := start()
 		ns := namespace()
 		const n = 200
@@ -228,7 +228,7 @@ var _ = Describe("The operator's binary", func() {
 		keys := &v1alpha1.ApiKeyList{}
 		Expect(admin.List(ctx, keys, client.InNamespace(ns))).To(Succeed())
 		for i := range keys.Items {
-			Expect(reason(&keys.Items[i])).To(BeElementOf(v1alpha1.Reason(""), v1alpha1.ReasonIssued), "all or nothing")
+			Expect(reason(&keys.Items[i])).To(BeElementOf(v1alpha1.Reason(""), v1alpha1.ReasonIssued), "each key is issued or untouched")
 		}
 		operator = start()
 		Eventually(func(g Gomega) {
@@ -240,7 +240,7 @@ var _ = Describe("The operator's binary", func() {
 		Expect(operator.Stop()).To(Succeed())
 	})
 
-	It("serves metrics over TLS, to those who may read them", func() {
+	It("serves metrics over TLS, only to callers that may read them", func() {
 		operator := start("--expiry-metric-per-key")
 		DeferCleanup(func() { Expect(operator.Stop()).To(Succeed()) })
 		insecure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, Timeout: 10 * time.Second}
@@ -251,7 +251,7 @@ var _ = Describe("The operator's binary", func() {
 				request.Header.Set("Authorization", "Bearer "+bearer)
 			}
 			var response *http.Response
-			Eventually(func() (err error) { // this listener opens after the probes'
+			Eventually(func() (err error) { // the metrics listener opens after the probes' listener
 				response, err = insecure.Do(request)
 				return err
 			}).Should(Succeed())
@@ -292,7 +292,7 @@ var _ = Describe("The operator's binary", func() {
 		}).Should(Succeed())
 	})
 
-	DescribeTable("explains what is wrong with a flag",
+	DescribeTable("says what is wrong with a flag's value",
 		func(flag, explanation string) {
 			output, err := exec.CommandContext(ctx, filepath.Join(plane.Root, "bin", "apikey-operator"), flag).CombinedOutput()
 			Expect(err).To(HaveOccurred())

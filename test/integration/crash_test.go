@@ -15,8 +15,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// crash is a network on which the operator dies at its nth write: before the write reaches the server, or after it did but before its
-// answer arrived. From then on nothing gets through. It tells whether it came to that.
+// crash returns a network on which the operator crashes at its nth write: before the write reaches the server (LostRequest), or before the
+// answer arrives (LostAnswer). All later requests are lost. The returned bool is true once the crash has happened.
 func crash(n int, how harness.Fault) (*harness.Network, *bool) {
 	writes, dead := 0, false
 	return &harness.Network{Fault: func(r harness.Request) harness.Fault {
@@ -34,15 +34,16 @@ func crash(n int, how harness.Fault) (*harness.Network, *bool) {
 	}}, &dead
 }
 
-// A road is what an operator is on when it dies. prepare makes the key and what stands in its way; end checks the state that must
-// be reached, by whichever operator.
-type road struct {
-	name    string
+// scenario is what an operator does when it crashes.
+type scenario struct {
+	name string
+	// prepare creates the key, and objects that are in its way.
 	prepare func(ns string) *v1alpha1.ApiKey
-	// step, if not zero, is by how much the clock goes on once the key is issued; the crash comes after that.
+	// step, if not zero, is by how much the clock advances after the key was issued. The crash comes after that.
 	step time.Duration
-	end  func(*v1alpha1.ApiKey)
-	// writes is how many there are on the road at least, lest the loop below end before it began.
+	// end checks the final state, which must be the same whichever operator reached it.
+	end func(*v1alpha1.ApiKey)
+	// writes is the least number of writes in the scenario. It makes sure that the loop below doesn't end too early.
 	writes int
 }
 
@@ -55,29 +56,29 @@ var _ = Describe("A crash before or after any write", func() {
 		}
 	}
 	gone := func(key *v1alpha1.ApiKey) {
-		Expect(exists(secretOf(key))).To(BeFalse(), "the Secret is gone")
+		Expect(exists(secretOf(key))).To(BeFalse(), "the Secret is deleted")
 		Expect(key.Status.SecretDeletedAt).NotTo(BeNil())
 	}
-	roads := []road{
-		{name: "from nothing to issued", prepare: plain(), end: expectIssued, writes: 3},
-		{name: "over a planted Secret", prepare: func(ns string) *v1alpha1.ApiKey {
+	scenarios := []scenario{
+		{name: "issuing a key", prepare: plain(), end: expectIssued, writes: 3},
+		{name: "replacing a planted Secret", prepare: func(ns string) *v1alpha1.ApiKey {
 			key := plain()(ns)
 			plant(build.TokenSecret(key, token.Mint("ak").Reveal()))
 			return key
 		}, end: expectIssued, writes: 6},
-		{name: "over an older key's Secret", prepare: func(ns string) *v1alpha1.ApiKey {
+		{name: "replacing an older key's Secret", prepare: func(ns string) *v1alpha1.ApiKey {
 			old := build.ApiKey(ns, "crashed")
 			old.UID = "00000000-0000-0000-0000-000000000000"
 			secret := build.TokenSecret(old, token.Mint("ak").Reveal())
-			plant(secret) // the garbage collector may be faster than the operator, and the end must be the same
+			plant(secret) // the garbage collector may delete it before the operator does
 			return plain()(ns)
 		}, end: expectIssued, writes: 3},
-		{name: "from issued to expired", prepare: plain(build.After("1h")), step: time.Hour, writes: 2,
+		{name: "expiring a key", prepare: plain(build.After("1h")), step: time.Hour, writes: 2,
 			end: func(key *v1alpha1.ApiKey) {
 				Expect(reason(key)).To(Equal(v1alpha1.ReasonExpired))
 				gone(key)
 			}},
-		{name: "to the withdrawal of the Secret", step: time.Minute, writes: 2,
+		{name: "deleting the Secret after revealFor", step: time.Minute, writes: 2,
 			prepare: plain(build.Secret(v1alpha1.ApiKeySecret{RevealFor: "1m"})),
 			end: func(key *v1alpha1.ApiKey) {
 				Expect(reason(key)).To(Equal(v1alpha1.ReasonIssued))
@@ -85,24 +86,24 @@ var _ = Describe("A crash before or after any write", func() {
 			}},
 	}
 
-	for _, road := range roads {
+	for _, scenario := range scenarios {
 		for how, when := range map[harness.Fault]string{harness.LostRequest: "before", harness.LostAnswer: "after"} {
-			It(fmt.Sprintf("on the way %s leads to the same end (%s)", road.name, when), func() {
+			It(fmt.Sprintf("while %s leads to the same end (%s the write)", scenario.name, when), func() {
 				for n := 1; ; n++ {
 					clock := fakeClock()
 					o := options()
 					o.Clock = clock
-					key := road.prepare(namespace())
-					if road.step != 0 {
+					key := scenario.prepare(namespace())
+					if scenario.step != 0 {
 						settle(controllers(o), key)
-						clock.Step(road.step)
+						clock.Step(scenario.step)
 					}
 
 					network, dead := crash(n, how)
 					dying := o
 					dying.Network = network
 					c := controllers(dying)
-					for range 10 { // as often as it takes to get everything done, or to die
+					for range 10 { // enough to finish, or to crash
 						_, _ = c.Pass(ctx, key)
 					}
 					next := controllers(o)
@@ -110,9 +111,9 @@ var _ = Describe("A crash before or after any write", func() {
 						_, err := next.Pass(ctx, key)
 						Expect(err).NotTo(HaveOccurred())
 					}
-					road.end(reread(key))
+					scenario.end(reread(key))
 					if !*dead {
-						Expect(n).To(BeNumerically(">", road.writes), "each write had its crash")
+						Expect(n).To(BeNumerically(">", scenario.writes), "every write must have crashed once")
 						return
 					}
 				}
@@ -121,7 +122,7 @@ var _ = Describe("A crash before or after any write", func() {
 	}
 
 	It("never leaves a token that was not committed before its Secret existed", func() {
-		// Every Secret of this key that ever was, against the digest that stood in the status when it was created.
+		// Compare every Secret of this key with the digest in its status.
 		key := build.ApiKey(namespace(), "ordered")
 		create(key)
 		for n := 1; n <= 3; n++ {

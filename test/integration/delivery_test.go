@@ -25,7 +25,7 @@ import (
 )
 
 var _ = Describe("A key whose Secret is refused", func() {
-	// running starts a manager, and returns what stops it. It is stopped at the end of the spec at the latest.
+	// running starts a manager and returns a function that stops it. At the end of the spec, it is stopped in any case.
 	running := func(o harness.Options) func() {
 		GinkgoHelper()
 		m, err := harness.StartManager(o, workers, "")
@@ -34,7 +34,7 @@ var _ = Describe("A key whose Secret is refused", func() {
 		DeferCleanup(stop)
 		return stop
 	}
-	// spent is what a network saw of a namespace, without events, from a request on.
+	// spent counts the requests for a namespace, without events. It starts with the given request.
 	spent := func(network *harness.Network, from int, ns string) map[string]int {
 		counts := map[string]int{}
 		for _, r := range network.Requests()[from:] {
@@ -61,11 +61,11 @@ var _ = Describe("A key whose Secret is refused", func() {
 		Eventually(counted).WithArguments(ns, v1alpha1.ReasonDeliveryRefused).Should(Equal(n))
 		first := spent(o.Network, 0, ns)
 		AddReportEntry("until all were told", fmt.Sprintf("%d keys: %v", n, first))
-		Expect(first[create1]).To(BeNumerically("<=", workers), "those that were under way before the first refusal")
-		Expect(first[status]).To(BeNumerically("<=", n+workers), "told once each, and a commit of those")
+		Expect(first[create1]).To(BeNumerically("<=", workers), "creates that had begun before the first refusal")
+		Expect(first[status]).To(BeNumerically("<=", n+workers), "one refusal per key, and one commit for each create")
 		Expect(digests(ns)).To(BeZero())
 
-		// Looks go on, and cost nothing else.
+		// The operator keeps trying, with nothing but dry runs.
 		asked := func(network *harness.Network, from int) func() int {
 			return func() int { return spent(network, from, ns)[dryRun] }
 		}
@@ -73,7 +73,7 @@ var _ = Describe("A key whose Secret is refused", func() {
 		started := time.Now()
 		Eventually(asked(o.Network, from)).Should(BeNumerically(">=", 3))
 		Expect(spent(o.Network, from, ns)).To(HaveLen(1), "nothing but dry runs")
-		Expect(asked(o.Network, from)()).To(BeNumerically("<=", 1+int(time.Since(started)/time.Second)), "for the namespace, and not for each key")
+		Expect(asked(o.Network, from)()).To(BeNumerically("<=", 1+int(time.Since(started)/time.Second)), "per namespace, not per key")
 		stop()
 
 		By("a restart")
@@ -97,7 +97,7 @@ var _ = Describe("A key whose Secret is refused", func() {
 		Expect(issued).To(BeNumerically("<=", some+workers))
 		after := spent(o.Network, from, ns)
 		AddReportEntry("for "+strconv.Itoa(issued)+" more", after)
-		Expect(after[create1]-issued).To(BeNumerically("<=", workers), "in vain, of those that were under way at the last refusal")
+		Expect(after[create1]-issued).To(BeNumerically("<=", workers), "failed creates that had begun before the last refusal")
 
 		By("room for all")
 		Expect(admin.Delete(ctx, quota)).To(Succeed())
@@ -105,7 +105,7 @@ var _ = Describe("A key whose Secret is refused", func() {
 		stop()
 	})
 
-	It("is not told again when numbers in the refusal change, but when it is another refusal", func() {
+	It("gets a new message when another rule refuses it, but not when only numbers in the refusal change", func() {
 		clock := fakeClock()
 		o := options()
 		o.Clock = clock
@@ -156,11 +156,11 @@ var _ = Describe("A key whose Secret is refused", func() {
 		Expect(reason(reread(bad))).To(Equal(v1alpha1.ReasonDeliveryRefused))
 		stop()
 		counts := spent(o.Network, 0, ns)
-		Expect(counts[create1]).To(Equal(1+5), "in vain once")
-		Expect(counts[status]).To(Equal(2+2*5), "what was delivered to others costs it dry runs alone")
+		Expect(counts[create1]).To(Equal(1+5), "refused once")
+		Expect(counts[status]).To(Equal(2+2*5), "the other keys' deliveries cause only dry runs for it")
 	})
 
-	It("is tried all the same where a webhook of an old cluster can't be asked by a dry run", func() {
+	It("is retried even if an old cluster's webhook doesn't allow dry runs", func() {
 		clock := fakeClock()
 		o := options()
 		o.Clock = clock
@@ -189,7 +189,7 @@ var _ = Describe("A key whose Secret is refused", func() {
 		expectIssued(key)
 	})
 
-	It("mints no token anew for each retry while the API server fails", func() {
+	It("mints no new token for each retry while the API server fails", func() {
 		failing := true
 		o := options()
 		o.Network = &harness.Network{Fault: func(r harness.Request) harness.Fault {
@@ -211,7 +211,8 @@ var _ = Describe("A key whose Secret is refused", func() {
 		expectIssued(key)
 	})
 
-	// FLOOD sets the size, and its keys' deadlines are spread over SPREAD: FLOOD=10000 SPREAD=60s is what docs/performance.md tells of.
+	// FLOOD is the number of keys, and SPREAD the time over which the expiry times are spread. The figures in docs/performance.md are from
+	// FLOOD=10000 SPREAD=60s.
 	It("holds up no issue and no expiry of others, however many of them wait", func() {
 		n, spread := 1000, 10*time.Second
 		if text := os.Getenv("FLOOD"); text != "" {
@@ -281,7 +282,7 @@ var _ = Describe("A key whose Secret is refused", func() {
 	})
 })
 
-// quota allows a namespace so many Secrets, and returns once it is in force.
+// quota limits the number of Secrets in a namespace. It returns when the quota is in force.
 func quota(ns string, n int64) *corev1.ResourceQuota {
 	GinkgoHelper()
 	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "secrets"}}
@@ -291,7 +292,7 @@ func quota(ns string, n int64) *corev1.ResourceQuota {
 	return quota
 }
 
-// allow changes a quota. Its status is written by others all the time.
+// allow changes a quota. It patches, because controllers update the quota's status all the time.
 func allow(quota *corev1.ResourceQuota, n int64) {
 	GinkgoHelper()
 	patch := fmt.Sprintf(`{"spec":{"hard":{"count/secrets":"%d"}}}`, n)
@@ -305,7 +306,7 @@ func secretsCreated() []admissionv1.RuleWithOperations {
 	}}
 }
 
-// refuseSecrets has the API server refuse Secrets of a name in a namespace, for the time of a spec, and returns once it does.
+// refuseSecrets makes the API server refuse Secrets with a name in a namespace until the end of the spec. It returns when that is in force.
 func refuseSecrets(ns, name string) {
 	GinkgoHelper()
 	policy := &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: ns}}
@@ -331,7 +332,7 @@ func refuseSecrets(ns, name string) {
 	}).Should(MatchError(ContainSubstring("refused by the test")))
 }
 
-// delivers drives passes over a key until it is issued.
+// delivers reconciles a key until it is issued.
 func delivers(c *harness.Controllers, key *v1alpha1.ApiKey) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
@@ -341,7 +342,7 @@ func delivers(c *harness.Controllers, key *v1alpha1.ApiKey) {
 	}).Should(Succeed())
 }
 
-// digests is how many keys of a namespace have one.
+// digests counts the keys of a namespace that have a digest.
 func digests(ns string) int {
 	GinkgoHelper()
 	keys := &v1alpha1.ApiKeyList{}

@@ -29,7 +29,7 @@ var _ = Describe("Expiry", func() {
 		c = controllers(o)
 		ns = namespace()
 	})
-	// pass runs both controllers once, as they would at this moment.
+	// pass reconciles a key once with both controllers and returns when to reconcile it next.
 	pass := func(key *v1alpha1.ApiKey) time.Duration {
 		GinkgoHelper()
 		result, err := c.Pass(ctx, key)
@@ -55,7 +55,7 @@ var _ = Describe("Expiry", func() {
 		Expect(deadline).To(BeTemporally("==", clock.Now().Add(10*time.Minute)))
 
 		clock.SetTime(deadline.Add(-time.Nanosecond))
-		Expect(pass(key)).To(BeNumerically("<=", time.Millisecond), "looks again at the deadline")
+		Expect(pass(key)).To(BeNumerically("<=", time.Millisecond), "requeued for the expiry time")
 		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonIssued))
 		Expect(exists(secretOf(key))).To(BeTrue())
 
@@ -64,7 +64,7 @@ var _ = Describe("Expiry", func() {
 		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
 		Expect(exists(secretOf(key))).To(BeFalse())
 		Expect(meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionStalled)).To(BeTrue())
-		Expect(wait).To(Equal(5*time.Minute), "collected when its ttl has passed")
+		Expect(wait).To(Equal(5*time.Minute), "deleted when its ttlAfterExpired has passed")
 
 		clock.SetTime(deadline.Add(5*time.Minute - time.Nanosecond))
 		pass(key)
@@ -74,26 +74,26 @@ var _ = Describe("Expiry", func() {
 		Expect(exists(key)).To(BeFalse())
 	})
 
-	It("survives a restart during the wait, and a restart writes nothing", func() {
+	It("survives a restart, and a restart writes nothing", func() {
 		key := issued(build.After("10m"))
 		before := key.ResourceVersion
 		o := options()
 		o.Clock = clock
 		c = controllers(o)
 		clock.Step(5 * time.Minute)
-		Expect(pass(key)).To(Equal(3*time.Minute), "wakes when the last fifth begins")
+		Expect(pass(key)).To(Equal(3*time.Minute), "requeued for the last fifth of the lifetime")
 		Expect(reread(key).ResourceVersion).To(Equal(before))
 		clock.Step(5 * time.Minute)
 		pass(key)
 		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
 	})
 
-	It("does not trust a timer for longer than ten minutes, since a wrong clock may have set it", func() {
+	It("is checked at least every ten minutes, since a wrong clock may have set the timer", func() {
 		key := issued(build.After("90d"))
 		Expect(pass(key)).To(Equal(10 * time.Minute))
 	})
 
-	It("does not take the successor of an expired key for the key itself", func() {
+	It("doesn't delete a new key with the name of an expired one", func() {
 		key := issued(build.After("10m"), build.TTL("0s"))
 		clock.Step(10 * time.Minute)
 		_, err := c.Pass(ctx, key)
@@ -108,7 +108,7 @@ var _ = Describe("Expiry", func() {
 		Expect(exists(successor)).To(BeTrue())
 	})
 
-	It("is announced in the last fifth of a key's life", func() {
+	It("is announced in the last fifth of a key's lifetime", func() {
 		key := issued(build.After("10m"))
 		expiring := func() bool {
 			return meta.IsStatusConditionTrue(reread(key).Status.Conditions, v1alpha1.ConditionExpiring)
@@ -135,37 +135,37 @@ var _ = Describe("Expiry", func() {
 		Expect(exists(secretOf(key))).To(BeFalse())
 	})
 
-	It("of a moment in the past leaves no token, and the object for its ttl", func() {
+	It("in the past leaves no token, and keeps the object for its ttlAfterExpired", func() {
 		key := build.ApiKey(ns, "past", build.At("2020-01-01T00:00:00Z"), build.TTL("1h"))
 		create(key)
 		pass(key)
 		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
 		Expect(key.Status.Hash).To(BeEmpty())
 		Expect(exists(secretOf(key))).To(BeFalse())
-		Expect(exists(key)).To(BeTrue(), "its owner gets to see why")
+		Expect(exists(key)).To(BeTrue(), "its owner can see why")
 		clock.Step(time.Hour)
 		pass(key)
 		Expect(exists(key)).To(BeFalse())
 	})
 
-	It("of a key that never got its Secret counts the ttl from when it was marked", func() {
+	It("of a key that never got its Secret starts ttlAfterExpired when the key is marked as expired", func() {
 		key := build.ApiKey(ns, "blocked", build.After("10m"), build.TTL("1h"))
 		create(key)
 		foreign := secretOf(key)
 		create(foreign)
 		settle(c, key)
 		Expect(reason(key)).To(Equal(v1alpha1.ReasonSecretConflict))
-		clock.Step(48 * time.Hour) // nobody was at work
+		clock.Step(48 * time.Hour) // no operator ran
 		pass(key)
 		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
-		Expect(exists(key)).To(BeTrue(), "its owner gets to see why")
+		Expect(exists(key)).To(BeTrue(), "its owner can see why")
 		Expect(exists(foreign)).To(BeTrue(), "a foreign Secret is never touched")
 		clock.Step(time.Hour)
 		pass(key)
 		Expect(exists(key)).To(BeFalse())
 	})
 
-	It("with a ttl of zero takes the object at once", func() {
+	It("with a ttlAfterExpired of zero deletes the object at once", func() {
 		key := issued(build.After("10m"), build.TTL("0s"))
 		clock.Step(10 * time.Minute)
 		pass(key)
@@ -189,7 +189,7 @@ var _ = Describe("Expiry", func() {
 			clock.Step(10 * time.Minute)
 			pass(key)
 			clock.Step(365 * 24 * time.Hour)
-			Expect(pass(key)).To(BeZero(), "nothing is left to be done")
+			Expect(pass(key)).To(BeZero(), "nothing is due")
 			Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonExpired))
 			Expect(exists(secretOf(key))).To(BeFalse())
 			ready := meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionReady)
@@ -200,7 +200,7 @@ var _ = Describe("Expiry", func() {
 		Entry("a person", build.Annotation("apikey-operator.io/keep", "true")),
 	)
 
-	It("collects a tombstone once its mark is gone", func() {
+	It("deletes the kept object once its mark is removed", func() {
 		key := issued(build.After("10m"), build.TTL("0s"), build.Label("kustomize.toolkit.fluxcd.io/name", "keys"))
 		clock.Step(10 * time.Minute)
 		pass(key)
@@ -210,7 +210,7 @@ var _ = Describe("Expiry", func() {
 		Expect(exists(key)).To(BeFalse())
 	})
 
-	It("withdraws the Secret after revealFor, once, and the key lives on", func() {
+	It("deletes the Secret after revealFor, once, and the key stays valid", func() {
 		key := issued(build.Never(), build.Secret(v1alpha1.ApiKeySecret{RevealFor: "15m"}))
 		clock.Step(15*time.Minute - time.Nanosecond)
 		pass(key)
@@ -223,7 +223,7 @@ var _ = Describe("Expiry", func() {
 			Expect(key.Status.SecretDeletedAt.Time).To(BeTemporally("==", clock.Now()))
 		}
 		expectReady()
-		create(secretOf(key)) // whatever comes under that name later is not looked at
+		create(secretOf(key)) // the operator ignores later Secrets with that name
 		pass(key)
 		expectReady()
 		Expect(exists(secretOf(key))).To(BeTrue())
@@ -274,7 +274,7 @@ var _ = Describe("Expiry", func() {
 			Expect(exists(key)).To(BeFalse())
 		})
 
-		It("issues nothing, not even a key without a deadline, whose issuedAt would be wrong for ever", func() {
+		It("issues nothing, not even a key that never expires, whose issuedAt would stay wrong", func() {
 			skew = -time.Hour
 			for _, key := range []*v1alpha1.ApiKey{build.ApiKey(ns, "timed"), build.ApiKey(ns, "timeless", build.Never())} {
 				create(key)
@@ -289,7 +289,7 @@ var _ = Describe("Expiry", func() {
 			expectIssued(key)
 		})
 
-		It("that is set right while it is being compared decides nothing by its old time", func() {
+		It("that is corrected while it is being compared decides nothing by its old time", func() {
 			key := issued(build.After("1h"))
 			clock.Step(24 * time.Hour)
 			o := options()
@@ -303,7 +303,7 @@ var _ = Describe("Expiry", func() {
 			expectIssued(key)
 		})
 
-		It("that can't be compared is no licence either", func() {
+		It("that can't be compared expires nothing either", func() {
 			key := issued(build.After("1h"), build.TTL("0s"))
 			failure = errors.New("no answer")
 			clock.Step(time.Hour)

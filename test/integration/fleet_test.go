@@ -27,7 +27,7 @@ var _ = Describe("A fleet of keys", Ordered, func() {
 		Expect(err).NotTo(HaveOccurred())
 		return m
 	}
-	// createKeys creates n keys from several goroutines, as users do.
+	// createKeys creates n keys concurrently, as users do.
 	createKeys := func(ns string, n int) {
 		GinkgoHelper()
 		var group sync.WaitGroup
@@ -61,20 +61,20 @@ var _ = Describe("A fleet of keys", Ordered, func() {
 		}
 		return n
 	}
-	// expectOneTokenEach compares every key with every Secret of a namespace.
+	// expectOneTokenEach checks that a namespace has n keys and n token Secrets that belong together.
 	expectOneTokenEach := func(ns string, n int) {
 		GinkgoHelper()
 		keys, secrets := &v1alpha1.ApiKeyList{}, &corev1.SecretList{}
 		Expect(admin.List(ctx, keys, client.InNamespace(ns))).To(Succeed())
 		Expect(admin.List(ctx, secrets, client.InNamespace(ns), client.MatchingFields{"type": v1alpha1.SecretType})).To(Succeed())
 		Expect(keys.Items).To(HaveLen(n))
-		Expect(len(secrets.Items)).To(Equal(n), "one Secret each")
+		Expect(len(secrets.Items)).To(Equal(n), "one Secret per key")
 		hashes := map[string]bool{}
 		for i := range keys.Items {
 			expectIssued(&keys.Items[i])
 			hashes[keys.Items[i].Status.Hash] = true
 		}
-		Expect(len(hashes)).To(Equal(n), "one token each")
+		Expect(len(hashes)).To(Equal(n), "one token per key")
 	}
 
 	It("is issued with three writes a key, no read, and no list or watch of Secrets", func() {
@@ -90,7 +90,7 @@ var _ = Describe("A fleet of keys", Ordered, func() {
 
 		counts := map[string]int{}
 		for _, r := range network.Requests() {
-			// The keys of other specs are in this manager's view as well.
+			// This manager also sees the keys of other specs.
 			if r.Resource != "events" && (r.Namespace == ns || r.Namespace == "") {
 				counts[r.Method+" "+r.Resource]++
 			}
@@ -99,14 +99,14 @@ var _ = Describe("A fleet of keys", Ordered, func() {
 		Expect(counts).To(HaveKeyWithValue("POST secrets", n))
 		Expect(counts).To(HaveKeyWithValue("GET apikeys", BeNumerically("<=", 2)), "a list and a watch, or both in one")
 		for _, rules := range []string{"apiroles", "apikeypolicies", "namespaces"} {
-			Expect(counts).To(HaveKeyWithValue("GET "+rules, BeNumerically("<=", 2)), "read once, and watched")
+			Expect(counts).To(HaveKeyWithValue("GET "+rules, BeNumerically("<=", 2)), "listed and watched once")
 		}
 		Expect(counts).To(HaveLen(6), "no Secret is read, listed or watched")
 		expectOneTokenEach(ns, n)
 	})
 
-	It("causes no write at all when an operator is started anew", func() {
-		// Whoever comes first settles what other specs have left.
+	It("causes no write when an operator restarts", func() {
+		// The first operator finishes what other specs have left.
 		var network *harness.Network
 		for range 2 {
 			network = &harness.Network{}
@@ -124,7 +124,7 @@ var _ = Describe("A fleet of keys", Ordered, func() {
 				writes++
 			}
 		}
-		Expect(writes).To(Equal(3), "those of the one new key")
+		Expect(writes).To(Equal(3), "only for the one new key")
 	})
 
 	It("has one token a key where two operators are at work at once", func() {
@@ -138,7 +138,7 @@ var _ = Describe("A fleet of keys", Ordered, func() {
 		expectOneTokenEach(ns, n)
 	})
 
-	It("has one token a key where the leader changes in the middle", func() {
+	It("has one token per key when the leader changes meanwhile", func() {
 		const n = 200
 		ns := namespace()
 		first, second := start(options(), "integration"), start(options(), "integration")
@@ -161,7 +161,7 @@ var _ = Describe("A fleet of keys", Ordered, func() {
 		expectOneTokenEach(ns, n)
 	})
 
-	It("becomes Ready through an API server that fails and conflicts at random", func() {
+	It("becomes Ready although the API server fails and conflicts at random", func() {
 		const n = 500
 		ns := namespace()
 		random := rand.New(rand.NewPCG(uint64(GinkgoRandomSeed()), 2))
@@ -174,7 +174,7 @@ var _ = Describe("A fleet of keys", Ordered, func() {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if random.IntN(5) != 0 { // a fifth of all calls fails, in one of four ways
+			if random.IntN(5) != 0 { // a fifth of the requests fail, in one of four ways
 				return harness.None
 			}
 			faults.Add(1)
@@ -195,7 +195,7 @@ var _ = Describe("A fleet of keys", Ordered, func() {
 		Eventually(ready).WithArguments(ns).Should(Equal(5))
 		Expect(m.Stop()).To(Succeed())
 
-		// No finalizer of ours holds its content back.
+		// The operator sets no finalizers that would hold up the namespace's deletion.
 		Expect(admin.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}})).To(Succeed())
 		Eventually(func() bool { return exists(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}) }).Should(BeFalse())
 	})

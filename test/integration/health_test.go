@@ -21,12 +21,12 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// health is what Argo CD shows of a resource.
+// health is what Argo CD shows for a resource.
 type health struct {
 	Status, Message string
 }
 
-// argoHealth runs a health script as Argo CD does: Lua's base, package and table libraries, and the object as obj.
+// argoHealth runs a health script as Argo CD does: with Lua's base, package and table libraries, and the object in the variable obj.
 func argoHealth(script string, object *unstructured.Unstructured) health {
 	GinkgoHelper()
 	state := lua.NewState(lua.Options{SkipOpenLibs: true})
@@ -72,8 +72,8 @@ func luaValue(state *lua.LState, value any) lua.LValue {
 	return lua.LNil
 }
 
-// Argo CD reads health by a script of its ConfigMap; Flux, Helm, kpt and others by kstatus. Both must tell the same of a key in every
-// state that the operator leaves it in.
+// Argo CD determines health with a script in its ConfigMap. Flux, Helm, kpt and others use kstatus. Both must agree in every state in
+// which the operator leaves a key.
 var _ = Describe("The health of a key", func() {
 	const healthEntry = "resource.customizations.health.apikey-operator.io_ApiKey"
 	var script string
@@ -101,7 +101,7 @@ var _ = Describe("The health of a key", func() {
 		Expect(admin.Get(ctx, client.ObjectKeyFromObject(key), object)).To(Succeed())
 		return object
 	}
-	// expect holds both kinds of health to what they should be, and Argo CD's message to parts that it should have.
+	// expect checks both kinds of health, and that Argo CD's message contains the given parts.
 	expect := func(object *unstructured.Unstructured, argo string, kstatus status.Status, parts ...string) {
 		GinkgoHelper()
 		result, err := status.Compute(object)
@@ -133,7 +133,7 @@ var _ = Describe("The health of a key", func() {
 		return key
 	}
 
-	It("is in progress until the operator has seen the key, and while it is at work", func() {
+	It("is in progress until an operator has seen the key, and while the key is being issued", func() {
 		key := build.ApiKey(ns, "unseen")
 		create(key)
 		expect(live(key), "Progressing", status.InProgressStatus, "the operator has not processed this key yet")
@@ -167,7 +167,7 @@ var _ = Describe("The health of a key", func() {
 		expect(live(key), "Healthy", status.CurrentStatus, message(key, v1alpha1.ConditionClockSkewed))
 	})
 
-	It("is bad for a key that needs somebody, and good once that was done", func() {
+	It("is bad for a key that needs somebody to act, and good once they have", func() {
 		blocked := build.ApiKey(ns, "blocked")
 		foreign := secretOf(blocked)
 		create(foreign)
@@ -192,7 +192,7 @@ var _ = Describe("The health of a key", func() {
 		expect(live(refused), "Degraded", status.FailedStatus, message(refused, v1alpha1.ConditionReady))
 	})
 
-	It("is bad for an expired key, and for the tombstone that Git keeps", func() {
+	It("is bad for an expired key, and for one that is kept because Git has it", func() {
 		mark := build.Annotation("argocd.argoproj.io/tracking-id", "keys:apikey-operator.io/ApiKey:"+ns+"/tombstone")
 		expired, tombstone := made("expired", build.After("1h")), made("tombstone", build.After("1h"), mark)
 		clock.Step(time.Hour)
@@ -203,13 +203,13 @@ var _ = Describe("The health of a key", func() {
 		Expect(message(tombstone, v1alpha1.ConditionReady)).To(ContainSubstring("kept because of Argo CD"))
 	})
 
-	It("is in progress for a new key while the operator's clock is off", func() {
+	It("is in progress for a new key while the operator's clock is wrong", func() {
 		skew = time.Hour
 		key := made("skewed")
 		expect(live(key), "Progressing", status.InProgressStatus, message(key, v1alpha1.ConditionReady))
 	})
 
-	It("is in progress for a key that is being deleted, and where the status speaks of an older generation", func() {
+	It("is in progress for a key that is being deleted, and while the status is of an older generation", func() {
 		key := made("deleted")
 		stale := live(key)
 		stale.SetGeneration(stale.GetGeneration() + 1) // as an edit of spec.suspend does
@@ -233,7 +233,7 @@ var _ = Describe("The health of a key", func() {
 		expect(live(key), "Healthy", status.CurrentStatus, "the key is suspended")
 	})
 
-	It("needs no script for roles and policies, which have nothing to wait for", func() {
+	It("needs no script for roles and policies, which are always current", func() {
 		for _, object := range []client.Object{build.ApiRole("org.health"), build.Policy("health", []string{"*"})} {
 			rule(object)
 			gvk, err := admin.GroupVersionKindFor(object)
@@ -247,7 +247,7 @@ var _ = Describe("The health of a key", func() {
 		}
 	})
 
-	It("is not spoilt by a drift: the operator changes nothing that a tool applied", func() {
+	It("shows no drift: the operator changes nothing that a tool applied", func() {
 		manifest := "{apiVersion: apikey-operator.io/v1alpha1, kind: ApiKey, metadata: {name: declared, namespace: " + ns + "}, " +
 			"spec: {roles: [test.any], expiry: {after: 90d}, secret: {name: delivered}}}"
 		for _, side := range []string{"--server-side=false", "--server-side=true"} {
@@ -262,7 +262,7 @@ var _ = Describe("The health of a key", func() {
 		}
 	})
 
-	It("comes to Argo CD by config/argocd, which leaves the rest of argocd-cm as it is", func() {
+	It("is installed in Argo CD by config/argocd, which keeps the rest of argocd-cm", func() {
 		folder := GinkgoT().TempDir()
 		component, err := filepath.Rel(folder, filepath.Join(plane.Root, "config", "argocd"))
 		Expect(err).NotTo(HaveOccurred())

@@ -21,7 +21,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 )
 
-// frozen is a client whose cache has stopped: it shows one ApiKey as it was.
+// frozen is a client with a stale cache: every Get returns the ApiKey as it was.
 type frozen struct {
 	client.Client
 	view *v1alpha1.ApiKey
@@ -32,7 +32,7 @@ func (f frozen) Get(_ context.Context, _ client.ObjectKey, object client.Object,
 	return nil
 }
 
-// since tells whether the API server is of a minor version of Kubernetes 1, or of a newer one.
+// since reports whether the API server is of Kubernetes 1.minor or newer.
 func since(minor int) bool {
 	GinkgoHelper()
 	clients, err := discovery.NewDiscoveryClientForConfig(plane.Admin)
@@ -44,8 +44,8 @@ func since(minor int) bool {
 	return have >= minor
 }
 
-// refusal is what the API server says when a rule refuses a value of a type: before 1.35 it named the type, and not the value
-// (kubernetes#132798). The value is as it stands in the message, "" where it is not told.
+// refusal returns the API server's message when a validation rule refuses a value. Before 1.35, the message named the type instead of the
+// value (kubernetes#132798). Pass the value as the message shows it, or "" if newer servers don't show it.
 func refusal(value, ofType, cure string) string {
 	GinkgoHelper()
 	if !since(35) {
@@ -61,19 +61,19 @@ func inNamespace(name string) client.ListOption { return client.InNamespace(name
 
 func zero() *resource.Quantity { return resource.NewQuantity(0, resource.DecimalSI) }
 
-// governed is a namespace for specs that rule the whole cluster. Its keys go with the spec, lest they be issued in another one once
-// the rules are gone.
+// governed returns a namespace for specs whose roles or policies affect the whole cluster. Its keys are deleted at the end of the spec, or
+// they would be issued during another one.
 func governed() string {
 	GinkgoHelper()
 	ns := namespace()
 	DeferCleanup(func() {
-		// The API server ends a request after a minute, however many keys are left.
+		// The API server aborts a request after a minute, so one request may not delete all keys.
 		Eventually(func() error { return admin.DeleteAllOf(ctx, &v1alpha1.ApiKey{}, client.InNamespace(ns)) }, 10*time.Minute).Should(Succeed())
 	})
 	return ns
 }
 
-// rule creates a role or a policy for the time of a spec.
+// rule creates a role, a policy or another cluster-scoped object until the end of the spec.
 func rule(object client.Object) {
 	GinkgoHelper()
 	create(object)
@@ -85,7 +85,7 @@ func condition(key *v1alpha1.ApiKey, conditionType string) *metav1.Condition {
 	return meta.FindStatusCondition(reread(key).Status.Conditions, conditionType)
 }
 
-// relabel sets a label of a namespace.
+// relabel sets a label on a namespace.
 func relabel(namespace, name, value string) {
 	GinkgoHelper()
 	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, name, value)
@@ -97,7 +97,7 @@ func request(name string) ctrl.Request {
 	return ctrl.Request{NamespacedName: types.NamespacedName{Name: name}}
 }
 
-// adminKubeconfig is a file that lives as long as the spec.
+// adminKubeconfig returns the path of an administrator's kubeconfig that exists until the end of the spec.
 func adminKubeconfig() string {
 	GinkgoHelper()
 	path := filepath.Join(GinkgoT().TempDir(), "kubeconfig")

@@ -19,7 +19,7 @@ import (
 )
 
 var _ = Describe("Issuing", Label("releases"), func() {
-	It("takes three writes, and delivers a Secret of exactly the promised form", func() {
+	It("takes three writes, and delivers exactly the documented Secret", func() {
 		network := &harness.Network{}
 		o := options()
 		o.Network = network
@@ -30,7 +30,7 @@ var _ = Describe("Issuing", Label("releases"), func() {
 		Expect(err).NotTo(HaveOccurred())
 
 		Expect(network.Requests()).To(HaveExactElements(
-			harness.Request{Method: http.MethodGet, Namespace: key.Namespace, Resource: "apikeys", Name: "happy"}, // the cache's part
+			harness.Request{Method: http.MethodGet, Namespace: key.Namespace, Resource: "apikeys", Name: "happy"}, // a manager reads it from its cache
 			harness.Request{Method: http.MethodPatch, Namespace: key.Namespace, Resource: "apikeys/status", Name: "happy"},
 			harness.Request{Method: http.MethodPost, Namespace: key.Namespace, Resource: "secrets"},
 			harness.Request{Method: http.MethodPatch, Namespace: key.Namespace, Resource: "apikeys/status", Name: "happy"},
@@ -52,7 +52,7 @@ var _ = Describe("Issuing", Label("releases"), func() {
 		}}))
 	})
 
-	It("delivers under the name and key that were asked for", func() {
+	It("delivers under the name and key in the spec", func() {
 		key := build.ApiKey(namespace(), "named", build.Never(), build.Secret(v1alpha1.ApiKeySecret{Name: "other", Key: "API_KEY"}))
 		create(key)
 		settle(controllers(options()), key)
@@ -85,10 +85,10 @@ var _ = Describe("Issuing", Label("releases"), func() {
 		settle(c, key)
 		expectIssued(key)
 		Expect(key.Status.Hash).NotTo(Equal(planted.Digest().String()))
-		Expect(reread(secretOf(key)).UID).NotTo(Equal(secret.UID), "the planted Secret is gone")
+		Expect(reread(secretOf(key)).UID).NotTo(Equal(secret.UID), "the planted Secret is deleted")
 	})
 
-	It("waits, with a reason and without a write, for a planted Secret whose finalizers hold it", func() {
+	It("waits for a planted Secret with finalizers, with a reason and without writes", func() {
 		c := controllers(options())
 		key := build.ApiKey(namespace(), "held")
 		create(key)
@@ -108,7 +108,7 @@ var _ = Describe("Issuing", Label("releases"), func() {
 		expectIssued(key)
 	})
 
-	It("never touches a Secret of another type, even one that claims to be its own", func() {
+	It("never touches a Secret of another type, even one that the key owns", func() {
 		c := controllers(options())
 		key := build.ApiKey(namespace(), "mistyped")
 		create(key)
@@ -135,7 +135,7 @@ var _ = Describe("Issuing", Label("releases"), func() {
 		before := key.ResourceVersion
 		result, err := c.Pass(ctx, key)
 		Expect(err).NotTo(HaveOccurred())
-		Expect(result.RequeueAfter).To(And(BeNumerically(">=", 1e9), BeNumerically("<=", 60e9)), "polled at most a minute apart")
+		Expect(result.RequeueAfter).To(And(BeNumerically(">=", 1e9), BeNumerically("<=", 60e9)), "polled at least once a minute")
 		Expect(reread(key).ResourceVersion).To(Equal(before), "polling writes nothing")
 		Expect(reread(foreign).Data).To(HaveKeyWithValue("password", []byte("theirs")))
 
@@ -145,7 +145,7 @@ var _ = Describe("Issuing", Label("releases"), func() {
 		Expect(meta.FindStatusCondition(key.Status.Conditions, v1alpha1.ConditionStalled)).To(BeNil())
 	})
 
-	It("gives a Secret that two keys name to the first, and to the second once the first is gone", func() {
+	It("delivers to the first of two keys that name the same Secret, and to the second once the first is deleted", func() {
 		c := controllers(options())
 		ns := namespace()
 		first := build.ApiKey(ns, "first", build.Secret(v1alpha1.ApiKeySecret{Name: "shared"}))
@@ -158,24 +158,24 @@ var _ = Describe("Issuing", Label("releases"), func() {
 		Expect(reason(second)).To(Equal(v1alpha1.ReasonSecretConflict))
 
 		Expect(admin.Delete(ctx, first)).To(Succeed())
-		Eventually(func() bool { return exists(secretOf(first)) }).Should(BeFalse(), "the garbage collector takes the Secret along")
+		Eventually(func() bool { return exists(secretOf(first)) }).Should(BeFalse(), "the garbage collector deletes the Secret")
 		settle(c, second)
 		expectIssued(second)
 	})
 
-	It("replaces the Secret of an older key of the same name", func() {
+	It("replaces the Secret of an older key with the same name", func() {
 		c := controllers(options())
 		key := build.ApiKey(namespace(), "again")
 		create(key)
 		settle(c, key)
 		old := key.DeepCopy()
-		// Orphaned, the Secret outlives its key. One that still points at the key, though that is gone, is what a slow garbage
-		// collector leaves.
+		// An orphaned Secret outlives its key. A Secret that still refers to the deleted key as its owner is what a slow garbage collector
+		// leaves.
 		leftover := build.TokenSecret(key, string(reread(secretOf(key)).Data["token"]))
 		Expect(admin.Delete(ctx, key, client.PropagationPolicy(metav1.DeletePropagationOrphan))).To(Succeed())
 		Eventually(func() bool { return exists(key.DeepCopy()) }).Should(BeFalse())
 		orphan := reread(secretOf(old))
-		Expect(orphan.OwnerReferences).To(BeEmpty(), "the garbage collector has taken them off")
+		Expect(orphan.OwnerReferences).To(BeEmpty(), "the garbage collector has removed them")
 		Expect(admin.Delete(ctx, orphan)).To(Succeed())
 		plant(leftover)
 
@@ -198,17 +198,17 @@ var _ = Describe("Issuing", Label("releases"), func() {
 		stalled := controllers(options())
 		stalled.Issuing.Client = frozen{Client: stalled.Issuing.Client, view: stale}
 		_, err := stalled.Pass(ctx, stale)
-		Expect(err).NotTo(HaveOccurred(), "being overtaken is no failure")
+		Expect(err).NotTo(HaveOccurred(), "it is not an error that the key was replaced")
 		expectIssued(successor)
 
-		// The same with a digest committed long ago, which takes the other road.
+		// With a digest that was committed long ago, the operator takes another branch.
 		stale.Status.Hash = "sha256:" + strings.Repeat("0", 64)
 		_, err = stalled.Pass(ctx, stale)
 		Expect(err).NotTo(HaveOccurred())
 		expectIssued(successor)
 	})
 
-	It("tells the user what the API server refuses, and goes on once it agrees", func() {
+	It("tells the user what the API server refuses, and issues the key once it doesn't", func() {
 		c := controllers(options())
 		ns := namespace()
 		quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "none"}}
@@ -218,11 +218,11 @@ var _ = Describe("Issuing", Label("releases"), func() {
 		key := build.ApiKey(ns, "refused")
 		create(key)
 		_, err := c.Pass(ctx, key)
-		Expect(err).NotTo(HaveOccurred(), "its user is told")
+		Expect(err).NotTo(HaveOccurred(), "the condition tells the user")
 		ready := meta.FindStatusCondition(reread(key).Status.Conditions, v1alpha1.ConditionReady)
 		Expect(ready.Reason).To(BeEquivalentTo(v1alpha1.ReasonDeliveryRefused))
 		Expect(ready.Message).To(ContainSubstring("exceeded quota"))
-		Expect(key.Status.Hash).To(BeEmpty(), "nobody has the token that was committed")
+		Expect(key.Status.Hash).To(BeEmpty(), "the committed token reached nobody")
 		Expect(key.Status.SecretName).To(BeEmpty())
 
 		Expect(admin.Delete(ctx, quota)).To(Succeed())

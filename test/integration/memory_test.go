@@ -51,7 +51,7 @@ var _ = Describe("2,000 keys as large as the schema allows, no two alike", func(
 		Expect(operator.Stop()).To(Succeed())
 		Expect(verifier.Stop()).To(Succeed())
 
-		// The others are copies of the one that was issued, with roles and a digest of their own.
+		// The other keys are copies of the issued one, with their own roles and digests.
 		etcd := harness.Etcd(plane.Etcd())
 		template, err := etcd.Get(ctx, harness.RegistryKey(ns, key.Name))
 		Expect(err).NotTo(HaveOccurred())
@@ -81,7 +81,7 @@ var _ = Describe("2,000 keys as large as the schema allows, no two alike", func(
 		}
 		list := &metav1.PartialObjectMetadataList{}
 		list.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("ApiKeyList"))
-		Eventually(func() int { // any version will do, so that it is the API server's cache which answers
+		Eventually(func() int { // with version 0, the API server's watch cache answers
 			Expect(admin.List(ctx, list, client.InNamespace(ns), &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: "0"}})).To(Succeed())
 			return len(list.Items)
 		}).Should(Equal(keys))

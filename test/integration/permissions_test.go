@@ -15,27 +15,27 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// allVerbs are those that a cell of the table may name; each that it does not name must be refused. issue is the operator's own, and
-// no-such-verb is had by a wildcard alone.
+// allVerbs are the verbs that are checked. Those that a cell of the table doesn't name must be refused. Only the operator may issue, and
+// only a wildcard grants no-such-verb.
 var allVerbs = []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "issue", "no-such-verb"}
 
-// clusterScoped are the resources of the table's columns that lie in no namespace. A Namespace itself is taken to lie in itself.
+// clusterScoped are the columns whose resources have no namespace. A Namespace counts as being in itself.
 var clusterScoped = map[string]bool{
 	"apiroles": true, "apiroles/status": true, "apikeypolicies": true, "tokenreviews": true, "subjectaccessreviews": true,
 }
 
-// groups of the table's columns.
+// groups are the API groups of the columns' resources. Other resources are in the product's own group.
 var groups = map[string]string{
 	"secrets": "", "namespaces": "", "tokenreviews": "authentication.k8s.io", "subjectaccessreviews": "authorization.k8s.io",
 }
 
-// A permission is a row of the table in docs/security.md: who, and by column which verbs.
+// permission is a row of the table in docs/security.md: a subject, and its verbs by column.
 type permission struct {
 	who   string
 	verbs map[string][]string
 }
 
-// permissions reads the table under the heading "Who may do what".
+// permissions reads the table under the heading "Who may do what" in docs/security.md.
 func permissions() []permission {
 	GinkgoHelper()
 	text, err := os.ReadFile(filepath.Join(plane.Root, "docs", "security.md"))
@@ -72,7 +72,7 @@ func permissions() []permission {
 	return rows
 }
 
-// expand turns a cell into verbs.
+// expand returns the verbs that a cell names.
 func expand(cell string) []string {
 	GinkgoHelper()
 	shorthand := map[string]string{"see": "get list watch", "all": "get list watch create update patch delete deletecollection", "–": ""}
@@ -97,7 +97,7 @@ var _ = Describe("The table of who may do what", Label("releases"), func() {
 		who := regexp.MustCompile(`^(ClusterRole|ServiceAccount) ([a-z-]+)(, whole cluster)?$`)
 		for i, row := range rows {
 			match := who.FindStringSubmatch(row.who)
-			Expect(match).NotTo(BeNil(), "%q is no subject", row.who)
+			Expect(match).NotTo(BeNil(), "%q is not a subject", row.who)
 			var c client.Client
 			if match[1] == "ServiceAccount" {
 				config, err := plane.As(ctx, controlplane.Namespace, match[2])
@@ -108,14 +108,14 @@ var _ = Describe("The table of who may do what", Label("releases"), func() {
 				c = serviceAccount(ns, "subject-"+string(rune('a'+i)), match[3] != "", match[2])
 			}
 			for column, expected := range row.verbs {
-				// The API server's own roles take up ours some time after both are there.
+				// The API server aggregates the product's ClusterRoles into its own some time after the installation.
 				Eventually(func() []string { return allowed(c, ns, column) }).Should(ConsistOf(expected), "%s on %s", row.who, column)
 			}
 		}
 	})
 })
 
-// allowed are the verbs that a client may use on a resource, in the given namespace if the resource lies in one.
+// allowed returns the verbs that a client may use on a resource. ns is ignored if the resource has no namespace.
 func allowed(c client.Client, ns, column string) []string {
 	GinkgoHelper()
 	resource, subresource, _ := strings.Cut(column, "/")

@@ -60,7 +60,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 			before := key.ResourceVersion
 			_, err := c.Pass(ctx, key)
 			Expect(err).NotTo(HaveOccurred())
-			Expect(reread(key).ResourceVersion).To(Equal(before), "waiting writes nothing")
+			Expect(reread(key).ResourceVersion).To(Equal(before), "a pending key causes no writes")
 		},
 		Entry("but not what it may", "", build.After("90d")),
 		Entry("an admin role", "the role org.admin.setting.write (it allows org.permission.*)", build.Roles("org.admin.setting.write")),
@@ -74,7 +74,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 		Entry("every network in halves", "the network 0.0.0.0/1, 128.0.0.0/1", build.CIDRs("0.0.0.0/1", "128.0.0.0/1")),
 	)
 
-	It("is judged anew when a policy comes, changes and goes, and when a namespace is labelled", func() {
+	It("is applied again when a policy is created, changed or deleted, and when a namespace is labelled", func() {
 		running(options())
 		ns := governed()
 		issued := build.ApiKey(ns, "issued")
@@ -83,7 +83,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 		hash := issued.Status.Hash
 		outOfPolicy := func() bool { return condition(issued, v1alpha1.ConditionOutOfPolicy) != nil }
 
-		By("a policy for others: keys that are out keep working and show it, new ones wait")
+		By("a policy for other namespaces: issued keys keep working and show it, new ones stay pending")
 		policy := build.Policy("changing", tenantRoles, build.Namespaces("team", "a"))
 		rule(policy)
 		Eventually(outOfPolicy).Should(BeTrue())
@@ -94,13 +94,13 @@ var _ = Describe("Policy", Label("releases"), func() {
 		becomes(waiting, v1alpha1.ReasonNotAllowed)
 		Expect(reason(reread(issued))).To(Equal(v1alpha1.ReasonIssued))
 
-		By("the namespace's label")
+		By("the namespace gets the label")
 		relabel(ns, "team", "a")
 		becomes(waiting, v1alpha1.ReasonIssued)
 		Eventually(outOfPolicy).Should(BeFalse())
 		expectIssued(waiting)
 
-		By("a change of the policy")
+		By("the policy changes")
 		reread(policy).Spec.MaxLifetime = "1d"
 		Expect(admin.Update(ctx, policy)).To(Succeed())
 		Eventually(outOfPolicy).Should(BeTrue())
@@ -108,18 +108,18 @@ var _ = Describe("Policy", Label("releases"), func() {
 		Expect(admin.Update(ctx, policy)).To(Succeed())
 		Eventually(outOfPolicy).Should(BeFalse())
 
-		By("a role that comes to include one that is not allowed")
+		By("a role includes one that is not allowed")
 		rule(build.ApiRole("org.permission.customer.read", "org.admin.setting.write"))
 		Eventually(outOfPolicy).Should(BeTrue())
 
-		By("the end of the policy")
+		By("the policy is deleted")
 		Expect(admin.Delete(ctx, policy)).To(Succeed())
 		Eventually(outOfPolicy).Should(BeFalse())
 		expectIssued(issued)
 		Expect(issued.Status.Hash).To(Equal(hash))
 	})
 
-	It("that must not be missing denies every key until there is one", func() {
+	It("denies every key until one exists, if policies are required", func() {
 		o := options()
 		o.Rules.RequirePolicy = true
 		c := controllers(o)
@@ -134,7 +134,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 		expectIssued(key)
 	})
 
-	It("holds a fixed moment against the time that is left, and issues the key once that is short enough", func() {
+	It("compares a fixed expiry time with the time that is left, and issues the key once that is short enough", func() {
 		clock := fakeClock()
 		o := options()
 		o.Clock = clock
@@ -194,7 +194,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 		Entry("for want of namespaces", "namespaces"),
 	)
 
-	// tightened is a network on which a policy appears right before the nth write.
+	// tightened returns a network that creates a policy right before the nth write.
 	tightened := func(n int, policy client.Object) *harness.Network {
 		writes := 0
 		return &harness.Network{Fault: func(r harness.Request) harness.Fault {
@@ -207,8 +207,8 @@ var _ = Describe("Policy", Label("releases"), func() {
 		}}
 	}
 	for n, when := range map[int]string{1: "committed", 2: "delivered"} {
-		It("that tightens while a token is "+when+" leaves neither digest nor Secret, after a crash too", func() {
-			for crashed := range 4 { // 0: none
+		It("that appears right before a token is "+when+" leaves neither digest nor Secret, even after a crash", func() {
+			for crashed := range 4 { // 0: no crash
 				ns := governed()
 				policy := build.Policy(fmt.Sprintf("sudden-%d-%d", n, crashed), []string{"nothing"})
 				o := options()
@@ -217,7 +217,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 				create(key)
 				_, err := controllers(o).Pass(ctx, key)
 				Expect(err).NotTo(HaveOccurred())
-				Expect(reread(key).Status.IssuedAt).To(BeNil(), "never confirmed")
+				Expect(reread(key).Status.IssuedAt).To(BeNil(), "not confirmed")
 				Expect(key.Status.Hash).NotTo(BeEmpty())
 
 				if crashed > 0 {
@@ -233,7 +233,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 				Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonNotAllowed))
 				Expect(key.Status.Hash).To(BeEmpty())
 				Expect(key.Status.SecretName).To(BeEmpty())
-				Expect(key.Status.ExpiresAt).NotTo(BeNil(), "fixed by the first commit")
+				Expect(key.Status.ExpiresAt).NotTo(BeNil(), "the first commit sets it")
 				deadline := key.Status.ExpiresAt.Time
 				Expect(exists(secretOf(key))).To(BeFalse())
 
@@ -249,7 +249,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 		})
 	}
 
-	It("takes a token back without touching another's Secret", func() {
+	It("deletes the digest without touching a foreign Secret", func() {
 		c := controllers(options())
 		key := build.ApiKey(governed(), "blocked")
 		create(key)
@@ -265,8 +265,8 @@ var _ = Describe("Policy", Label("releases"), func() {
 		Expect(exists(foreign)).To(BeTrue())
 	})
 
-	// Two passes over one key: the one sees that a token is to be taken back, since an earlier deletion of its Secret failed; the other
-	// issues the key meanwhile. Its status is then as the first one would write it, so that no write of the first one tells it that it is late.
+	// Two reconciles of one key: the first one sees that the token Secret must be deleted, because an earlier deletion failed. Meanwhile the
+	// other one issues the key. The status is then as the first one would write it, so none of its writes fails and tells it that it is late.
 	for when, late := range map[string]func(r harness.Request) bool{
 		"it has an old view":         nil,
 		"it reads the Secret":        func(r harness.Request) bool { return r.Method == http.MethodGet && r.Resource == "secrets" },
@@ -293,7 +293,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 			view := reread(key).DeepCopy()
 			Expect(reason(view)).To(Equal(v1alpha1.ReasonNotAllowed))
 			Expect(view.Status.Hash).To(BeEmpty())
-			Expect(exists(secretOf(key))).To(BeTrue(), "what is to be taken back is still there")
+			Expect(exists(secretOf(key))).To(BeTrue(), "the Secret that must be deleted still exists")
 
 			overtake := func() {
 				Expect(admin.Delete(ctx, policy)).To(Succeed())
@@ -318,13 +318,13 @@ var _ = Describe("Policy", Label("releases"), func() {
 				overtake()
 			}
 			_, err = stale.Pass(ctx, key)
-			Expect(err).NotTo(HaveOccurred(), "being overtaken is no failure")
+			Expect(err).NotTo(HaveOccurred(), "it is not an error that another pass was faster")
 			Expect(overtaken).To(BeTrue())
 			expectIssued(key)
 		})
 	}
 
-	It("costs, when it changes, passes only for the keys for which it changes anything", func() {
+	It("causes, when it changes, reconciles only of the keys that it affects", func() {
 		const n = 1000
 		network := &harness.Network{}
 		o := options()
@@ -341,7 +341,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 		becomes(one, v1alpha1.ReasonNotAllowed)
 
 		before, requests := passes(), len(network.Requests())
-		// Changes that make no difference to them, and a last one that lets a single key in.
+		// First changes that affect none of them, then one that lets a single key be issued.
 		elsewhere := build.Policy("elsewhere", []string{"*"}, build.Namespaces("team", "elsewhere"))
 		rule(elsewhere)
 		reread(elsewhere).Spec.MaxLifetime = "1d"
@@ -351,11 +351,11 @@ var _ = Describe("Policy", Label("releases"), func() {
 		becomes(one, v1alpha1.ReasonIssued)
 		spent, sent := passes()-before, len(network.Requests())-requests
 		AddReportEntry("passes and requests for four changes", fmt.Sprintf("%d passes, %d requests, %d keys waiting", spent, sent, n))
-		Expect(spent).To(BeNumerically("<", 50), "a thousand keys wait, and none has to hear of it")
+		Expect(spent).To(BeNumerically("<", 50), "none of the thousand pending keys is reconciled")
 		Expect(sent).To(BeNumerically("<", 100))
 
-		// And where all of them change, each costs a pass with its three writes, and one more where a cache was late; not one for each of
-		// the changes.
+		// If a change affects all keys, each costs one reconcile with three writes, and one more if a cache was late, however many changes there
+		// were.
 		reread(elsewhere).Spec.NamespaceSelector = nil
 		elsewhere.Spec.MaxLifetime = ""
 		Expect(admin.Update(ctx, elsewhere)).To(Succeed())
@@ -368,7 +368,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 		const n = 2000
 		rule(build.Policy("good", []string{"test.good"}))
 		flood, calm := governed(), governed()
-		createFlood(flood, n) // before anybody looks, so that all of them are in the queue at once
+		createFlood(flood, n) // before the manager starts, so that all keys are queued at once
 		running(options())
 		var worst time.Duration
 		judged := n
@@ -382,7 +382,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 			judged = min(judged, counted(flood, v1alpha1.ReasonNotAllowed))
 		}
 		AddReportEntry("good keys in a flood", fmt.Sprintf("slowest of 10: %s; when the first was issued, %d of %d had been refused", worst, judged, n))
-		Expect(judged).To(BeNumerically("<", n), "the flood was still being judged")
+		Expect(judged).To(BeNumerically("<", n), "the flood was still being reconciled")
 	})
 })
 
@@ -438,7 +438,7 @@ var _ = Describe("The schema of an ApiKeyPolicy", Label("releases"), func() {
 	)
 })
 
-// createRefused creates keys, from several goroutines, whose role is the default one.
+// createFlood creates n keys with the default role concurrently.
 func createFlood(ns string, n int) {
 	GinkgoHelper()
 	var group sync.WaitGroup
@@ -456,7 +456,7 @@ func createFlood(ns string, n int) {
 	Expect(failures).To(BeEmpty())
 }
 
-// counted is how many keys of a namespace have a reason.
+// counted counts the keys of a namespace whose Ready condition has a reason.
 func counted(ns string, want v1alpha1.Reason) int {
 	GinkgoHelper()
 	keys := &v1alpha1.ApiKeyList{}
@@ -470,7 +470,7 @@ func counted(ns string, want v1alpha1.Reason) int {
 	return n
 }
 
-// passes is how many the issuing controllers of this process have made.
+// passes counts the reconciles of the issuing controllers in this process.
 func passes() int {
 	GinkgoHelper()
 	families, err := metrics.Registry.Gather()

@@ -23,11 +23,11 @@ var _ = Describe("The quota of config/samples", func() {
 		Expect(quota.Spec.Hard).To(HaveLen(1))
 		quota.Namespace = namespace()
 		for name := range quota.Spec.Hard {
-			quota.Spec.Hard[name] = *resource.NewQuantity(1, resource.DecimalSI) // the sample's would take long
+			quota.Spec.Hard[name] = *resource.NewQuantity(1, resource.DecimalSI) // creating as many keys as the sample allows takes too long
 		}
 		create(build.ApiKey(quota.Namespace, "first"))
 		create(quota)
-		// Until the controller manager has counted, which looks for kinds that are new to it every 30 seconds, none at all.
+		// The quota refuses every key until the controller manager has counted them. It discovers new kinds every 30 seconds.
 		Eventually(func() error {
 			return admin.Create(ctx, build.ApiKey(quota.Namespace, "second"), client.DryRunAll)
 		}).Should(MatchError(ContainSubstring("exceeded quota: api-keys, requested: count/apikeys.apikey-operator.io=1, " +

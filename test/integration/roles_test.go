@@ -26,7 +26,7 @@ var _ = Describe("The catalogue of roles", Label("releases"), func() {
 		DeferCleanup(func() { Expect(m.Stop()).To(Succeed()) })
 	}
 
-	It("makes a key with an unknown role wait, and issues it as soon as the role appears", func() {
+	It("keeps a key with an unknown role pending, and issues it as soon as the role exists", func() {
 		running(options())
 		ns := governed()
 		rule(build.ApiRole("test.known"))
@@ -38,7 +38,7 @@ var _ = Describe("The catalogue of roles", Label("releases"), func() {
 		Expect(stalled.Reason).To(BeEquivalentTo(v1alpha1.ReasonUnknownRole))
 		Expect(stalled.Message).To(And(ContainSubstring("no ApiRole test.late;"), ContainSubstring("kubectl get apiroles")))
 		Expect(key.Status.Hash).To(BeEmpty())
-		Expect(key.Status.ExpiresAt).To(BeNil(), "its life has not begun")
+		Expect(key.Status.ExpiresAt).To(BeNil(), "its lifetime has not begun")
 		Expect(exists(secretOf(key))).To(BeFalse())
 
 		rule(build.ApiRole("test.late"))
@@ -47,7 +47,7 @@ var _ = Describe("The catalogue of roles", Label("releases"), func() {
 		Expect(condition(key, v1alpha1.ConditionStalled)).To(BeNil())
 	})
 
-	It("that becomes empty again restricts nothing, and an issued key whose role has gone keeps working and shows it", func() {
+	It("restricts nothing once it is empty again, and an issued key whose role was deleted keeps working and shows it", func() {
 		running(options())
 		ns := governed()
 		first, second := build.ApiRole("test.first"), build.ApiRole("test.second")
@@ -69,7 +69,7 @@ var _ = Describe("The catalogue of roles", Label("releases"), func() {
 		Eventually(func() v1alpha1.Reason { return reason(reread(waiting)) }).Should(Equal(v1alpha1.ReasonIssued))
 	})
 
-	It("that must not be empty denies every key until it has its roles", func() {
+	It("denies every key until it has the key's roles, if the catalogue is required", func() {
 		o := options()
 		o.Rules.RequireCatalogue = true
 		c := controllers(o)
@@ -84,7 +84,7 @@ var _ = Describe("The catalogue of roles", Label("releases"), func() {
 		expectIssued(key)
 	})
 
-	It("counts the keys that carry a role, by their spec or by what their roles include", func() {
+	It("counts the keys that have a role, in their spec or through what their roles include", func() {
 		running(options())
 		ns := governed()
 		rule(build.ApiRole("test.write", "test.create", "test.update"))
@@ -112,7 +112,7 @@ var _ = Describe("The catalogue of roles", Label("releases"), func() {
 		Expect(string(table)).To(MatchRegexp(`(?m)^test.update +What test.update allows. +1 *$`))
 	})
 
-	It("is counted with a write a role, however many keys come and go", func() {
+	It("is counted with one write per role, however many keys come and go", func() {
 		ns := governed()
 		rule(build.ApiRole("test.busy"))
 		for _, name := range []string{"a", "b", "c"} {
@@ -137,7 +137,7 @@ var _ = Describe("The catalogue of roles", Label("releases"), func() {
 		Expect(reread(build.ApiRole("test.busy")).Status.Keys).To(HaveValue(BeEquivalentTo(3)))
 	})
 
-	It("has samples that the API server takes", func() {
+	It("has samples that the API server accepts", func() {
 		samples := filepath.Join(plane.Root, "config", "samples")
 		out, err := exec.CommandContext(ctx, plane.Kubectl(), "--kubeconfig", adminKubeconfig(), "apply", "--dry-run=server",
 			"-k", filepath.Join(samples, "catalogue")).CombinedOutput()
@@ -170,10 +170,10 @@ var _ = Describe("The schema of an ApiRole", Label("releases"), func() {
 		Entry("a wildcard", func(r *v1alpha1.ApiRole) { r.Spec.Includes = []string{"org.*"} }, "spec.includes[0]", `"org.*" must be a DNS subdomain`),
 		Entry("a role twice", func(r *v1alpha1.ApiRole) { r.Spec.Includes = []string{"a", "a"} }, "spec.includes[1]", "Duplicate value"),
 		Entry("257 roles", func(r *v1alpha1.ApiRole) { r.Spec.Includes = many(257) }, "spec.includes", "at most 256"),
-		Entry("a name that no key could carry", func(r *v1alpha1.ApiRole) { r.Name = "Admin" }, "metadata.name", "lower case"),
+		Entry("a name that is not valid in a key", func(r *v1alpha1.ApiRole) { r.Name = "Admin" }, "metadata.name", "lower case"),
 	)
 
-	It("accepts roles that include themselves, and names that are not there", func() {
+	It("accepts roles that include themselves, and names of roles that don't exist", func() {
 		Expect(admin.Create(ctx, build.ApiRole("test.self", "test.self", "test.nowhere"), client.DryRunAll)).To(Succeed())
 	})
 
@@ -185,9 +185,9 @@ var _ = Describe("The schema of an ApiRole", Label("releases"), func() {
 	})
 })
 
-// A key waits without a timer, unless time can change something for it.
+// The operator requeues a pending key only if time can change something for it.
 var _ = Describe("A key that waits for a role", Label("releases"), func() {
-	It("expires at its deadline, without a token", func() {
+	It("expires at its expiry time, without a token", func() {
 		clock := fakeClock()
 		o := options()
 		o.Clock = clock
@@ -205,7 +205,7 @@ var _ = Describe("A key that waits for a role", Label("releases"), func() {
 		Expect(result.RequeueAfter).To(Equal(5 * time.Minute))
 		result, err = c.Pass(ctx, timeless)
 		Expect(err).NotTo(HaveOccurred())
-		Expect(result.RequeueAfter).To(BeZero(), "only an event can change anything")
+		Expect(result.RequeueAfter).To(BeZero(), "nothing is due until an event")
 
 		clock.Step(5 * time.Minute)
 		settle(c, key)

@@ -95,7 +95,7 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 		Entry("a date without a time", build.At("2030-01-01"), `"2030-01-01"`, "must be a time in RFC 3339"),
 	)
 
-	It("refuses an empty expiry, which the Go type can't even say", func() {
+	It("refuses an empty expiry, which the Go type can't express", func() {
 		key := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{
 			"roles": []any{"org.permission.customer.read"}, "expiry": map[string]any{},
 		}}}
@@ -108,13 +108,13 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 
 	It("leaves a key alone that is older than a limit of the schema: it is issued, labelled and deleted", func() {
 		if !since(33) {
-			Skip("before 1.33 the API server judges a spec that has not changed when its status is written (kubernetes#129506)")
+			Skip("before 1.33 the API server validates an unchanged spec when the status is written (kubernetes#129506)")
 		}
 		crd := &unstructured.Unstructured{}
 		crd.SetAPIVersion("apiextensions.k8s.io/v1")
 		crd.SetKind("CustomResourceDefinition")
 		crd.SetName("apikeys.apikey-operator.io")
-		// limit takes the limit on the length of all roles off, or puts it back, and waits until the API server goes by it.
+		// limit removes the limit on the length of all roles, or restores it, and waits until the API server applies that.
 		fat := build.ApiKey(namespace(), "fat", build.Roles(many(256, "%0253d")...))
 		var rules any
 		limit := func(limited bool) {

@@ -1,4 +1,4 @@
-// Package integration holds the operator against a real API server, a real garbage collector and real RBAC.
+// Package integration tests the operator against a real API server with the real garbage collector and RBAC.
 package integration
 
 import (
@@ -27,7 +27,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// Generous, since the machine may be busy: what is awaited mostly takes milliseconds.
+// patience is long because the machine may be busy. Most waits take milliseconds.
 const patience = 2 * time.Minute
 
 var (
@@ -70,19 +70,19 @@ var _ = BeforeSuite(func() {
 	klog.SetLogger(witness.Logger())
 })
 
-// What all specs together must not have done.
+// The witness checks what all specs together must not have done.
 var _ = AfterSuite(func() {
 	if witness == nil {
 		return
 	}
 	defer witness.Stop()
-	// A guard against a witness that looks away. A single focused spec may well see little, and so may one of many processes.
+	// Make sure that the witness has seen something. A single focused spec, or one of many parallel processes, may see only a little.
 	if suite, _ := GinkgoConfiguration(); !CurrentSpecReport().Failed() && len(os.Getenv("FOCUSED")) == 0 {
 		Expect(witness.Statuses()).To(BeNumerically(">", 100/suite.ParallelTotal))
 		Expect(witness.Tokens()).To(BeNumerically(">", 100/suite.ParallelTotal))
 	}
 	Expect(witness.Violations()).To(BeEmpty(), "breaches of the status contract")
-	Expect(witness.Leaks(ctx, admin)).To(BeEmpty(), "tokens outside of Secrets")
+	Expect(witness.Leaks(ctx, admin)).To(BeEmpty(), "tokens outside Secrets")
 })
 
 func namespace() string {
@@ -92,7 +92,7 @@ func namespace() string {
 	return name
 }
 
-// options are those of controllers that run as the operator's service account.
+// options returns options for controllers that run as the operator's service account.
 func options() harness.Options {
 	return harness.Options{Config: asSelf, Witness: witness}
 }
@@ -109,8 +109,8 @@ func create(object client.Object) {
 	Expect(admin.Create(ctx, object)).To(Succeed())
 }
 
-// plant creates a token Secret that the operator did not decide on, as one could who got around the admission policies: with the
-// operator's own account, while they were lifted, or before they were installed.
+// plant creates a token Secret that the operator didn't create, as somebody could who got around the admission policies: with the operator's
+// own account, or while the policies were not installed.
 func plant(secret *corev1.Secret) {
 	GinkgoHelper()
 	Expect(self.Create(ctx, secret)).To(Succeed())
@@ -140,7 +140,7 @@ func reason(key *v1alpha1.ApiKey) v1alpha1.Reason {
 	return ""
 }
 
-// settle drives passes over a key until one has nothing more to do at once.
+// settle reconciles a key until it is neither new nor being issued.
 func settle(c *harness.Controllers, key *v1alpha1.ApiKey) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
@@ -151,8 +151,8 @@ func settle(c *harness.Controllers, key *v1alpha1.ApiKey) {
 	}).Should(Succeed())
 }
 
-// expectIssued is the end state of every road to a token: one Secret, of the right form, whose token hashes to status.hash. It compares
-// digests, so that a failure prints no token.
+// expectIssued checks that a key is issued: it has one Secret of the right form, whose token hashes to status.hash. It compares digests, so
+// that a failure prints no token.
 func expectIssued(key *v1alpha1.ApiKey) {
 	GinkgoHelper()
 	reread(key)
@@ -171,7 +171,7 @@ func digestOf(secret *corev1.Secret, key *v1alpha1.ApiKey) string {
 	return found.Digest().String()
 }
 
-// fakeClock starts at the next whole second, so that a test can say to the nanosecond what it is about.
+// fakeClock returns a clock that starts at the next whole second, so that tests can be exact to the nanosecond.
 func fakeClock() *clocktesting.FakeClock {
 	return clocktesting.NewFakeClock(time.Now().UTC().Truncate(time.Second).Add(time.Second))
 }

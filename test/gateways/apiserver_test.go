@@ -19,7 +19,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/build"
 )
 
-// as is a client of the API server that has an API key for its token.
+// as returns a client of the API server that authenticates with a token.
 func as(token string) client.Client {
 	GinkgoHelper()
 	config := rest.AnonymousClientConfig(plane.Admin)
@@ -53,7 +53,7 @@ var _ = Describe("kube-apiserver with the verifier as its token webhook", Label(
 	}
 	reads := func(token string) error { return list(as(token), &corev1.ConfigMapList{}, ns) }
 
-	It("opens to a role exactly what a RoleBinding to its group allows", func() {
+	It("allows a role exactly what a RoleBinding to its group allows", func() {
 		key, token := issue(ns, "reader")
 		c := as(token)
 		Eventually(func() error { return list(c, &corev1.ConfigMapList{}, ns) }).Should(Succeed())
@@ -71,12 +71,12 @@ var _ = Describe("kube-apiserver with the verifier as its token webhook", Label(
 		Expect(review.Status.UserInfo.Groups).To(ConsistOf("apikey:"+roleRead, "system:authenticated"))
 	})
 
-	It("forbids everything to a key of another role", func() {
+	It("forbids everything to a key with another role", func() {
 		_, token := issue(ns, "writer", build.Roles(roleOther))
 		Eventually(func() bool { return apierrors.IsForbidden(reads(token)) }).Should(BeTrue())
 	})
 
-	It("refuses a key with networks, since nobody tells it the client's address", func() {
+	It("refuses a key with networks, because the API server doesn't pass the client's address", func() {
 		_, token := issue(ns, "networks", build.CIDRs("0.0.0.0/0", "::/0"))
 		Consistently(func() bool { return apierrors.IsUnauthorized(reads(token)) }, "300ms").Should(BeTrue())
 		Eventually(func() bool {
@@ -103,7 +103,7 @@ var _ = Describe("kube-apiserver with the verifier as its token webhook", Label(
 		Eventually(func() bool { return apierrors.IsUnauthorized(reads(expiring)) }).Should(BeTrue())
 	})
 
-	It("refuses garbage, a megabyte of it, and identities that a client makes up", func() {
+	It("refuses garbage, a megabyte of it, and identities that a client made up", func() {
 		for _, garbage := range []string{"garbage", "ak_" + strings.Repeat("0", 49), "ak_" + strings.Repeat("x", 1_000_000), "Bearer"} {
 			err := reads(garbage)
 			Expect(err).To(HaveOccurred())
@@ -126,7 +126,7 @@ var _ = Describe("kube-apiserver with the verifier as its token webhook", Label(
 			"X-Apikey-Roles", roleRead, "X-Forwarded-For", inside)).To(Equal(http.StatusForbidden))
 	})
 
-	It("is a user that kubectl can be", func() {
+	It("authenticates kubectl", func() {
 		_, token := issue(ns, "kubectl")
 		var out bytes.Buffer
 		Eventually(func() error {

@@ -14,14 +14,14 @@ import (
 	. "github.com/onsi/gomega"
 )
 
-// httpClient calls from an address of loopback.
+// httpClient returns a client that calls from a loopback address and follows no redirects.
 func httpClient(from string) *http.Client {
 	transport := &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).DialContext}
 	DeferCleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-// get calls a URL with headers, given as names and values, and returns the status.
+// get calls a URL with headers, given as names and values in turn, and returns the status and the headers of the answer.
 func get(c *http.Client, url string, headers ...string) (int, http.Header) {
 	GinkgoHelper()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -43,13 +43,13 @@ func statusOf(c *http.Client, url string, headers ...string) int {
 	return status
 }
 
-// raw sends bytes and returns the status line of the answer; "" if the connection is closed without one.
+// raw sends bytes and returns the status line of the answer. It returns "" if the connection is closed without an answer.
 func raw(address, text string) string {
 	GinkgoHelper()
 	return sendRaw(address, text, func(*net.TCPConn) error { return nil })
 }
 
-// rawToTheEnd is raw of a client that has no more to say.
+// rawToTheEnd is like raw, but closes its side of the connection after sending.
 func rawToTheEnd(address, text string) string {
 	GinkgoHelper()
 	return sendRaw(address, text, (*net.TCPConn).CloseWrite)
@@ -64,15 +64,15 @@ func sendRaw(address, text string, sent func(*net.TCPConn) error) string {
 	defer cancel()
 	stop := context.AfterFunc(limit, func() { _ = connection.Close() })
 	defer stop()
-	// The other side may hang up in the middle.
+	// The other side may close the connection meanwhile.
 	_, _ = io.WriteString(connection, text)
 	_ = sent(connection.(*net.TCPConn))
-	// Some gateways keep the connection after their answer.
+	// Some gateways keep the connection open after their answer.
 	line, _ := bufio.NewReader(connection).ReadString('\n')
 	return strings.TrimRight(line, "\r\n")
 }
 
-// api is what is protected. It remembers the headers of the last request that got through.
+// api is the protected API. It remembers the headers of the last request that reached it.
 type api struct {
 	*httptest.Server
 

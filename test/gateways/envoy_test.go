@@ -27,7 +27,7 @@ func dial(address string) *grpc.ClientConn {
 	return connection
 }
 
-// envoyRequest is what Envoy sends of a request from an address.
+// envoyRequest returns what Envoy sends for a request from an address.
 func envoyRequest(from string, roles string, headers map[string]string) *authv3.CheckRequest {
 	sent := map[string]string{":method": "GET", ":path": "/orders", ":authority": "shop.example", "user-agent": "curl/8"}
 	for name, value := range headers {
@@ -56,7 +56,7 @@ var _ = Describe("ext_authz, with the messages that Envoy sends", Ordered, func(
 		envoy = authv3.NewAuthorizationClient(dial(verifier.GRPC))
 	})
 
-	// check answers as HTTP would; the call itself never fails.
+	// check returns the status that Envoy would answer. The call itself must not fail.
 	check := func(from, roles string, headers map[string]string) int {
 		GinkgoHelper()
 		response, err := envoy.Check(ctx, envoyRequest(from, roles, headers))
@@ -72,7 +72,7 @@ var _ = Describe("ext_authz, with the messages that Envoy sends", Ordered, func(
 		Eventually(func() int { return check(from, roles, bearer(token)) }).Should(Equal(status))
 	}
 
-	It("lets a valid key in, and refuses others", func() {
+	It("allows a valid key, and refuses others", func() {
 		key, token := issue(ns, "valid")
 		_, other := issue(ns, "other", build.Roles(roleOther))
 		_, expiring := issue(ns, "expired", soon())

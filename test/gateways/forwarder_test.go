@@ -15,7 +15,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
 )
 
-// forwarder stands between a verifier and the API server, and can be cut.
+// forwarder forwards connections from a verifier to the API server, until they are cut.
 type forwarder struct {
 	address, target string
 
@@ -29,7 +29,7 @@ func newForwarder() *forwarder {
 	server, err := url.Parse(plane.Admin.Host)
 	Expect(err).NotTo(HaveOccurred())
 	f := &forwarder{target: server.Host}
-	// It is listened on time and again, and nobody else may have it meanwhile.
+	// The forwarder listens on this address several times. FreeAddress keeps it reserved in between.
 	f.address, err = controlplane.FreeAddress()
 	Expect(err).NotTo(HaveOccurred())
 	if server.Host == "" {
@@ -73,7 +73,7 @@ func (f *forwarder) accept(listener net.Listener) {
 	}
 }
 
-// cut ends all connections and refuses new ones.
+// cut closes all connections and refuses new ones. open accepts connections again.
 func (f *forwarder) cut() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -84,7 +84,7 @@ func (f *forwarder) cut() {
 	f.connections = nil
 }
 
-// kubeconfig is one of the verifier's account, by way of the forwarder.
+// kubeconfig returns the path of a kubeconfig for the verifier's service account that connects through the forwarder.
 func (f *forwarder) kubeconfig() string {
 	GinkgoHelper()
 	return f.kubeconfigAs(controlplane.Namespace, controlplane.VerifierAccount)

@@ -14,10 +14,10 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/build"
 )
 
-// adminPrefix is a second location, which needs roleOther.
+// adminPrefix is a second location, which requires roleOther.
 const adminPrefix = "/orders/admin"
 
-// withAdmin adds the second location to a documented configuration, as its reader would: what stands there for /orders once more.
+// withAdmin returns an edit that adds the second location to a documented configuration, as a user would: it copies what /orders has.
 func withAdmin(program string) func(site string) string {
 	blocks := map[string][][2]string{
 		"nginx":   {{"    location /orders {\n", "\n    }\n"}, {"    location = /_apikey_orders {\n", "\n    }\n"}},
@@ -32,7 +32,7 @@ func withAdmin(program string) func(site string) string {
 	)
 	return func(site string) string {
 		GinkgoHelper()
-		site += "\n---\n" // nothing but an end for the last of Traefik's objects
+		site += "\n---\n" // marks the end of Traefik's last object
 		var more strings.Builder
 		for _, block := range blocks {
 			_, rest, found := strings.Cut(site, block[0])
@@ -44,12 +44,12 @@ func withAdmin(program string) func(site string) string {
 		if program == "traefik" {
 			return strings.TrimSuffix(site+"\n---\n"+more.String(), "\n---\n")
 		}
-		end := strings.LastIndex(site, "}") // of the server
+		end := strings.LastIndex(site, "}") // the end of the server block
 		return site[:end] + more.String() + site[end:]
 	}
 }
 
-// rawAPI is an API that reads no more of a request than its target, and so sees what others would correct or refuse.
+// rawAPI is an API that reads only the target of a request, and so also sees targets that other servers correct or refuse.
 type rawAPI struct {
 	net.Listener
 
@@ -95,7 +95,7 @@ func (a *rawAPI) answer(connection net.Conn) {
 	_, _ = io.WriteString(connection, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 }
 
-// taken are the targets of the requests that got through since it was called last.
+// taken returns the targets of the requests that reached the API since the last call.
 func (a *rawAPI) taken() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -106,10 +106,10 @@ func (a *rawAPI) taken() []string {
 
 var longPath = "/orders" + strings.Repeat("/a", 3000)
 
-// twoReadings are paths that an API might read as another one than the gateway, with what Traefik makes of one by removing dot segments and
-// double slashes: "" if it stays ambiguous even so.
+// twoReadings are paths that an API might read differently from the gateway. Each value is what Traefik makes of the path by removing dot
+// segments and double slashes, or "" if the path stays ambiguous.
 var twoReadings = map[string]string{
-	// The two that were tried on nginx 1.22: judged as /orders, and on their way to the API as /orders/admin.
+	// nginx 1.22 judged these two as /orders, and forwarded them so that the API reads /orders/admin.
 	"/orders/admin/../x":     "/orders/x",
 	"/orders/admin/%2e%2e/x": "/orders/x",
 
@@ -142,7 +142,7 @@ var twoReadings = map[string]string{
 	"/orders/admin;/../x":                "/orders/x",
 	"/orders/admin%3f/../x":              "/orders/x",
 
-	// Slashes that are none yet.
+	// Encoded and other characters that some servers read as slashes.
 	"/orders/admin%2f..%2fx":      "",
 	"/orders/admin%2F%2E%2E%2Fx":  "",
 	"/orders%2fadmin/y":           "",
@@ -163,7 +163,7 @@ var twoReadings = map[string]string{
 	"/orders\xc0\xafadmin":        "",
 	"/orders/%u002e%u002e/x":      "",
 
-	// What ends a path, or a segment, for some.
+	// Characters that end a path, or a segment, for some servers.
 	"/orders/admin/..;/x":         "",
 	"/orders/admin/..;a=b/x":      "",
 	"/orders;x/admin":             "",
@@ -181,7 +181,7 @@ var twoReadings = map[string]string{
 	"/orders%23/admin":            "",
 	"/orders/admin%3f/x":          "",
 
-	// What is no target at all.
+	// These are not valid targets.
 	"/orders/%":          "",
 	"/orders/%zz":        "",
 	"/orders/admin x":    "",
@@ -191,7 +191,7 @@ var twoReadings = map[string]string{
 	"/orders/\x00/admin": "",
 }
 
-// oneReading are paths of which there is but one.
+// oneReading are paths that all servers read alike.
 var oneReading = []string{
 	"/orders",
 	"/orders/",
@@ -205,11 +205,11 @@ var oneReading = []string{
 	"/orders/a:b@c,d=e!f$g&h'i(j)*k+l~m-n_o",
 	"/orders/user%40example.com",
 	"/orders/\"{}|^`<>\"",
-	"/orders/" + strings.Repeat("a/b.", 1500), // an expression must not give up on a long one
+	"/orders/" + strings.Repeat("a/b.", 1500), // a regular expression must not give up on a long path
 }
 
-// paths are the specs of what a gateway makes of the paths of requests. It judges by one reading of a path, and the API behind must not be able
-// to read it as another one.
+// paths declares the specs of how a gateway judges the paths of requests. It judges one reading of a path, and the API must not be able to
+// read the path differently.
 func paths(program string, start starter) {
 	Describe(program+", with a second location of another role", Ordered, func() {
 		var (
@@ -217,7 +217,7 @@ func paths(program string, start starter) {
 			url           string
 			reader, admin string
 		)
-		// ask sends a request as it is, and returns the status and the targets that the API got.
+		// ask sends a request as it is, and returns the status and the targets that reached the API.
 		ask := func(target, token string) (string, []string) {
 			GinkgoHelper()
 			behind.taken()
@@ -250,7 +250,7 @@ func paths(program string, start starter) {
 			Expect(taken).To(BeEmpty())
 		})
 
-		It("hands a path on that has but one reading, as it is", func() {
+		It("forwards a path that all servers read alike, unchanged", func() {
 			for _, target := range oneReading {
 				status, taken := ask(target, reader)
 				Expect(status).To(Equal("200"), "%s", target)
@@ -270,7 +270,7 @@ func paths(program string, start starter) {
 						Expect(taken).To(BeEmpty(), "%s", target)
 						continue
 					}
-					// Traefik removes dot segments and double slashes, and judges and hands on what is left.
+					// Traefik removes dot segments and double slashes, then judges and forwards the result.
 					want := "404"
 					switch inAdmin := strings.HasPrefix(cleaned, adminPrefix); {
 					case cleaned == "":
@@ -294,7 +294,7 @@ func paths(program string, start starter) {
 	})
 }
 
-// escaped is a target with what some gateways write as %XX themselves, and is the same: characters that no path may hold as they are.
+// escaped returns a target with the characters escaped that some gateways escape because a path may not contain them.
 func escaped(target string) string {
 	path, query, found := strings.Cut(target, "?")
 	path = strings.NewReplacer("\"", "%22", "{", "%7B", "}", "%7D", "|", "%7C", "^", "%5E", "`", "%60", "<", "%3C", ">", "%3E").Replace(path)
@@ -304,7 +304,7 @@ func escaped(target string) string {
 	return path
 }
 
-// queries are the specs of a gateway that asks without a query of its own, by a slip. Some then ask with the client's.
+// queries declares the specs of a gateway whose configuration has no query for the verifier, by mistake. Some gateways then use the client's.
 func queries(program string, start starter) {
 	Describe(program+", whose check has no query of its own", Ordered, func() {
 		const asks = "/auth?role=" + roleRead
@@ -339,10 +339,10 @@ func queries(program string, start starter) {
 				after, _ := behind.seen()
 				Expect(after).To(Equal(before), "the API was called")
 			}
-			// Who asks for more than is needed can at worst refuse itself.
+			// A client that asks for more than the route requires can only harm itself.
 			Expect(statusOf(near, url+"/orders?role="+roleRead, "X-Api-Key", master)).To(Equal(http.StatusOK))
 			itself := http.StatusOK
-			if program == "caddy" { // the one that hands the client's query on
+			if program == "caddy" { // Caddy forwards the client's query
 				itself = http.StatusForbidden
 			}
 			for _, query := range []string{"?role=" + roleRead, "?namespace=elsewhere", "?page=2"} {

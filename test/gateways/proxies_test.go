@@ -17,17 +17,17 @@ import (
 
 type starter func(ctx context.Context, root, dir string, behind gateway.Backends, out io.Writer) (*gateway.Gateway, error)
 
-// startGateway runs a gateway in front of an API, with its documented configuration, edited, until the end of the spec or of its container,
-// and returns its URL.
+// startGateway starts a gateway in front of an API, with its documented configuration after edit, and returns its URL. The gateway stops at
+// the end of the spec or of its container. If the gateway is not installed, the specs are skipped.
 func startGateway(program string, start starter, asked *controlplane.Verifier, api string, edit func(string) string) string {
 	GinkgoHelper()
 	if _, ok := gateway.Find(plane.Root, program); !ok {
-		Skip("LEFT OUT: " + program + " is not here (apt-get install nginx-light caddy; make traefik); nothing is proved about it")
+		Skip("LEFT OUT: " + program + " is not installed (apt-get install nginx-light caddy; make traefik), so it is not tested")
 	}
 	dir, err := os.MkdirTemp("", "gateway-")
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(os.RemoveAll, dir)
-	// nginx's workers are another user.
+	// nginx's workers run as another user.
 	Expect(os.Chmod(dir, 0o755)).To(Succeed())
 	g, err := start(ctx, plane.Root, dir, gateway.Backends{
 		Verifiers: []string{strings.TrimPrefix(asked.HTTP, "http://")}, API: api, Edit: edit,
@@ -37,7 +37,7 @@ func startGateway(program string, start starter, asked *controlplane.Verifier, a
 	return g.URL
 }
 
-// proxied are the specs of a gateway that asks over forward-auth.
+// proxied declares the specs of a gateway that calls the verifier over forward-auth.
 func proxied(program string, start starter) {
 	Describe(program+", configured as in docs/gateways", Ordered, func() {
 		var (
@@ -51,7 +51,7 @@ func proxied(program string, start starter) {
 			url = startGateway(program, start, verifier, behind.address(), nil)
 		})
 
-		// refused asks, and expects a status and that the API hears nothing of it.
+		// refused calls the API, expects a status, and checks that the request doesn't reach the API.
 		refused := func(status int, c *http.Client, headers ...string) {
 			GinkgoHelper()
 			before, _ := behind.seen()
@@ -64,7 +64,7 @@ func proxied(program string, start starter) {
 			Eventually(func(g Gomega) { g.Expect(statusOf(c, url+"/orders", headers...)).To(Equal(status)) }).Should(Succeed())
 		}
 
-		It("lets a valid key in, and hands on who it is but not the token", func() {
+		It("allows a valid key, and passes its identity to the API but not the token", func() {
 			key, token := issue(ns, "valid")
 			for _, headers := range [][]string{
 				{"Authorization", "Bearer " + token}, {"X-Api-Key", token}, {"Authorization", "Bearer " + token, "X-Api-Key", token},
@@ -80,7 +80,7 @@ func proxied(program string, start starter) {
 			}
 		})
 
-		It("refuses a request without a key, with a challenge", func() {
+		It("refuses a request without a token, with a challenge", func() {
 			status, headers := get(near, url+"/orders")
 			Expect(status).To(Equal(http.StatusUnauthorized))
 			Expect(headers.Get("WWW-Authenticate")).To(ContainSubstring("Bearer"))
@@ -126,7 +126,7 @@ func proxied(program string, start starter) {
 				refused(http.StatusForbidden, far, "Authorization", "Bearer "+token, "X-Forwarded-For", spoof)
 			}
 			refused(http.StatusForbidden, far, "Authorization", "Bearer "+token, "X-Forwarded-For", inside, "X-Forwarded-For", inside)
-			// Nor may a client that shares an address with a trusted proxy.
+			// A client that has the address of a trusted proxy can't either.
 			refused(http.StatusForbidden, httpClient(trustedProxy), "Authorization", "Bearer "+token, "X-Forwarded-For", inside)
 			refused(http.StatusForbidden, far, "Authorization", "Bearer "+token, "X-Real-Ip", inside, "Forwarded", "for="+inside)
 			Expect(statusOf(near, url+"/orders", "Authorization", "Bearer "+token, "X-Forwarded-For", outside)).To(Equal(http.StatusOK))
@@ -147,8 +147,8 @@ func proxied(program string, start starter) {
 			}
 			refused(http.StatusUnauthorized, near, "X-Apikey-Name", "admin", "X-Apikey-Roles", roleRead)
 
-			// Servers that take a dash, an underscore and a dot for the same must not be fooled either, nor a proxy told to drop
-			// what it has just added.
+			// Neither may it fool servers that treat a dash, an underscore and a dot alike, or a proxy that the client tells to drop the headers that
+			// it has just added.
 			for _, connection := range []string{"keep-alive", "close, X-Apikey-Name, X-Apikey-Namespace, X-Apikey-Uid, X-Apikey-Roles"} {
 				Expect(statusOf(near, url+"/orders", "X-Api-Key", token, "Connection", connection, "X-Apikey_Name", "admin", "X_Apikey-Name", "admin",
 					"X.Apikey.Name", "admin", "X-Apikey.Name", "admin")).To(Equal(http.StatusOK))
@@ -173,13 +173,13 @@ func proxied(program string, start starter) {
 				"control characters":       "Authorization: Bearer a\x01b",
 				"a tab in the middle":      "Authorization: Bearer a\tb",
 				"a nul":                    "X-Api-Key: a\x00b",
-				"a name that is none":      "X Api Key: a",
+				"an invalid name":          "X Api Key: a",
 				"no colon":                 "Authorization",
-				"two credentials":          "Authorization: Bearer " + token + "\r\nAuthorization: Bearer ak_x",
-				"an empty one":             "Authorization:",
+				"two tokens":               "Authorization: Bearer " + token + "\r\nAuthorization: Bearer ak_x",
+				"an empty value":           "Authorization:",
 			} {
 				line := raw(url, "GET /orders HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n"+lines+"\r\n\r\n")
-				if line != "" { // hung up on
+				if line != "" { // else the gateway closed the connection
 					Expect(line).To(MatchRegexp(`^HTTP/1\.[01] 4\d\d`), name)
 				}
 			}
@@ -189,7 +189,7 @@ func proxied(program string, start starter) {
 				if name == "half a request" {
 					text += " HTTP/1.1\r\n\r\n"
 				}
-				// Traefik takes the first of them for TLS, and waits for the rest of it.
+				// Traefik takes the first text for the start of TLS and waits for the rest.
 				if line := rawToTheEnd(url, text); line != "" {
 					Expect(line).To(MatchRegexp(`4\d\d`), name)
 				}

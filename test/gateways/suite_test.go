@@ -1,4 +1,4 @@
-// Package gateways holds the verifier against real clients: nginx, Caddy, kube-apiserver and a gRPC client with Envoy's own messages.
+// Package gateways tests the verifier with real clients: nginx, Caddy, Traefik, kube-apiserver, and a gRPC client that sends Envoy's messages.
 package gateways
 
 import (
@@ -28,11 +28,11 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// Generous, since the machine may be busy: what is awaited mostly takes milliseconds.
+// patience is long because the machine may be busy. Most waits take milliseconds.
 const patience = 2 * time.Minute
 
-// Clients call from one of these. The gateways call the verifier from 127.0.0.1, the only trusted proxy, so that a client can
-// be told from a proxy though all are on loopback.
+// The clients' addresses. The gateways call the verifier from 127.0.0.1, the only trusted proxy. So the verifier can tell clients from
+// proxies although all of them are on loopback.
 const (
 	trustedProxy = "127.0.0.1"
 	inside       = "127.0.0.2"
@@ -41,7 +41,7 @@ const (
 )
 
 const (
-	roleRead  = "org.permission.order.read" // what the documented configurations ask for
+	roleRead  = "org.permission.order.read" // the role that the documented configurations require
 	roleOther = "org.permission.order.write"
 )
 
@@ -68,7 +68,7 @@ var _ = BeforeSuite(func() {
 	ctx, cancel = context.WithCancel(context.Background())
 	DeferCleanup(cancel)
 
-	// The API server asks the verifier, which asks the API server: its address must be known before either runs.
+	// The API server calls the verifier, which calls the API server, so the verifier's address must be known before either starts.
 	at, err := controlplane.FreeVerifierAddresses()
 	Expect(err).NotTo(HaveOccurred())
 	webhook := filepath.Join(GinkgoT().TempDir(), "webhook.kubeconfig")
@@ -95,7 +95,7 @@ var _ = BeforeSuite(func() {
 	verifier = startVerifier(at, "--trusted-proxies="+trustedProxy+"/32")
 })
 
-// Whatever was said to whom: no token may be in a log.
+// No token may be in any log.
 var _ = AfterSuite(func() {
 	if plane == nil {
 		return
@@ -107,7 +107,7 @@ var _ = AfterSuite(func() {
 	}
 })
 
-// webhookConfig is the file that docs/gateways shows, without TLS.
+// webhookConfig returns the file in docs/gateways for the given address, without TLS.
 func webhookConfig(address string) string {
 	return strings.NewReplacer(
 		"https://apikey-verifier.apikey-operator-system:8443", "http://"+address,
@@ -129,7 +129,7 @@ func addresses() controlplane.VerifierAddresses {
 	return at
 }
 
-// startVerifier runs a verifier until the end of the spec, or suite, and waits until it is ready.
+// startVerifier starts a verifier and waits until it is ready. It stops at the end of the spec or of the suite.
 func startVerifier(at controlplane.VerifierAddresses, args ...string) *controlplane.Verifier {
 	GinkgoHelper()
 	v := launchVerifier(at, args...)
@@ -137,7 +137,7 @@ func startVerifier(at controlplane.VerifierAddresses, args ...string) *controlpl
 	return v
 }
 
-// launchVerifier does not wait.
+// launchVerifier is like startVerifier, but doesn't wait.
 func launchVerifier(at controlplane.VerifierAddresses, args ...string) *controlplane.Verifier {
 	GinkgoHelper()
 	v, err := plane.StartVerifier(ctx, output, at, append([]string{"--log-level=10", "--log-allowed", "--drain-delay=100ms"}, args...)...)
@@ -153,7 +153,7 @@ func namespace() string {
 	return name
 }
 
-// issue creates a key and returns it with its token.
+// issue creates a key, waits until it is issued, and returns it with its token.
 func issue(namespace, name string, options ...build.Option) (*v1alpha1.ApiKey, string) {
 	GinkgoHelper()
 	key := build.ApiKey(namespace, name, append([]build.Option{build.Roles(roleRead)}, options...)...)
@@ -181,17 +181,17 @@ func suspend(key *v1alpha1.ApiKey, on bool) {
 	Expect(admin.Patch(ctx, key, patch)).To(Succeed())
 }
 
-// touch changes something that nobody looks at, so that whoever watches an object hears of it.
+// touch changes an annotation, so that everybody who watches the object gets an event.
 func touch(object client.Object) {
 	GinkgoHelper()
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{"touched":%q}}}`, time.Now().Format(time.RFC3339Nano))
 	Expect(admin.Patch(ctx, object, client.RawPatch(types.MergePatchType, []byte(patch)))).To(Succeed())
 }
 
-// soon is a deadline that is far enough for a key to be issued first.
+// soon sets an expiry time that leaves enough time to issue the key.
 func soon() build.Option { return build.At(time.Now().Add(4 * time.Second).UTC().Format(time.RFC3339)) }
 
-// tokenWitness takes logs, and searches them for tokens.
+// tokenWitness records logs and searches them for tokens.
 type tokenWitness struct {
 	mu     sync.Mutex
 	log    bytes.Buffer
@@ -219,7 +219,7 @@ func (w *tokenWitness) leaks() (tokens, leaks int) {
 	return len(w.tokens), leaks
 }
 
-// contains tells whether the logs hold a text.
+// contains reports whether the logs contain a text.
 func (w *tokenWitness) contains(text string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

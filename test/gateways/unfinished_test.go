@@ -21,18 +21,18 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/build"
 )
 
-// The attack: each connection opens many calls, announces a message on each, sends as much of it as the server's window lets it, and
-// waits. Undefended, the server keeps all of it for as long as the connections last: 1.5 GiB.
+// In this attack, each connection opens many calls, announces a message on each, sends as much of it as the server's window allows, and
+// waits. A server without limits keeps all of it as long as the connections last: 1.5 GiB.
 const (
 	attackers      = 200
 	callsEach      = 130
 	announced      = 256<<10 - 1
 	sentOfEach     = 60 << 10
 	attackPatience = 30 * time.Second
-	most           = 256 << 20 // bytes that the verifier may ever have taken
+	most           = 256 << 20 // the verifier's highest allowed memory, in bytes
 )
 
-// attack returns once all has been sent, or the server has hung up.
+// attack returns when everything is sent. It returns an error if the server closes the connection.
 func attack(ctx context.Context, from, to string) error {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	connection, err := dialer.DialContext(ctx, "tcp", to)
@@ -50,7 +50,7 @@ func attack(ctx context.Context, from, to string) error {
 		{":method", "POST"}, {":scheme", "http"}, {":path", authv3.Authorization_Check_FullMethodName}, {":authority", "verifier"},
 		{"content-type", "application/grpc"}, {"te", "trailers"},
 	} {
-		_ = encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}) // a buffer takes all
+		_ = encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}) // a buffer accepts everything
 	}
 	message := make([]byte, sentOfEach)
 	binary.BigEndian.PutUint32(message[1:], announced)
@@ -62,7 +62,7 @@ func attack(ctx context.Context, from, to string) error {
 	}
 	for call := range uint32(callsEach) {
 		id := 2*call + 1
-		// An encoder's later blocks refer to its first; each call sends the first one, which stands for itself.
+		// Later blocks of an encoder refer to its first block. Each call sends the first one, which depends on no other.
 		if err == nil {
 			err = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true})
 		}
@@ -118,7 +118,7 @@ var _ = Describe("Requests that never arrive in full", func() {
 			slices.Sort(times)
 			_, peak, err := v.Memory()
 			Expect(err).NotTo(HaveOccurred())
-			AddReportEntry("answers beside the attack", fmt.Sprintf("%d, all right; p50 %s, p99 %s; peak memory %d MiB; %d of %d connections were hung up on",
+			AddReportEntry("answers beside the attack", fmt.Sprintf("%d, all correct; p50 %s, p99 %s; peak memory %d MiB; %d of %d connections were closed by the server",
 				2*len(times), times[len(times)/2], times[len(times)*99/100], peak>>20, count(hungUp), attackers))
 			Expect(peak).To(BeNumerically("<", most))
 		},

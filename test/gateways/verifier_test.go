@@ -55,9 +55,9 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 	It("refuses everything as not ready until the keys are loaded, and lets in once they are", func() {
 		ns := namespace()
 		_, token := issue(ns, "early")
-		road := newForwarder()
-		road.cut()
-		v := launchVerifier(addresses(), "--kubeconfig="+road.kubeconfig())
+		link := newForwarder()
+		link.cut()
+		v := launchVerifier(addresses(), "--kubeconfig="+link.kubeconfig())
 		Expect(v.WaitHTTP(ctx, v.Probes+"/healthz")).To(Succeed())
 		c := httpClient(outside)
 		Expect(auth(c, v, token)).To(Equal(http.StatusServiceUnavailable))
@@ -74,7 +74,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		Expect(review).To(ContainSubstring(`"authenticated":false`))
 		Expect(review).To(ContainSubstring(`"error"`))
 
-		road.open()
+		link.open()
 		Eventually(func() int { return auth(c, v, token) }).Should(Equal(http.StatusOK))
 		Expect(statusOf(c, v.Probes+"/readyz")).To(Equal(http.StatusOK))
 		Eventually(func() healthv1.HealthCheckResponse_ServingStatus {
@@ -84,19 +84,19 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		}).Should(Equal(healthv1.HealthCheckResponse_SERVING))
 	})
 
-	It("goes on answering when the API server is gone, and catches up when it is back", func() {
+	It("keeps answering while the API server is away, and catches up when it is back", func() {
 		ns := namespace()
 		key, token := issue(ns, "survivor")
-		road := newForwarder()
-		v := startVerifier(addresses(), "--kubeconfig="+road.kubeconfig())
+		link := newForwarder()
+		v := startVerifier(addresses(), "--kubeconfig="+link.kubeconfig())
 		c := httpClient(outside)
 		Eventually(func() int { return auth(c, v, token) }).Should(Equal(http.StatusOK))
-		road.cut()
+		link.cut()
 		_, later := issue(ns, "later")
 		revoke(key)
-		Consistently(func() int { return auth(c, v, token) }, "500ms").Should(Equal(http.StatusOK), "the view is that of before")
+		Consistently(func() int { return auth(c, v, token) }, "500ms").Should(Equal(http.StatusOK), "the loaded keys are those of before")
 		Expect(auth(c, v, later)).To(Equal(http.StatusUnauthorized))
-		road.open()
+		link.open()
 		Eventually(func() int { return auth(c, v, token) }).Should(Equal(http.StatusUnauthorized))
 		Eventually(func() int { return auth(c, v, later) }).Should(Equal(http.StatusOK))
 	})
@@ -104,19 +104,19 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 	It("refuses everything once its view is older than --max-staleness", func() {
 		ns := namespace()
 		_, token := issue(ns, "stale")
-		road := newForwarder()
-		v := startVerifier(addresses(), "--kubeconfig="+road.kubeconfig(), "--max-staleness=2s")
+		link := newForwarder()
+		v := startVerifier(addresses(), "--kubeconfig="+link.kubeconfig(), "--max-staleness=2s")
 		c := httpClient(outside)
-		road.cut()
+		link.cut()
 		Eventually(func() int { return auth(c, v, token) }).Should(Equal(http.StatusServiceUnavailable))
 		Expect(statusOf(c, v.Probes+"/readyz")).To(Equal(http.StatusServiceUnavailable))
-		road.open()
+		link.open()
 		key, fresh := issue(ns, "fresh")
 		role := build.ApiRole("stale")
 		Expect(admin.Create(ctx, role)).To(Succeed())
 		DeferCleanup(func() { Expect(admin.Delete(ctx, role)).To(Succeed()) })
 		Eventually(func() int {
-			// The view is fresh while both watches are, of keys and of roles. An event for each, so as not to wait for bookmarks.
+			// The data is fresh while both watches are, of keys and of roles. Cause an event for each instead of waiting for bookmarks.
 			touch(key)
 			touch(role)
 			return auth(c, v, fresh)
@@ -124,7 +124,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		Expect(output.contains("--max-staleness is too short")).To(BeTrue())
 	})
 
-	It("accepts only keys of --namespaces that --selector picks", func() {
+	It("accepts only keys in --namespaces that --selector selects", func() {
 		mine, yours := namespace(), namespace()
 		public := build.Label("tier", "public")
 		picked, pickedToken := issue(mine, "picked", public)
@@ -135,7 +135,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		Expect(auth(c, v, pickedToken)).To(Equal(http.StatusOK))
 		Expect(auth(c, v, unlabelled)).To(Equal(http.StatusUnauthorized))
 		Expect(auth(c, v, elsewhere)).To(Equal(http.StatusUnauthorized))
-		// A label that goes takes the key along.
+		// A key whose label is removed is no longer selected.
 		Expect(admin.Patch(ctx, picked, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"tier":null}}}`)))).To(Succeed())
 		Eventually(func() int { return auth(c, v, pickedToken) }).Should(Equal(http.StatusUnauthorized))
 	})
@@ -175,9 +175,9 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 			"::ffff:10.0.0.0/104": `"::ffff:10.0.0.0/104" is an IPv4-mapped IPv6 network: write 10.0.0.0/8`,
 		} {
 			path := filepath.Join(plane.Root, "bin", "apikey-verifier")
-			said, err := exec.CommandContext(ctx, path, "--trusted-proxies="+network, "--kubeconfig=/does/not/exist").CombinedOutput()
+			out, err := exec.CommandContext(ctx, path, "--trusted-proxies="+network, "--kubeconfig=/does/not/exist").CombinedOutput()
 			Expect(err).To(HaveOccurred())
-			Expect(string(said)).To(ContainSubstring(problem))
+			Expect(string(out)).To(ContainSubstring(problem))
 		}
 	})
 
@@ -213,32 +213,32 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		lostKey, lost := issue(theirs, "theirs")
 		unknown := minted.Mint(minted.DefaultPrefix).Reveal()
 		output.remember(unknown)
-		spoken := build.ApiRole("org.spoken")
-		Expect(admin.Create(ctx, spoken)).To(Succeed())
-		DeferCleanup(func() error { return client.IgnoreNotFound(admin.Delete(ctx, spoken)) })
-		// An idle API server speaks once a minute, for which nobody wants to wait.
-		talking, stop := context.WithCancel(ctx)
-		talk := sync.WaitGroup{}
-		defer talk.Wait()
+		touched := build.ApiRole("org.touched")
+		Expect(admin.Create(ctx, touched)).To(Succeed())
+		DeferCleanup(func() error { return client.IgnoreNotFound(admin.Delete(ctx, touched)) })
+		// An idle API server sends a bookmark once a minute, which is too slow for this spec.
+		touching, stop := context.WithCancel(ctx)
+		toucher := sync.WaitGroup{}
+		defer toucher.Wait()
 		defer stop()
-		talk.Go(func() {
-			for n := 0; talking.Err() == nil; n++ {
-				for _, object := range []client.Object{key.DeepCopy(), lostKey.DeepCopy(), spoken.DeepCopy()} {
-					word := client.RawPatch("application/merge-patch+json", []byte(fmt.Sprintf(`{"metadata":{"annotations":{"word":"%d"}}}`, n)))
-					_ = admin.Patch(talking, object, word) // the next word will do
+		toucher.Go(func() {
+			for n := 0; touching.Err() == nil; n++ {
+				for _, object := range []client.Object{key.DeepCopy(), lostKey.DeepCopy(), touched.DeepCopy()} {
+					change := client.RawPatch("application/merge-patch+json", []byte(fmt.Sprintf(`{"metadata":{"annotations":{"touched":"%d"}}}`, n)))
+					_ = admin.Patch(touching, object, change) // if it fails, the next one is enough
 				}
 				select {
 				case <-time.After(300 * time.Millisecond):
-				case <-talking.Done():
+				case <-touching.Done():
 				}
 			}
 		})
 
 		const staleness = 6 * time.Second
-		road := newForwarder()
+		link := newForwarder()
 		start := func(namespaces ...string) *controlplane.Verifier {
 			GinkgoHelper()
-			return startVerifier(addresses(), "--kubeconfig="+road.kubeconfigAs(account, "default"), "--max-staleness="+staleness.String(),
+			return startVerifier(addresses(), "--kubeconfig="+link.kubeconfigAs(account, "default"), "--max-staleness="+staleness.String(),
 				"--namespaces="+strings.Join(namespaces, ","))
 		}
 		v := start(mine, theirs)
@@ -249,11 +249,11 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		Eventually(asked(v, token)).Should(Equal(http.StatusOK))
 		Eventually(asked(v, lost)).Should(Equal(http.StatusOK))
 
-		By("losing the Role")
+		By("deleting the Role")
 		Expect(admin.Delete(ctx, roleIn(theirs))).To(Succeed())
-		// A watch that is open is not asked for permission again for minutes.
-		road.cut()
-		road.open()
+		// The API server doesn't check the permission of an open watch again for minutes.
+		link.cut()
+		link.open()
 		Eventually(asked(v, lost)).Should(Equal(http.StatusServiceUnavailable))
 		Eventually(asked(v, token)).Should(Equal(http.StatusOK))
 		Eventually(asked(v, unknown)).Should(Equal(http.StatusUnauthorized))
@@ -267,12 +267,12 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		Expect(age("apikeys/" + theirs)).To(BeNumerically(">", staleness.Seconds()))
 		Eventually(func() float64 { return max(age("apikeys/"+mine), age("apiroles")) }).Should(BeNumerically("<", staleness.Seconds()))
 
-		By("starting without it, and with a namespace that is not there")
+		By("starting without the Role, and with a namespace that doesn't exist")
 		late := start(mine, theirs, "no-such-namespace")
 		Eventually(asked(late, token)).Should(Equal(http.StatusOK))
-		Eventually(asked(late, lost)).Should(Equal(http.StatusUnauthorized), "nothing is known of its keys")
+		Eventually(asked(late, lost)).Should(Equal(http.StatusUnauthorized), "none of its keys are loaded")
 
-		By("getting it back")
+		By("creating the Role again")
 		Expect(admin.Create(ctx, roleIn(theirs))).To(Succeed())
 		for _, v := range []*controlplane.Verifier{v, late} {
 			Eventually(asked(v, lost)).Should(Equal(http.StatusOK))
@@ -285,13 +285,13 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		key, token := issue(ns, "original")
 		c := httpClient(outside)
 		Eventually(func() int { return auth(c, verifier, token) }).Should(Equal(http.StatusOK))
-		// The copy's own Secret is in the way, so that the operator does not issue it.
+		// A Secret with the copy's name keeps the operator from issuing the copy.
 		Expect(admin.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "taken"}})).To(Succeed())
-		// Of two that are of one second nobody could tell the elder.
+		// Let a second pass: of two keys created in the same second, the verifier can't tell which is older.
 		Eventually(func() int64 { return time.Now().Unix() }).Should(BeNumerically(">", key.CreationTimestamp.Unix()))
 		thief := build.ApiKey(ns, "thief", build.Roles(roleRead, roleOther), build.Secret(v1alpha1.ApiKeySecret{Name: "taken"}))
 		Expect(admin.Create(ctx, thief)).To(Succeed())
-		// Somebody who got around the admission policies, and writes a status as the operator does.
+		// This client stands for somebody who got around the admission policies and writes a status as the operator does.
 		config, err := plane.As(ctx, controlplane.Namespace, controlplane.ServiceAccount)
 		Expect(err).NotTo(HaveOccurred())
 		operator, err := client.New(config, client.Options{Scheme: harness.Scheme()})
@@ -301,11 +301,11 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		Eventually(func() int { return auth(c, verifier, token) }).Should(Equal(http.StatusUnauthorized))
 		Expect(metric(verifier, "apikey_verifier_duplicate_digests")).To(Equal("1"))
 		revoke(thief)
-		Eventually(func() int { return auth(c, verifier, token) }).Should(Equal(http.StatusOK), "the elder recovers")
+		Eventually(func() int { return auth(c, verifier, token) }).Should(Equal(http.StatusOK), "the older key is accepted again")
 		Eventually(func() string { return metric(verifier, "apikey_verifier_duplicate_digests") }).Should(Equal("0"))
 	})
 
-	It("lets a key in by what its role includes, from the moment that the catalogue says so", func() {
+	It("allows a key that has a role through another role, as soon as the catalogue includes it", func() {
 		ns := namespace()
 		role := build.ApiRole(roleOther)
 		Expect(admin.Create(ctx, role)).To(Succeed())
@@ -336,7 +336,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		Expect(status).To(Equal(http.StatusUnauthorized))
 		status, _ = ask("garbage", form)
 		Expect(status).To(Equal(http.StatusUnauthorized))
-		// A key is a user, too, since the API server takes the verifier for its webhook; it may not ask.
+		// A key is a user too, because the verifier is the API server's token webhook, but it may not introspect.
 		status, _ = ask(token, form)
 		Expect(status).To(BeElementOf(http.StatusUnauthorized, http.StatusForbidden))
 
@@ -364,7 +364,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 			GinkgoHelper()
 			status, document, err := introspect(c, v, caller, form)
 			Expect(err).NotTo(HaveOccurred())
-			Expect(status).NotTo(Equal(http.StatusUnauthorized), "nobody has said no")
+			Expect(status).NotTo(Equal(http.StatusUnauthorized), "the API server has not refused the caller")
 			if status == http.StatusOK {
 				Expect(document).To(HaveKeyWithValue("active", true))
 			}
@@ -374,7 +374,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		home := httpClient(inside)
 		Eventually(func() int { return ask(home, known) }).Should(Equal(http.StatusOK))
 
-		// More at a time than the API server is asked about within a caller's patience.
+		// These are more callers at once than the API server can be asked about before they give up.
 		const strangers = 800
 		crowd := httpClient(outside)
 		crowded, ok := crowd.Transport.(*http.Transport)
@@ -397,22 +397,22 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		for range 20 {
 			Expect(ask(home, known)).To(Equal(http.StatusOK))
 		}
-		Expect(ask(home, renewed)).To(Equal(http.StatusOK), "another token from where a known caller calls")
-		Eventually(func() int { return ask(httpClient("127.0.0.4"), newcomer) }).Should(Equal(http.StatusOK), "from an address of its own")
+		Expect(ask(home, renewed)).To(Equal(http.StatusOK), "another token from the address of a known caller")
+		Eventually(func() int { return ask(httpClient("127.0.0.4"), newcomer) }).Should(Equal(http.StatusOK), "from an address that nobody else uses")
 		Expect(metric(v, "apikey_verifier_callers_put_off_total")).NotTo(Equal("0"))
 		stop()
 		flooding.Wait()
-		told := map[int]int64{}
+		answers := map[int]int64{}
 		for status := range statuses {
 			if n := statuses[status].Load(); n > 0 {
-				told[status] = n
+				answers[status] = n
 			}
 		}
-		Expect(told).To(And(HaveLen(2), HaveKey(http.StatusUnauthorized), HaveKey(http.StatusServiceUnavailable)))
-		AddReportEntry("what strangers were told", told)
+		Expect(answers).To(And(HaveLen(2), HaveKey(http.StatusUnauthorized), HaveKey(http.StatusServiceUnavailable)))
+		AddReportEntry("answers to strangers", answers)
 	})
 
-	It("serves TLS, and takes up a new certificate", func() {
+	It("serves TLS, and reloads a new certificate", func() {
 		ns := namespace()
 		_, token := issue(ns, "secure")
 		dir := GinkgoT().TempDir()
@@ -438,7 +438,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		Expect(auth(c, v, token)).To(Equal(http.StatusOK))
 	})
 
-	It("tells of its decisions, with the trace and without the token", func() {
+	It("logs and counts its decisions, with the trace and without the token", func() {
 		ns := namespace()
 		_, token := issue(ns, "logged")
 		c := httpClient(outside)
@@ -473,7 +473,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		defer stop()
 		asked, failed := &atomic.Int64{}, make(chan string, 1000)
 
-		// Over HTTP as kube-proxy does it: a connection goes to one of those that are ready.
+		// Like kube-proxy, use one HTTP connection per ready verifier.
 		for range 4 {
 			go httpLoad(load, running, token, asked, failed)
 		}
@@ -481,7 +481,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		for i := range at {
 			Eventually(func() int64 { return asked.Load() }).Should(BeNumerically(">", 500*int64(i+1)))
 			old := running[i].Load()
-			Expect(old.Stop()).To(Succeed(), "it ends by itself after one SIGTERM, and well")
+			Expect(old.Stop()).To(Succeed(), "it exits with 0 after one SIGTERM")
 			running[i].Store(startVerifier(at[i], "--drain-delay=1s"))
 		}
 		after := asked.Load()
@@ -492,7 +492,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 	})
 })
 
-// introspector is the token of a service account that may introspect.
+// introspector returns the token of a new service account that may introspect.
 func introspector() string {
 	GinkgoHelper()
 	ns := namespace()
@@ -522,12 +522,12 @@ func introspect(c *http.Client, v *controlplane.Verifier, caller, form string) (
 	defer func() { _ = response.Body.Close() }()
 	var document map[string]any
 	if json.NewDecoder(response.Body).Decode(&document) != nil {
-		_, _ = io.Copy(io.Discard, response.Body) // a text, of which there is nothing to tell; read, so that the connection is kept
+		_, _ = io.Copy(io.Discard, response.Body) // the answer is text; read it all, so that the connection is reused
 	}
 	return response.StatusCode, document, nil
 }
 
-// httpLoad asks one ready verifier after another, each on a connection that it keeps.
+// httpLoad calls one ready verifier after another, each over a connection that it keeps.
 func httpLoad(ctx context.Context, verifiers []*atomic.Pointer[controlplane.Verifier], token string, asked *atomic.Int64, failed chan<- string) {
 	c := &http.Client{Transport: &http.Transport{}}
 	call := func(url string) (int, error) {
@@ -547,7 +547,7 @@ func httpLoad(ctx context.Context, verifiers []*atomic.Pointer[controlplane.Veri
 	for ctx.Err() == nil {
 		for _, p := range verifiers {
 			v := p.Load()
-			// The endpoints of a Service are those that are ready, as of a moment ago.
+			// A Service's endpoints are the verifiers that were ready a moment ago.
 			if status, err := call(v.Probes + "/readyz"); err != nil || status != http.StatusOK {
 				continue
 			}
@@ -565,7 +565,7 @@ func httpLoad(ctx context.Context, verifiers []*atomic.Pointer[controlplane.Veri
 	}
 }
 
-// grpcLoad asks all verifiers in turn that are healthy, as Envoy does.
+// grpcLoad calls all healthy verifiers in turn, as Envoy does.
 func grpcLoad(ctx context.Context, at []controlplane.VerifierAddresses, token string, asked *atomic.Int64, failed chan<- string) {
 	scheme := manual.NewBuilderWithScheme("verifiers")
 	state := resolver.State{}
@@ -606,7 +606,7 @@ func postJSON(c *http.Client, url, body string) string {
 	return string(text)
 }
 
-// metric is the value of a series, as Prometheus would read it.
+// metric returns the value of a series, as Prometheus would scrape it.
 func metric(v *controlplane.Verifier, series string) string {
 	GinkgoHelper()
 	monitoring, err := plane.As(ctx, "default", "default")
@@ -638,7 +638,7 @@ func metric(v *controlplane.Verifier, series string) string {
 	return found
 }
 
-// writeCertificate makes a self-signed certificate in a folder and returns its number.
+// writeCertificate writes a self-signed certificate to a folder and returns its serial number.
 func writeCertificate(dir string) *big.Int {
 	GinkgoHelper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -656,7 +656,7 @@ func writeCertificate(dir string) *big.Int {
 	for name, block := range map[string]*pem.Block{
 		"tls.key": {Type: "PRIVATE KEY", Bytes: private}, "tls.crt": {Type: "CERTIFICATE", Bytes: certificate},
 	} {
-		// Replaced as a whole, as kubelet does it.
+		// Replace each file atomically, as the kubelet does.
 		next := filepath.Join(dir, name+".next")
 		Expect(os.WriteFile(next, pem.EncodeToMemory(block), 0o600)).To(Succeed())
 		Expect(os.Rename(next, filepath.Join(dir, name))).To(Succeed())

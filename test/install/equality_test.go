@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// The chart and config/ are two texts of one thing. What the API server makes of both is compared, so that a default that one spells out and
-// the other leaves out is no difference.
+// The chart and config/ describe the same objects. The spec compares what the API server makes of both, so that it doesn't matter whether
+// one of them spells out a default.
 var _ = Describe("The chart is what kustomize builds", Ordered, ContinueOnFailure, func() {
 	var c *cluster
 	BeforeAll(func() {
@@ -20,7 +20,7 @@ var _ = Describe("The chart is what kustomize builds", Ordered, ContinueOnFailur
 		c.namespace(releaseNamespace)
 	})
 
-	DescribeTable("object by object, but for labels",
+	DescribeTable("object by object, except for labels",
 		func(kustomization, values string) {
 			want, have := map[string]any{}, map[string]any{}
 			for _, object := range kustomized(kustomization) {
@@ -42,7 +42,7 @@ var _ = Describe("The chart is what kustomize builds", Ordered, ContinueOnFailur
 		Entry("in production", production, productionValues()),
 	)
 
-	It("has labels of its own, by which its pods are found and no others", func() {
+	It("has its own labels, which select its pods and no others", func() {
 		for _, object := range mustRender("") {
 			Expect(object.GetLabels()).To(And(
 				HaveKeyWithValue("app.kubernetes.io/managed-by", "Helm"), HaveKeyWithValue("app.kubernetes.io/instance", release),
@@ -55,7 +55,7 @@ var _ = Describe("The chart is what kustomize builds", Ordered, ContinueOnFailur
 	})
 })
 
-// stored is what the API server would store of an object, without labels and what differs from one creation to the next.
+// stored returns what the API server would store for an object, without labels and without what differs from one creation to the next.
 func (c *cluster) stored(object *unstructured.Unstructured) map[string]any {
 	GinkgoHelper()
 	o := object.DeepCopy()
@@ -67,13 +67,13 @@ func (c *cluster) stored(object *unstructured.Unstructured) map[string]any {
 		unstructured.RemoveNestedField(o.Object, path...)
 	}
 	dropLabels(o.Object)
-	if rules, ok := o.Object["rules"].([]any); ok { // a set
+	if rules, ok := o.Object["rules"].([]any); ok { // the order doesn't matter
 		slices.SortFunc(rules, func(a, b any) int { return strings.Compare(mustJSON(a), mustJSON(b)) })
 	}
 	return o.Object
 }
 
-// dropLabels removes labels by which an installation knows its own, wherever they stand; what other labels do is compared.
+// dropLabels removes the labels that identify an installation, at any depth. Other labels stay and are compared.
 func dropLabels(value any) {
 	switch v := value.(type) {
 	case map[string]any:

@@ -18,9 +18,9 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/build"
 )
 
-// A life is one way from the first install to the end. The commands are those of docs/install.md. Nothing runs the Deployments here, so that
-// the operator's binary is run beside them: as they say, and as their service account.
-var _ = Describe("A life of an installation", func() {
+// Each spec goes from the first installation to the last uninstallation with the commands of docs/install.md. The Deployments start no pods
+// here, so the specs start the operator's binary with the Deployment's arguments, as its service account.
+var _ = Describe("The life of an installation", func() {
 	var (
 		c   *cluster
 		key *v1alpha1.ApiKey
@@ -32,7 +32,7 @@ var _ = Describe("A life of an installation", func() {
 		return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: releaseNamespace, Name: name}}
 	}
 
-	// issue has the installed operator issue a key, and stops it.
+	// issue lets the installed operator issue a key, and stops the operator.
 	issue := func() {
 		GinkgoHelper()
 		c.waitForKinds()
@@ -50,7 +50,7 @@ var _ = Describe("A life of an installation", func() {
 			Eventually(func() bool { return c.exists(object) }).Should(BeFalse(), object.GetName())
 		}
 	}
-	// expectUnchanged lets the installed operator see a key that came over from before: it works on, and nothing is issued anew.
+	// expectUnchanged lets the installed operator reconcile a key from before. The key must stay issued as it was.
 	expectUnchanged := func() {
 		GinkgoHelper()
 		operator := c.startOperator(releaseNamespace, "apikey-operator")
@@ -68,7 +68,7 @@ var _ = Describe("A life of an installation", func() {
 		expectGone(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.SecretName()}})
 	}
 
-	It("by kubectl apply -k leaves keys alone when it is upgraded and when it ends", func() {
+	It("by kubectl apply -k leaves keys alone when it is upgraded and when it is uninstalled", func() {
 		c = newCluster()
 		earlier := checkout(func(folder string) {
 			withoutDisplayName(filepath.Join(folder, "config", "crd", "bases", "apikey-operator.io_apikeys.yaml"))
@@ -87,7 +87,7 @@ var _ = Describe("A life of an installation", func() {
 		expectGone(clusterRole, deployment("apikey-operator"), deployment("apikey-verifier"))
 		Expect(c.stateOf(key)).To(Equal(was))
 
-		By("installing again, by Helm")
+		By("installing again, with Helm")
 		c.shell(root, "kubectl-to-helm")
 		expectUnchanged()
 		c.shell(root, "helm-uninstall")
@@ -112,7 +112,7 @@ var _ = Describe("A life of an installation", func() {
 		Expect(c.stateOf(key)).To(Equal(was))
 	})
 
-	It("by Helm leaves keys alone when it is upgraded and when it ends", func() {
+	It("by Helm leaves keys alone when it is upgraded and when it is uninstalled", func() {
 		c = newCluster()
 		earlier := checkout(func(folder string) {
 			withoutDisplayName(filepath.Join(folder, "charts", "apikey-operator", "files", "crd", "apikey-operator.io_apikeys.yaml"))
@@ -125,7 +125,7 @@ var _ = Describe("A life of an installation", func() {
 		issue()
 		Expect(c.hasDisplayName()).To(BeFalse())
 
-		By("upgrading: the kinds too, and to values for production")
+		By("upgrading the chart with its CRDs, then to the values for production")
 		c.shell(root, "helm-upgrade")
 		Expect(c.hasDisplayName()).To(BeTrue())
 		expectUnchanged()

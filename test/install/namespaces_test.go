@@ -19,7 +19,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// Two releases, each for a namespace of its own, and a third namespace that nobody looks after.
+// There are two releases, each for a namespace of its own, and a third namespace without an operator.
 var _ = Describe("An operator of some namespaces", Ordered, func() {
 	var c *cluster
 	const ours, theirs, nobodys = "team-a", "team-b", "team-c"
@@ -46,7 +46,7 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 		GinkgoHelper()
 		Expect(c.Create(ctx, object)).To(Succeed())
 	}
-	// token is never printed: what is compared is an HTTP status.
+	// token returns a key's token. Specs compare only HTTP statuses, so that a failure prints no token.
 	token := func(key *v1alpha1.ApiKey) string {
 		GinkgoHelper()
 		secret := &corev1.Secret{}
@@ -63,7 +63,7 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 		install("apikey-operator-b", "operator-b",
 			"namespaces={"+theirs+"},crds.install=false,admissionPolicies.install=false,roles.install=false")
 		c.waitForKinds()
-		// The admission policies are at work, and must know these operators.
+		// The admission policies are in force, and must accept these operators.
 		refused := func(policy, secretType string, args ...string) {
 			GinkgoHelper()
 			secret := `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "probe"}, "type": "` + secretType + `"}`
@@ -78,7 +78,7 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 		theirLog = start("operator-b", "apikey-operator-b", theirs)
 	})
 
-	It("may do nothing to the keys and Secrets of others", func() {
+	It("may do nothing with the keys and Secrets of other namespaces", func() {
 		config, err := c.As(ctx, releaseNamespace, release)
 		Expect(err).NotTo(HaveOccurred())
 		self, err := client.New(config, client.Options{Scheme: harness.Scheme()})
@@ -114,7 +114,7 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 		Expect(allowed("", group, "apiroles", "status")).To(BeEmpty())
 	})
 
-	It("issues and expires the keys of its own, whatever happens in others, and counts none", func() {
+	It("issues and expires the keys in its namespaces, whatever happens in others, and counts no keys", func() {
 		create(build.ApiRole("org.permission.customer.read"))
 		create(build.Policy("labelled", []string{"*"}, build.Namespaces("keys", "allowed")))
 		mine, passing := build.ApiKey(ours, "mine"), build.ApiKey(ours, "passing", build.After("7s"), build.TTL("0s"))
@@ -124,7 +124,7 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 		}
 		Eventually(c.reasonOf(mine)).Should(Equal(v1alpha1.ReasonNotAllowed))
 		Eventually(c.reasonOf(others)).Should(Equal(v1alpha1.ReasonNotAllowed))
-		// Policies are about labels of namespaces, and those of a namespace that it does not look after must not trouble it.
+		// Policies depend on the labels of namespaces. A change in a namespace that is not the operator's must not affect it.
 		for _, name := range []string{nobodys, theirs, ours} {
 			namespace := &corev1.Namespace{}
 			Expect(c.Get(ctx, client.ObjectKey{Name: name}, namespace)).To(Succeed())
@@ -132,7 +132,7 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 		}
 		Eventually(c.reasonOf(mine)).Should(Equal(v1alpha1.ReasonIssued))
 		Eventually(c.reasonOf(others)).Should(Equal(v1alpha1.ReasonIssued))
-		// Longer than changes are gathered before keys are counted.
+		// This takes longer than the delay after which keys would be counted.
 		Eventually(func() bool { return c.exists(passing) }).Should(BeFalse())
 
 		Expect(c.reasonOf(lost)()).To(BeEmpty())
@@ -145,7 +145,7 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 		}
 	})
 
-	It("has a verifier that knows the keys of its own", func() {
+	It("has a verifier that accepts only the keys in its namespaces", func() {
 		at, err := controlplane.FreeVerifierAddresses()
 		Expect(err).NotTo(HaveOccurred())
 		log := gbytes.NewBuffer()

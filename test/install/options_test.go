@@ -26,7 +26,7 @@ func args(all objects, name string) []string {
 	return named(all, "Deployment", name, &appsv1.Deployment{}).Spec.Template.Spec.Containers[0].Args
 }
 
-// everything turns every option on.
+// everything sets every option.
 const everything = `
 image: {registry: registry.example/team, tag: "1.2"}
 imagePullSecrets: [{name: registry}]
@@ -84,8 +84,8 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 			"crd/servicemonitors.monitoring.coreos.com", "crd/prometheusrules.monitoring.coreos.com")
 	})
 
-	// What holds for every rendering: the API server takes each object strictly, each name that one refers to is another's, and the pods may
-	// run where only restricted ones may.
+	// sound checks what must hold for every rendering: the API server accepts each object with strict validation, each name that an object refers
+	// to belongs to another object, and the pods conform to the Pod Security level restricted.
 	sound := func(all objects) {
 		GinkgoHelper()
 		for _, object := range all {
@@ -109,19 +109,19 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 		Expect(pods).To(BeNumerically(">", 0))
 	}
 
-	DescribeTable("render to what the API server takes, and",
+	DescribeTable("render to what the API server accepts, and",
 		func(values string, facts func(all objects)) {
 			all := mustRender(values)
 			sound(all)
 			facts(all)
 		},
-		Entry("by default run as config/ does", "", func(all objects) {
+		Entry("by default are config/'s", "", func(all objects) {
 			Expect(args(all, "apikey-operator")).To(BeEmpty())
 			Expect(args(all, "apikey-verifier")).To(BeEmpty())
 			Expect(all.kinds()).To(ConsistOf("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment", "Role", "RoleBinding",
 				"Service", "ServiceAccount", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"))
 		}),
-		Entry("in production deny what is not allowed", productionValues(), func(all objects) {
+		Entry("in production deny what is not explicitly allowed", productionValues(), func(all objects) {
 			Expect(args(all, "apikey-operator")).To(ConsistOf("--require-policy", "--require-catalogue"))
 			Expect(args(all, "apikey-verifier")).To(ConsistOf("--require-scope"))
 			Expect(named(all, "PodDisruptionBudget", "apikey-operator", &policyv1.PodDisruptionBudget{}).Spec.MaxUnavailable.IntValue()).To(Equal(1))
@@ -132,14 +132,14 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 			Expect(rules).To(ContainSubstring("ApiKeyOperatorAbsent"))
 			Expect(rules).NotTo(ContainSubstring("ApiKeyVerifierAbsent"))
 		}),
-		Entry("may come by a condition of another chart", "enabled: true", func(all objects) { Expect(all).NotTo(BeEmpty()) }),
-		Entry("without the verifier have nothing of it", "verifier: {enabled: false}", func(all objects) {
+		Entry("may contain another chart's condition", "enabled: true", func(all objects) { Expect(all).NotTo(BeEmpty()) }),
+		Entry("without the verifier contain nothing of it", "verifier: {enabled: false}", func(all objects) {
 			for _, object := range all {
 				Expect(object.GetName()).NotTo(ContainSubstring("apikey-verifier"))
 			}
-			named(all, "ClusterRole", "apikey-introspector", &rbacv1.ClusterRole{}) // Go services introspect without it
+			named(all, "ClusterRole", "apikey-introspector", &rbacv1.ClusterRole{}) // Go services need it without a verifier
 		}),
-		Entry("in some namespaces have a Role in each, and see no key of the whole cluster", "namespaces: [team-a, team-b]", func(all objects) {
+		Entry("for some namespaces have a Role in each, and no access to keys in the whole cluster", "namespaces: [team-a, team-b]", func(all objects) {
 			Expect(args(all, "apikey-operator")).To(ConsistOf("--namespaces=team-a,team-b"))
 			Expect(args(all, "apikey-verifier")).To(ConsistOf("--namespaces=team-a,team-b"))
 			for _, name := range []string{"apikey-operator", "apikey-verifier"} {
@@ -167,7 +167,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 					Expect(object.GetName()).To(Or(HavePrefix("apikey-operator"), HavePrefix("apikey-verifier")))
 				}
 			}),
-		Entry("take a Secret for TLS, and then serve nothing without", "verifier: {tls: {enabled: true, secretName: mine}}", func(all objects) {
+		Entry("accept a Secret for TLS, and then serve nothing without TLS", "verifier: {tls: {enabled: true, secretName: mine}}", func(all objects) {
 			Expect(args(all, "apikey-verifier")).To(ConsistOf("--tls-cert-dir=/tls", "--https-bind-address=:9443", "--grpc-tls-bind-address=:9444",
 				"--http-bind-address=0", "--grpc-bind-address=0"))
 			pod := named(all, "Deployment", "apikey-verifier", &appsv1.Deployment{}).Spec.Template.Spec
@@ -210,7 +210,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 		Entry("have the alerts of config/prometheus", "metrics: {prometheusRule: {enabled: true, labels: {release: prometheus}}}", func(all objects) {
 			text, err := os.ReadFile(filepath.Join(root, "config", "prometheus", "rules.yaml"))
 			Expect(err).NotTo(HaveOccurred())
-			// Each release asks after its own metrics, and not after those of another.
+			// Each release's alerts select its own metrics, and not those of another release.
 			const anybodys, own = `{job="apikey-`, `{namespace="apikey-operator-system",job="apikey-`
 			Expect(string(text)).To(ContainSubstring(anybodys))
 			want, err := parse(strings.ReplaceAll(string(text), anybodys, own))
@@ -219,7 +219,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 			Expect(have.Object["spec"]).To(BeComparableTo(want[0].Object["spec"]))
 			Expect(have.GetLabels()).To(HaveKeyWithValue("release", "prometheus"))
 		}),
-		Entry("keep out whom a NetworkPolicy does not name", "networkPolicy: {enabled: true, gateways: [{podSelector: {}}]}", func(all objects) {
+		Entry("deny everybody whom a NetworkPolicy does not name", "networkPolicy: {enabled: true, gateways: [{podSelector: {}}]}", func(all objects) {
 			operator := named(all, "NetworkPolicy", "apikey-operator", &networkingv1.NetworkPolicy{}).Spec
 			Expect(operator.Ingress).To(BeEmpty(), "nobody scrapes")
 			Expect(operator.PolicyTypes).To(ConsistOf(networkingv1.PolicyTypeIngress))
@@ -251,7 +251,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 			Expect(pod.Affinity.NodeAffinity).NotTo(BeNil())
 			Expect(pod.TopologySpreadConstraints[0].LabelSelector.MatchLabels).To(Equal(operator.Spec.Selector.MatchLabels))
 			Expect(operator.Spec.Template.Labels).To(And(HaveKeyWithValue("team", "platform"),
-				HaveKeyWithValue("app.kubernetes.io/name", "apikey-operator")), "what pods are found by can't be overwritten")
+				HaveKeyWithValue("app.kubernetes.io/name", "apikey-operator")), "the labels that select pods can't be overwritten")
 			Expect(operator.Spec.Template.Annotations).To(HaveKeyWithValue("note", "x"))
 			verifier := named(all, "Deployment", "apikey-verifier", &appsv1.Deployment{}).Spec.Template.Spec
 			Expect(verifier.Containers[0].Image).To(Equal(
@@ -272,7 +272,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 		}),
 	)
 
-	DescribeTable("make names of the release's, in which everything is found",
+	DescribeTable("make names from the release's name, consistently",
 		func(name, values, operator, verifier string) {
 			all, err := render(name, releaseNamespace, values)
 			Expect(err).NotTo(HaveOccurred())
@@ -286,7 +286,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 		Entry(nil, strings.Repeat("a", 53), "", strings.Repeat("a", 37)+"-apikey-operator", strings.Repeat("a", 37)+"-apikey-verifier"),
 	)
 
-	DescribeTable("that are wrong are refused, with the field and what is wanted",
+	DescribeTable("are refused if they are invalid, with the field and what is expected",
 		func(values string, complaint ...string) {
 			_, err := render(release, releaseNamespace, values)
 			Expect(err).To(HaveOccurred())
@@ -325,7 +325,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 		Entry(nil, "fullnameOverride: apikey-verifier", "fullnameOverride=apikey-verifier"),
 	)
 
-	It("pass helm's own linter, alone, in production and all at once", func() {
+	It("pass Helm's linter: the defaults, the values for production, and all at once", func() {
 		for _, values := range []string{"", productionValues(), everything} {
 			given := map[string]any{}
 			Expect(yaml.UnmarshalStrict([]byte(values), &given)).To(Succeed())
@@ -346,7 +346,7 @@ func portsOf(all objects, name string) map[string]int32 {
 	return ports
 }
 
-// expectNamesResolve checks what refers to another object of the rendering by its name.
+// expectNamesResolve checks that every name that refers to another object of the rendering belongs to one.
 func expectNamesResolve(all objects) {
 	GinkgoHelper()
 	names := all.names()

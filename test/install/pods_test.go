@@ -18,10 +18,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// What holds for the pods of every installation, whichever way it came.
+// These specs hold for every way to install.
 var _ = Describe("The pods of an installation", func() {
-	// What no network of the tests enforces is held against what the API says of it: a pod that a policy selects is reached by whom a rule names,
-	// on the ports of that rule, and by nobody else. So each port but the kubelet's is in one rule, and each rule names somebody.
+	// No network in the tests enforces NetworkPolicies, so the spec checks them by their semantics: a pod that a policy selects is reachable only
+	// by the peers of a rule, on the ports of that rule. So each port except the kubelet's must be in one rule, and each rule must name a peer.
 	DescribeTable("are reached by gateways and scrapers alone in production",
 		func(all func() objects, peers map[string]networkingv1.NetworkPolicyPeer) {
 			installed := all()
@@ -44,7 +44,7 @@ var _ = Describe("The pods of an installation", func() {
 
 				ports := map[string]int{}
 				for _, rule := range rules {
-					Expect(rule.Ports).NotTo(BeEmpty(), "a rule without ports is about all of them")
+					Expect(rule.Ports).NotTo(BeEmpty(), "a rule without ports applies to all ports")
 					who := "gateways"
 					for _, port := range rule.Ports {
 						ports[port.Port.String()]++
@@ -52,11 +52,11 @@ var _ = Describe("The pods of an installation", func() {
 							who = "scrapers"
 						}
 					}
-					Expect(rule.From).To(ConsistOf(peers[who]), "a rule that names nobody is for everybody")
+					Expect(rule.From).To(ConsistOf(peers[who]), "a rule without peers applies to everybody")
 				}
 				for _, port := range deployment.Spec.Template.Spec.Containers[0].Ports {
 					want := 1
-					if port.Name == "probes" { // the pod's own node gets through always
+					if port.Name == "probes" { // a pod's node can always reach it
 						want = 0
 					}
 					Expect(ports[port.Name]).To(Equal(want), "%s: port %s", deployment.Name, port.Name)
@@ -85,7 +85,7 @@ var _ = Describe("The pods of an installation", func() {
 					bytes, err := strconv.ParseInt(strings.TrimSuffix(text, "B"), 10, 64)
 					Expect(err).NotTo(HaveOccurred(), deployment.Name)
 					Expect(bytes).To(And(BeNumerically(">", limit*90/100), BeNumerically("<", limit*97/100)), deployment.Name)
-					// A text that Go does not understand ends the process as it starts.
+					// A process exits at its start if Go can't parse GOMEMLIMIT.
 					program := exec.CommandContext(ctx, filepath.Join(root, "bin", "apikey-"+container.Name), "--version")
 					program.Env = append(os.Environ(), "GOMEMLIMIT="+text)
 					out, err := program.CombinedOutput()
@@ -97,19 +97,19 @@ var _ = Describe("The pods of an installation", func() {
 		Entry("by kustomize in production", func() objects { return kustomized(production) }),
 		Entry("by the chart", func() objects { return mustRender("") }),
 		Entry("by the chart with all options", func() objects { return mustRender(everything) }),
-		Entry("by the chart with limits of one's own", func() objects {
+		Entry("by the chart with the user's own limits", func() objects {
 			return mustRender("operator: {resources: {limits: {memory: 1G}}}\nverifier: {resources: {limits: {memory: 2Gi}}}")
 		}),
 	)
 })
 
-// labelledPeers are who may reach what where namespaces carry the labels.
+// labelledPeers are the peers where namespaces have the documented labels.
 var labelledPeers = map[string]networkingv1.NetworkPolicyPeer{
 	"gateways": {NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"apikey-operator.io/gateway": "true"}}},
 	"scrapers": {NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"apikey-operator.io/scraper": "true"}}},
 }
 
-// ofKind are the objects of a kind, as the type of the one that is given.
+// ofKind returns the objects of a kind, converted to the type of like.
 func ofKind[T client.Object](all objects, kind string, like T) []T {
 	GinkgoHelper()
 	var found []T
@@ -124,8 +124,8 @@ func ofKind[T client.Object](all objects, kind string, like T) []T {
 	return found
 }
 
-// environment is what a kubelet makes of a container's variables: limits are rounded up to whole divisors, and $(NAME) is the value of a
-// variable that stands before.
+// environment returns a container's environment variables as a kubelet sets them: limits are rounded up to whole divisors, and $(NAME) is
+// replaced by the value of an earlier variable.
 func environment(container corev1.Container) map[string]string {
 	GinkgoHelper()
 	found := map[string]string{}

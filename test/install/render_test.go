@@ -36,7 +36,7 @@ const (
 
 var chartFolder = filepath.Join(root, "charts", "apikey-operator")
 
-// objects are those of one rendering.
+// objects are the objects of one rendering.
 type objects []*unstructured.Unstructured
 
 // render renders the chart as helm does, with values given as YAML.
@@ -83,7 +83,7 @@ const (
 	production = defaults + "\ncomponents: [../../config/components/production]"
 )
 
-// kustomized builds a kustomization that stands two folders below the repository's root.
+// kustomized builds a kustomization as if it were two folders below the repository's root.
 func kustomized(text string) objects {
 	GinkgoHelper()
 	folder := filepath.Join(root, "bin", "kustomized")
@@ -98,7 +98,7 @@ func kustomized(text string) objects {
 	return found
 }
 
-// mustRender is render for values that are good.
+// mustRender is render for valid values.
 func mustRender(values string) objects {
 	GinkgoHelper()
 	found, err := render(release, releaseNamespace, values)
@@ -106,7 +106,7 @@ func mustRender(values string) objects {
 	return found
 }
 
-// parse reads a stream of YAML; a key that is there twice is an error.
+// parse reads a stream of YAML documents. It refuses duplicate keys.
 func parse(text string) (objects, error) {
 	var found objects
 	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewBufferString(text)))
@@ -128,7 +128,7 @@ func parse(text string) (objects, error) {
 	}
 }
 
-// productionValues are the values that the chart has for production.
+// productionValues returns the chart's values for production.
 func productionValues() string {
 	GinkgoHelper()
 	text, err := os.ReadFile(filepath.Join(chartFolder, "values-production.yaml"))
@@ -136,7 +136,7 @@ func productionValues() string {
 	return string(text)
 }
 
-// named is the object of a kind and name, as its type.
+// named returns the object with a kind and name, converted to the type of object. The spec fails if there is none.
 func named[T client.Object](all objects, kind, name string, object T) T {
 	GinkgoHelper()
 	for _, found := range all {
@@ -149,7 +149,7 @@ func named[T client.Object](all objects, kind, name string, object T) T {
 	return object
 }
 
-// kinds are the kinds of the objects, each once.
+// kinds returns the kinds of the objects, without duplicates.
 func (o objects) kinds() []string {
 	kinds := make([]string, 0, len(o))
 	for _, object := range o {
@@ -167,7 +167,7 @@ func (o objects) names() []string {
 	return names
 }
 
-// field is a value within an object, as JSON.
+// field returns a field of an object as JSON.
 func field(object *unstructured.Unstructured, path ...string) string {
 	GinkgoHelper()
 	value, _, err := unstructured.NestedFieldNoCopy(object.Object, path...)

@@ -1,5 +1,5 @@
-// Package install tests every way to install the operator, on real control planes: the manifests, the chart, upgrades and uninstalls. It is a
-// module of its own, so that helm's dependencies decide no version of the product's.
+// Package install tests every way to install the operator on real control planes: the manifests, the chart, upgrades and uninstalls. It is a
+// module of its own, so that Helm's dependencies don't affect the versions of the product's dependencies.
 package install
 
 import (
@@ -30,15 +30,15 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// Generous, since the machine may be busy: what is awaited mostly takes milliseconds.
+// patience is long because the machine may be busy. Most waits take milliseconds.
 const patience = 2 * time.Minute
 
-// root is the repository's, seen from here.
+// root is the repository's root folder, relative to this one.
 const root = "../.."
 
 var (
 	ctx  context.Context
-	helm string // the path of helm's own binary
+	helm string // the path of the helm binary
 )
 
 func TestInstall(t *testing.T) {
@@ -53,21 +53,21 @@ var _ = BeforeSuite(func() {
 	var cancel context.CancelFunc
 	ctx, cancel = context.WithCancel(context.Background())
 	DeferCleanup(cancel)
-	// Builds it if the build cache does not have it.
+	// go tool builds helm if the build cache doesn't have it.
 	tool := exec.CommandContext(ctx, "go", "tool", "-n", "helm")
-	tool.Env = append(os.Environ(), "CGO_ENABLED=0") // as all else here is built
+	tool.Env = append(os.Environ(), "CGO_ENABLED=0") // as everything else is built
 	out, err := tool.Output()
 	Expect(err).NotTo(HaveOccurred())
 	helm = strings.TrimSpace(string(out))
 })
 
-// cluster is a control plane, and an administrator of it.
+// cluster is a control plane with an administrator's client.
 type cluster struct {
 	*controlplane.ControlPlane
 	client.Client
 }
 
-// newCluster starts a control plane that has nothing of ours; it ends with the container that it was made in.
+// newCluster starts an empty control plane. It stops at the end of the container, or of the spec, that started it.
 func newCluster() *cluster {
 	GinkgoHelper()
 	c := &cluster{}
@@ -87,7 +87,7 @@ func (c *cluster) namespace(name string) {
 	Expect(c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})).To(Succeed())
 }
 
-// kubectl runs kubectl as an administrator, in the repository's root folder.
+// kubectl runs kubectl as an administrator in the repository's root folder, and returns its output.
 func (c *cluster) kubectl(args ...string) string {
 	GinkgoHelper()
 	out, err := c.RunKubectl(ctx, "", args...)
@@ -105,7 +105,7 @@ func (c *cluster) exists(object client.Object) bool {
 	return !apierrors.IsNotFound(err)
 }
 
-// shell runs a block of docs/install.md, as a reader would: in a folder, as an administrator, with kubectl and helm at hand.
+// shell runs a block of docs/install.md as a reader would: in a folder, as an administrator, with kubectl and helm in PATH.
 func (c *cluster) shell(folder, block string) string {
 	GinkgoHelper()
 	tools := GinkgoT().TempDir()
@@ -122,7 +122,7 @@ func (c *cluster) shell(folder, block string) string {
 	return string(out)
 }
 
-// documented is the block of docs/install.md that is fenced with ```sh and a name.
+// documented returns the block of docs/install.md that starts with ```sh and a name.
 func documented(name string) string {
 	GinkgoHelper()
 	page, err := os.ReadFile(filepath.Join(root, "docs", "install.md"))
@@ -132,7 +132,7 @@ func documented(name string) string {
 	return string(match[1])
 }
 
-// checkout is a copy of what a release has for installing, with something changed: as an earlier release.
+// checkout copies what a release contains for installing to a new folder, and changes it to stand for an earlier release.
 func checkout(change func(folder string)) string {
 	GinkgoHelper()
 	folder := GinkgoT().TempDir()
@@ -143,7 +143,7 @@ func checkout(change func(folder string)) string {
 	return folder
 }
 
-// withoutDisplayName takes a field out of a CRD, which an earlier release did not have.
+// withoutDisplayName removes the field displayName from a CRD, to stand for an earlier release that didn't have it.
 func withoutDisplayName(path string) {
 	GinkgoHelper()
 	text, err := os.ReadFile(path)
@@ -153,7 +153,7 @@ func withoutDisplayName(path string) {
 	spec := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
 	Expect(spec.Properties).To(HaveKey("displayName"))
 	delete(spec.Properties, "displayName")
-	spec.XValidations = nil // the rule that a spec can't be edited names all fields
+	spec.XValidations = nil // the rule that makes the spec immutable names all fields
 	crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"] = spec
 	crd.Spec.Versions[0].AdditionalPrinterColumns = nil // one of them shows the field
 	text, err = yaml.Marshal(crd)
@@ -161,7 +161,7 @@ func withoutDisplayName(path string) {
 	Expect(os.WriteFile(path, text, 0o600)).To(Succeed())
 }
 
-// hasDisplayName tells whether the API server knows that field.
+// hasDisplayName reports whether the installed CRD has the field displayName.
 func (c *cluster) hasDisplayName() bool {
 	GinkgoHelper()
 	crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: "apikeys.apikey-operator.io"}}
@@ -176,12 +176,12 @@ func (c *cluster) waitForKinds() {
 		"crd/apikeypolicies.apikey-operator.io")
 }
 
-// issued is what must never change about a key by an upgrade or an uninstall.
+// issued is the part of a key's state that an upgrade or uninstall must never change.
 type issued struct {
 	UID, Hash, Reason, SecretUID, SecretVersion string
 }
 
-// stateOf reads a key and its Secret; no token, so that a failure prints none.
+// stateOf reads a key and its token Secret. It keeps no token, so that a failure prints none.
 func (c *cluster) stateOf(key *v1alpha1.ApiKey) issued {
 	GinkgoHelper()
 	found := &v1alpha1.ApiKey{}
@@ -211,7 +211,7 @@ func reason(key *v1alpha1.ApiKey) v1alpha1.Reason {
 	return ""
 }
 
-// startOperator runs the operator's binary as the cluster's Deployment says: with its arguments, as its service account.
+// startOperator runs the operator's binary as the Deployment in the cluster specifies: with its arguments, as its service account.
 func (c *cluster) startOperator(namespace, name string) *controlplane.Operator {
 	GinkgoHelper()
 	out := c.kubectl("-n", namespace, "get", "deployment", name, "-o",
@@ -219,11 +219,11 @@ func (c *cluster) startOperator(namespace, name string) *controlplane.Operator {
 	words := strings.Fields(out)
 	operator, err := c.StartOperatorAs(ctx, namespace, words[0], GinkgoWriter, words[1:]...)
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func() { _ = operator.Stop() }) // a spec that succeeds has stopped it, and looked how it ended
+	DeferCleanup(func() { _ = operator.Stop() }) // a spec that succeeds has already stopped it and checked the error
 	return operator
 }
 
-// thirdParty installs another project's CRD, from its Go module.
+// thirdParty installs a CRD from another project's Go module.
 func (c *cluster) thirdParty(module, path string) {
 	GinkgoHelper()
 	command := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)

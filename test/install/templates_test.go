@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A chart that is part of another shares its named templates with all others of that one, and the last of a name counts for all.
+// A subchart shares its named templates with all other charts of its parent. Of several templates with the same name, the last one counts.
 var _ = Describe("The chart's named templates", func() {
 	const prefix = "apikey-operator."
 	names := func() []string {
@@ -42,11 +42,11 @@ var _ = Describe("The chart's named templates", func() {
 	It("do what they do beside a chart that has templates of these names without it", func() {
 		ours, err := loader.Load(chartFolder)
 		Expect(err).NotTo(HaveOccurred())
-		var theirs strings.Builder // not empty, which would replace nothing
+		var theirs strings.Builder // defines templates that output nothing; empty ones would be ignored
 		for _, name := range names() {
 			theirs.WriteString(`{{- define "` + strings.TrimPrefix(name, prefix) + `" }}{{ "" }}{{ end }}` + "\n")
 		}
-		// Of two charts side by side, the one that comes first by its name wins.
+		// Of two subcharts, the templates of the one whose name comes first win.
 		another := &chart.Chart{
 			Metadata:  &chart.Metadata{APIVersion: chart.APIVersionV2, Name: "another", Version: "1.0.0"},
 			Templates: []*common.File{{Name: "templates/_helpers.tpl", Data: []byte(theirs.String())}},

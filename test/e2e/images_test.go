@@ -16,8 +16,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/node"
 )
 
-// pushImages puts all images that the tests run into the node's registry. The answer is their references, by the names that manifests
-// have.
+// pushImages pushes all images that the tests run to the node's registry. It returns their references by the names that the manifests
+// use.
 func pushImages() map[string]string {
 	GinkgoHelper()
 	pushed := map[string]string{}
@@ -38,7 +38,7 @@ func pushImages() map[string]string {
 	return pushed
 }
 
-// nginxConf does what that of nginxinc/nginx-unprivileged does: no root, and nothing is written outside of /tmp.
+// nginxConf corresponds to that of nginxinc/nginx-unprivileged: nginx runs without root and writes only below /tmp.
 const nginxConf = `
 worker_processes 1;
 pid /tmp/nginx.pid;
@@ -51,8 +51,8 @@ http {
 }
 `
 
-// debianNginx are this machine's nginx, curl and shell with the libraries that they need: what the tests use of the image
-// nginxinc/nginx-unprivileged, which can't be pulled here.
+// debianNginx returns this machine's nginx, curl and shell with their libraries. They replace the image nginxinc/nginx-unprivileged, which
+// can't be pulled here.
 func debianNginx() []image.File {
 	GinkgoHelper()
 	mimeTypes, err := os.ReadFile("/etc/nginx/mime.types")

@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// method is a way to install the product. All end up in the namespace of system.
+// method is a way to install the product. All install into the namespace system.
 type method struct {
 	name               string
 	install, uninstall func()
@@ -43,7 +43,7 @@ var installer = method{
 var chart = method{
 	name: "the chart",
 	install: func() {
-		// Helm does not label the namespaces that it creates, and pods are judged when they come.
+		// Helm doesn't label the namespaces that it creates, and pods are checked when they are created.
 		kubectl("create", "namespace", system)
 		kubectl("label", "namespace", system, "pod-security.kubernetes.io/enforce=restricted")
 		helm("install", "apikey-operator", "charts/apikey-operator", "--namespace="+system,
@@ -52,7 +52,7 @@ var chart = method{
 	uninstall: func() {
 		helm("uninstall", "apikey-operator", "--namespace="+system)
 		kubectl("delete", "namespace", system)
-		kubectl("delete", "-k", "config/crd") // Helm leaves them
+		kubectl("delete", "-k", "config/crd") // Helm keeps CRDs
 	},
 }
 
@@ -68,7 +68,7 @@ func helm(args ...string) {
 	run([]string{"KUBECONFIG=" + kubeconfig, "HOME=" + home}, "bin/helm", args...)
 }
 
-// run runs a program of the repository, in its root folder.
+// run runs a program of the repository in its root folder.
 func run(environment []string, program string, args ...string) {
 	GinkgoHelper()
 	command := exec.CommandContext(ctx, filepath.Join(cluster.Root, program), args...)
@@ -79,12 +79,12 @@ func run(environment []string, program string, args ...string) {
 	}
 }
 
-// inPlace says that the product and the quick start were left for the specs that use them: they do, too, what newcomers do.
+// inPlace is set once the product and the quick start are installed and left for the specs that use them.
 var inPlace bool
 
 func installed() {
 	for _, by := range []method{installer, chart, kustomize} {
-		It("by "+by.name+", it protects an API within a few commands", func() {
+		It("by "+by.name+" protects an API within a few commands", func() {
 			start := time.Now()
 			install(by)
 			quickstart()
@@ -97,7 +97,7 @@ func installed() {
 				})
 			}
 			Eventually(clientLog).Should(ContainSubstring(`"caller": "shop/orders-client"`))
-			report.add("from nothing to a protected API, by "+by.name, "%.1f s", time.Since(start).Seconds())
+			report.add("from nothing to a protected API, with "+by.name, "%.1f s", time.Since(start).Seconds())
 
 			kubectl("-n", shop, "delete", "apikey", "orders-client")
 			Eventually(func() string { return lastLine(clientLog()) }).Should(HaveSuffix("error: 401"))
@@ -106,7 +106,7 @@ func installed() {
 	}
 }
 
-// install waits until the product is at work.
+// install installs the product and waits until it works.
 func install(by method) {
 	GinkgoHelper()
 	by.install()
@@ -114,7 +114,7 @@ func install(by method) {
 	Expect(cluster.WaitGuarded(ctx, system, "apikey-operator")).To(Succeed())
 }
 
-// quickstart does what a newcomer is told to.
+// quickstart follows the quick start.
 func quickstart() {
 	GinkgoHelper()
 	kubectl("apply", "-k", overlay("quickstart", "config/samples/quickstart"))
@@ -135,7 +135,7 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-// overlay is a folder for kubectl -k that changes nothing of a folder of the repository but the names of images.
+// overlay returns a folder for kubectl -k that changes only the names of images in a folder of the repository.
 func overlay(name, base string) string {
 	GinkgoHelper()
 	dir := filepath.Join(overlays, name)
@@ -151,8 +151,8 @@ func overlay(name, base string) string {
 	return filepath.Join("bin", "e2e", "install", name)
 }
 
-// restricted checks that no pod could come into these namespaces that does not conform to the pod-security level restricted. All pods in
-// there came after the label.
+// restricted checks that the namespaces refuse pods that don't conform to the Pod Security level restricted. All pods in them were created
+// after the label was set.
 func restricted(namespaces ...string) {
 	GinkgoHelper()
 	for _, namespace := range namespaces {

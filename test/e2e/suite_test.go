@@ -1,7 +1,7 @@
 //go:build e2e
 
-// Package e2e proves the product as users run it: installed from its images into a cluster with a real node, called by real pods
-// through a real nginx, and disturbed. `make e2e` runs it under test/kit/sealed; test/kit/node says what the cluster is made of.
+// Package e2e tests the product as users run it: installed from its images into a cluster with a real node, called by real pods through a
+// real nginx, and disturbed. `make e2e` runs it under test/kit/sealed. For the cluster, see test/kit/node.
 package e2e
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/node"
 )
 
-// Generous, since the machine may be busy: a pod is there in two seconds, and a deployment in ten.
+// patience is long because the machine may be busy. A pod usually takes two seconds to start, and a Deployment ten.
 const patience = 3 * time.Minute
 
 const (
@@ -40,13 +40,13 @@ var (
 	admin   client.Client
 	clients *kubernetes.Clientset
 	witness *harness.Witness
-	images  map[string]string // by the name that manifests have
+	images  map[string]string // by the names that the manifests use
 	report  table
 )
 
 func TestEndToEnd(t *testing.T) {
 	RegisterFailHandler(Fail)
-	RunSpecs(t, "A real cluster of one node")
+	RunSpecs(t, "A real cluster with one node")
 }
 
 var _ = BeforeSuite(func() {
@@ -74,7 +74,7 @@ var _ = BeforeSuite(func() {
 	report.add("images are built and pushed", "after %.1f s", time.Since(start).Seconds())
 })
 
-// In one container, since only those within one run in the order that they are written in.
+// All specs are in one container, because only specs within an ordered container run in the order of the code.
 var _ = Describe("The product", func() {
 	Describe("installed", Ordered, ContinueOnFailure, installed)
 	Describe("in use", Ordered, inUse)
@@ -82,7 +82,7 @@ var _ = Describe("The product", func() {
 
 var _ = AfterSuite(func() { report.print() })
 
-// kubectl runs it as a cluster administrator does, in the repository's root folder.
+// kubectl runs kubectl as a cluster administrator in the repository's root folder, and returns its output.
 func kubectl(args ...string) string {
 	GinkgoHelper()
 	out, err := cluster.RunKubectl(ctx, "", args...)

@@ -9,7 +9,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 )
 
-// table is what the suite tells in numbers when it ends.
+// table holds the figures that the suite prints at its end.
 type table struct{ rows [][2]string }
 
 func (t *table) add(what, format string, args ...any) {

@@ -25,7 +25,7 @@ import (
 
 func inUse() {
 	BeforeAll(func() {
-		if !inPlace { // where these specs run alone
+		if !inPlace { // these specs run alone
 			install(kustomize)
 			quickstart()
 		}
@@ -40,7 +40,7 @@ func inUse() {
 		available(system, "apikey-verifier")
 	})
 
-	It("lets in whom it must, and nobody else", func() {
+	It("allows valid tokens, and nothing else", func() {
 		expiring := apiKey("expiring", build.After("20s"))
 		expired := workload("expired", expiring.SecretName(), calls)
 		other := workload("other-role", apiKey("other-role", build.Roles("orders.write")).SecretName(), call)
@@ -49,7 +49,7 @@ func inUse() {
 		revoked := apiKey("revoked")
 		deleted := workload("deleted", revoked.SecretName(), calls)
 
-		By("a pod that is there before its key waits for the Secret")
+		By("a pod that is created before its key waits for the Secret")
 		early := workload("early", "early", call)
 		Eventually(func(g Gomega) {
 			list := &corev1.EventList{}
@@ -61,7 +61,7 @@ func inUse() {
 		apiKey("early")
 
 		Expect(answers(inside)).To(Equal("200"))
-		Expect(answers(outside)).To(Equal("403"), "the address is not in the key's CIDRs")
+		Expect(answers(outside)).To(Equal("403"), "the address is outside the key's CIDRs")
 		Expect(answers(other)).To(Equal("403"), "the key lacks the role")
 		Expect(answers(early)).To(Equal("200"))
 
@@ -74,7 +74,7 @@ func inUse() {
 			found := codes(pod)
 			Expect(slices.Compact(found)).To(Equal([]string{"200", "401"}), "%s", pod.Name)
 		}
-		report.add("calls by pods: allowed, of another role,", "200, 403,")
+		report.add("calls by pods: allowed, with another role,", "200, 403,")
 		report.add("  inside and outside its CIDRs, expired, deleted", "200 and 403, 401, 401")
 	})
 
@@ -87,7 +87,7 @@ func inUse() {
 			before, err = counts(calling)
 			Expect(err).NotTo(HaveOccurred())
 		})
-		// judged holds what the caller saw during a spec against what is right.
+		// judged checks the answers that the caller got during a spec.
 		judged := func(what string) {
 			GinkgoHelper()
 			now, err := counts(calling)
@@ -99,11 +99,11 @@ func inUse() {
 			Expect(during.Unanswered).To(BeZero(), what)
 		}
 
-		It("answers right while the verifier's pods are rolled", func() {
+		It("answers correctly while the verifier's pods are rolled", func() {
 			start := time.Now()
 			kubectl("-n", system, "rollout", "restart", "deployment/apikey-verifier")
 			available(system, "apikey-verifier")
-			// The old ones drain.
+			// The old pods drain.
 			Eventually(func(g Gomega) {
 				list := &corev1.PodList{}
 				g.Expect(admin.List(ctx, list, client.InNamespace(system), client.MatchingLabels{"app.kubernetes.io/name": "apikey-verifier"})).To(Succeed())
@@ -113,7 +113,7 @@ func inUse() {
 			judged("while the verifier was rolled")
 		})
 
-		It("issues every key, once, though the operator is killed meanwhile", func() {
+		It("issues every key once although the operator is killed meanwhile", func() {
 			const fleet = 200
 			keys := make([]*v1alpha1.ApiKey, fleet)
 			var all sync.WaitGroup
@@ -154,14 +154,14 @@ func inUse() {
 					orphans++
 				}
 			}
-			report.add("operator killed with some of 200 keys issued", "%d issued; all 200 after %.1f s; %d keys lost, %d Secrets of no digest",
+			report.add("operator killed with some of 200 keys issued", "%d issued; all 200 after %.1f s; %d keys lost, %d Secrets that match no digest",
 				first, took.Seconds(), lost, orphans)
 			Expect(lost).To(BeZero())
 			Expect(orphans).To(BeZero())
 			judged("while keys were issued")
 		})
 
-		It("goes on issuing when the leader is lost", func() {
+		It("keeps issuing when the leader is lost", func() {
 			kubectl("-n", system, "scale", "deployment/apikey-operator", "--replicas=2")
 			available(system, "apikey-operator")
 			leader := leaderPod()
@@ -172,7 +172,7 @@ func inUse() {
 			judged("while the leader was lost")
 		})
 
-		It("answers right while the API server is away, and when it is back", func() {
+		It("answers correctly while the API server is away, and when it is back", func() {
 			key := apiKey("while-away")
 			issued(key)
 			text, err := tokenOf(key)
@@ -219,9 +219,9 @@ func inUse() {
 		})
 	})
 
-	// Kubernetes' doing, and the reason why docs/apikey.md says that a renewal takes a new Secret name. If this fails because the second
-	// pod is let in, the page may say so.
-	It("can't help that a kubelet mounts the dead token where a key is made anew under the name of a Secret in use", func() {
+	// Kubernetes behaves like this. It is the reason why docs/apikey.md says that a renewed key needs a new Secret name. If this spec fails
+	// because the second pod is allowed, change that page.
+	It("can't prevent a kubelet from mounting the old token when a new key reuses the name of a Secret that a pod still mounts", func() {
 		old := apiKey("renewed")
 		first := workload("first", "renewed", calls)
 		Eventually(codes).WithArguments(first).Should(ContainElement("200"))
@@ -236,15 +236,15 @@ func inUse() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(newToken == oldToken).To(BeFalse())
 
-		Expect(answers(workload("second", "renewed", call))).To(Equal("401"), "beside a pod that has the old Secret")
-		Expect(slices.Compact(codes(first))).To(Equal([]string{"200", "401"}), "the pod that has it")
+		Expect(answers(workload("second", "renewed", call))).To(Equal("401"), "while another pod mounts the old Secret")
+		Expect(slices.Compact(codes(first))).To(Equal([]string{"200", "401"}), "the pod that mounts the old Secret")
 		Expect(admin.Delete(ctx, first)).To(Succeed())
 		Eventually(func() error { return admin.Get(ctx, client.ObjectKeyFromObject(first), first) }).ShouldNot(Succeed())
-		Expect(answers(workload("third", "renewed", call))).To(Equal("200"), "once no pod of the node has the old Secret")
+		Expect(answers(workload("third", "renewed", call))).To(Equal("200"), "once no pod on the node mounts the old Secret")
 		report.add("new key under the name of a Secret in use", "the next pod of the node: 401; once the first pod is gone: 200")
 	})
 
-	It("told nobody a token", func() {
+	It("reveals no token", func() {
 		files := 0
 		Expect(filepath.WalkDir(logs, func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || !entry.Type().IsRegular() {
@@ -267,7 +267,7 @@ func inUse() {
 	})
 }
 
-// issuedOf counts the issued keys of the shop whose names begin so.
+// issuedOf counts the issued keys in the shop whose names start with prefix.
 func issuedOf(prefix string) int {
 	GinkgoHelper()
 	list := &v1alpha1.ApiKeyList{}
@@ -281,7 +281,7 @@ func issuedOf(prefix string) int {
 	return n
 }
 
-// leaderPod is the pod that holds the operator's lease, once it holds it.
+// leaderPod waits until an operator's pod holds the lease, and returns the pod.
 func leaderPod() (leader corev1.Pod) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {

@@ -26,14 +26,14 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/build"
 )
 
-// call asks the quick start's API once, as its client does, and prints the answer's code.
+// call calls the quick start's API once, as its client does, and prints the status.
 const call = `printf 'header = "Authorization: Bearer %s"\n' "$(cat /apikey/token)" |
 	curl --config - --silent --output /dev/null --write-out '%{http_code}\n' --max-time 5 http://orders/ || true`
 
-// calls does so twice a second.
+// calls does the same twice a second.
 const calls = "while :; do " + call + "; sleep 0.5; done"
 
-// workload runs a script in a pod like the quick start's client, which mounts a Secret.
+// workload runs a script in a pod like the quick start's client, with a token Secret mounted.
 func workload(name, secret, script string) *corev1.Pod {
 	GinkgoHelper()
 	pod := clientPod(name)
@@ -43,7 +43,7 @@ func workload(name, secret, script string) *corev1.Pod {
 	return pod
 }
 
-// clientPod is a pod of the quick start's client, to be changed and created. It is not started again when it ends.
+// clientPod returns a pod like the quick start's client, to be changed and created. It is not restarted when it ends.
 func clientPod(name string) *corev1.Pod {
 	GinkgoHelper()
 	deployment := &appsv1.Deployment{}
@@ -53,16 +53,16 @@ func clientPod(name string) *corev1.Pod {
 	return pod
 }
 
-// codes are what a workload has printed so far.
+// codes returns the statuses that a workload has printed so far.
 func codes(pod *corev1.Pod) []string {
 	text, err := clients.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{}).DoRaw(ctx)
 	if err != nil {
-		return nil // it has not started
+		return nil // the pod has not started
 	}
 	return strings.Fields(string(text))
 }
 
-// answers waits for the one answer of a workload.
+// answers waits until a workload has ended, and returns the one status that it printed.
 func answers(pod *corev1.Pod) string {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
@@ -91,20 +91,20 @@ func isIssued(key *v1alpha1.ApiKey) bool {
 	return admin.Get(ctx, client.ObjectKeyFromObject(key), key) == nil && meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionReady)
 }
 
-// tokenOf is the token in a key's Secret.
+// tokenOf returns the token in a key's token Secret.
 func tokenOf(key *v1alpha1.ApiKey) (string, error) {
 	secret := &corev1.Secret{}
 	err := admin.Get(ctx, client.ObjectKey{Namespace: key.Namespace, Name: key.SecretName()}, secret)
 	return string(secret.Data[key.SecretKey()]), err
 }
 
-// matches tells whether a token is the one that a key's digest is of.
+// matches reports whether a token has a key's digest.
 func matches(text string, key *v1alpha1.ApiKey) bool {
 	parsed, err := token.Parse(text)
 	return err == nil && parsed.Digest().String() == key.Status.Hash
 }
 
-// verdict is the verifier's answer about a token, by any of its pods.
+// verdict returns the status with which one of the verifier's pods answers for a token.
 func verdict(text string) (int, error) {
 	pods := pods(system, "apikey-verifier")
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+pods[0].Status.PodIP+":8080/auth?role=orders.read", nil)
@@ -119,7 +119,7 @@ func verdict(text string) (int, error) {
 	return response.StatusCode, response.Body.Close()
 }
 
-// pods are those of a deployment that are ready and stay.
+// pods returns the pods of a Deployment that are ready and not being deleted.
 func pods(namespace, deployment string) []corev1.Pod {
 	GinkgoHelper()
 	list := &corev1.PodList{}
@@ -139,7 +139,7 @@ func pods(namespace, deployment string) []corev1.Pod {
 	return found
 }
 
-// kill ends the process of a pod by SIGKILL, as the kernel does when memory is short.
+// kill kills the process of a pod with SIGKILL, as the kernel does when memory runs out.
 func kill(pod corev1.Pod, binary string) {
 	GinkgoHelper()
 	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
@@ -148,11 +148,11 @@ func kill(pod corev1.Pod, binary string) {
 	for _, file := range files {
 		groups, err := os.ReadFile(file)
 		if err != nil || !bytes.Contains(groups, []byte("pod"+string(pod.UID))) {
-			continue // a process that has ended meanwhile, or of another pod
+			continue // the process has exited, or belongs to another pod
 		}
 		dir := filepath.Dir(file)
 		if path, err := os.Readlink(filepath.Join(dir, "exe")); err != nil || filepath.Base(path) != binary {
-			continue // the one that holds the pod's namespaces
+			continue // the process that keeps the pod's namespaces
 		}
 		id, err := strconv.Atoi(filepath.Base(dir))
 		Expect(err).NotTo(HaveOccurred())
@@ -164,7 +164,7 @@ func kill(pod corev1.Pod, binary string) {
 	Expect(killed).To(Equal(1), "processes of %s", pod.Name)
 }
 
-// startCaller runs test/e2e/caller in a pod: a good key and one of another role are in use from now on.
+// startCaller runs test/e2e/caller in a pod, with one key that is allowed and one that has another role.
 func startCaller() *corev1.Pod {
 	GinkgoHelper()
 	const other = "caller-other"
@@ -189,7 +189,7 @@ func startCaller() *corev1.Pod {
 	return pod
 }
 
-// counts of the caller.
+// counts returns the caller's counts.
 func counts(pod *corev1.Pod) (t tally.Tally, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+pod.Status.PodIP+":8000/counts", nil)
 	if err != nil {

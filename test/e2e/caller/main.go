@@ -1,5 +1,5 @@
-// Command caller asks an API without a pause, by turns with a token that must be let in and one that must be refused, and counts the
-// answers. It serves the counts on /counts. The end-to-end tests run it in a pod.
+// Command caller calls an API all the time, in turn with a token that must be allowed and with one that must be refused, and counts the
+// answers. It serves the counts at /counts. The end-to-end tests run it in a pod.
 package main
 
 import (
@@ -21,12 +21,12 @@ import (
 )
 
 func main() {
-	url := flag.String("url", "", "what is asked")
-	allowed := flag.String("allowed", "", "file of the token that must be let in")
-	refused := flag.String("refused", "", "file of the token that must be refused")
-	pause := flag.Duration("pause", 10*time.Millisecond, "between two requests of a worker")
-	workers := flag.Int("workers", 2, "how many ask at the same time")
-	listen := flag.String("listen", ":8000", "where the counts are served")
+	url := flag.String("url", "", "URL to call")
+	allowed := flag.String("allowed", "", "file with the token that must be allowed")
+	refused := flag.String("refused", "", "file with the token that must be refused")
+	pause := flag.Duration("pause", 10*time.Millisecond, "pause between two requests of a worker")
+	workers := flag.Int("workers", 2, "number of workers that call at the same time")
+	listen := flag.String("listen", ":8000", "address at which the counts are served")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -54,7 +54,7 @@ func main() {
 	}
 }
 
-// turn is a token and the answer that it must get.
+// turn is a token and the status that it must get.
 type turn struct {
 	token string
 	want  int

@@ -1,16 +1,16 @@
-// Package tally counts answers by whether they were right.
+// Package tally counts correct, wrong and missing answers.
 package tally
 
 import "net/http"
 
-// Tally of requests.
+// Tally counts requests.
 type Tally struct {
-	// Sent are all of them; Wrong were refused though they were good, or let in though they were not; Unanswered got no verdict: no
-	// connection, or a 5xx.
+	// Sent counts all requests. Wrong counts those that were refused although they should have been allowed, or the other way round.
+	// Unanswered counts those without a decision: no connection, or a status of 5xx.
 	Sent, Wrong, Unanswered int
 }
 
-// Add counts a request that should have been answered with one code, and was with another or not at all.
+// Add counts a request that should have got the status want, and got the status got or an error.
 func (t *Tally) Add(want, got int, err error) {
 	t.Sent++
 	switch {
@@ -21,7 +21,7 @@ func (t *Tally) Add(want, got int, err error) {
 	}
 }
 
-// Since is what was counted after an earlier state of the tally.
+// Since returns what was counted since an earlier state of the tally.
 func (t Tally) Since(earlier Tally) Tally {
 	return Tally{Sent: t.Sent - earlier.Sent, Wrong: t.Wrong - earlier.Wrong, Unanswered: t.Unanswered - earlier.Unanswered}
 }

@@ -1,5 +1,5 @@
-// Package image builds the images of hack/release twice and looks into them, as a container runtime would. What Go compiles comes from its
-// cache the second time: that the compiler itself is deterministic is Go's promise (https://go.dev/blog/rebuild), and not tried here.
+// Package image builds the images of hack/release twice and inspects them as a container runtime would. The second time, the compiled code
+// comes from Go's cache: Go promises that its compiler is deterministic (https://go.dev/blog/rebuild), and the tests don't check that.
 package image
 
 import (
@@ -31,7 +31,7 @@ import (
 
 const version = "v9.8.7"
 
-// The same commit, checked out in two folders at two times.
+// TestImages builds the same commit in two folders, with different time zones and Go settings.
 func TestImages(t *testing.T) {
 	one := commit(t, "here", "UTC")
 	other := commit(t, filepath.Join("a", "folder", "elsewhere"), "Asia/Tokyo")
@@ -40,7 +40,7 @@ func TestImages(t *testing.T) {
 		t.Errorf("two builds of one commit differ:\n%s\n%s", first, second)
 	}
 	if names := regexp.MustCompile(`(?m)^docker\.io/library/apikey-(operator|verifier):`+version+`@sha256:[0-9a-f]{64}\s`).FindAllString(first, -1); len(names) != 2 {
-		t.Errorf("not the names of two images, by digest:\n%s", first)
+		t.Errorf("want the names of two images by digest, got:\n%s", first)
 	}
 	for _, product := range []string{"apikey-operator", "apikey-verifier"} {
 		t.Run(product, func(t *testing.T) {
@@ -49,8 +49,8 @@ func TestImages(t *testing.T) {
 		})
 	}
 
-	t.Run("push puts into a registry what it says", func(t *testing.T) { pushPutsIntoARegistryWhatItSays(t, one) })
-	t.Run("wrong settings are named", func(t *testing.T) { wrongSettingsAreNamed(t, one) })
+	t.Run("push puts into the registry what it prints", func(t *testing.T) { pushPutsIntoTheRegistryWhatItPrints(t, one) })
+	t.Run("invalid settings are named", func(t *testing.T) { invalidSettingsAreNamed(t, one) })
 
 	if err := os.WriteFile(filepath.Join(other.path, "cmd", "apikey-operator", "more.go"), []byte("package main\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -58,19 +58,19 @@ func TestImages(t *testing.T) {
 	changed := release(t, other, "-platforms=linux/"+runtime.GOARCH, "image")
 	index := open(t, filepath.Join(other.path, "dist", "apikey-operator.tar"))
 	if annotations := manifest(t, index).Annotations; annotations["org.opencontainers.image.revision"] != other.revision+"-modified" {
-		t.Errorf("sources that differ from the commit pass for it: %v\n%s", annotations, changed)
+		t.Errorf("changed sources are labelled with the commit's revision alone: %v\n%s", annotations, changed)
 	}
 }
 
-func pushPutsIntoARegistryWhatItSays(t *testing.T, checkout checkout) {
+func pushPutsIntoTheRegistryWhatItPrints(t *testing.T, checkout checkout) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "http://")
-	said := strings.Fields(release(t, checkout, "-platforms=linux/"+runtime.GOARCH, "-registry="+host+"/team", "push"))
-	if len(said) != 2 {
-		t.Fatalf("not two images: %v", said)
+	printed := strings.Fields(release(t, checkout, "-platforms=linux/"+runtime.GOARCH, "-registry="+host+"/team", "push"))
+	if len(printed) != 2 {
+		t.Fatalf("want two images, got %v", printed)
 	}
-	for _, pushed := range said {
+	for _, pushed := range printed {
 		tagged, digest, _ := strings.Cut(pushed, "@")
 		reference, err := name.ParseReference(tagged)
 		if err != nil {
@@ -86,7 +86,7 @@ func pushPutsIntoARegistryWhatItSays(t *testing.T, checkout checkout) {
 	}
 }
 
-func wrongSettingsAreNamed(t *testing.T, checkout checkout) {
+func invalidSettingsAreNamed(t *testing.T, checkout checkout) {
 	for _, c := range []struct {
 		args []string
 		want string
@@ -99,12 +99,12 @@ func wrongSettingsAreNamed(t *testing.T, checkout checkout) {
 	} {
 		out, err := checkout.run(t.Context(), append([]string{".git/release"}, c.args...)...)
 		if err == nil || !strings.Contains(out, c.want) {
-			t.Errorf("release %v: want a failure that tells %q, not %v\n%s", c.args, c.want, err, out)
+			t.Errorf("release %v: want a failure that contains %q, got %v\n%s", c.args, c.want, err, out)
 		}
 	}
 }
 
-// What the Dockerfile repeats must not drift.
+// TestDockerfile compares what the Dockerfile repeats with its sources.
 func TestDockerfile(t *testing.T) {
 	dockerfile := read(t, filepath.Join(root(t), "Dockerfile"))
 	toolchain := regexp.MustCompile(`(?m)^toolchain go(.+)$`).FindStringSubmatch(read(t, filepath.Join(root(t), "go.mod")))
@@ -122,7 +122,8 @@ func TestDockerfile(t *testing.T) {
 	}
 }
 
-// Who can move a tag must not decide what is built with. Each image that is taken from elsewhere is named by digest.
+// TestDockerfilePinsItsBasesByDigest makes sure that nobody can change the build by moving a tag: every image from elsewhere is named by
+// digest.
 func TestDockerfilePinsItsBasesByDigest(t *testing.T) {
 	dockerfile := read(t, filepath.Join(root(t), "Dockerfile"))
 	images := regexp.MustCompile(`(?m)^(?:FROM(?:\s+--platform=\S+)?|COPY\s+--from=)\s*(\S+)(?:\s+AS\s+(\S+))?`).FindAllStringSubmatch(dockerfile, -1)
@@ -166,7 +167,7 @@ func inspect(t *testing.T, index v1.ImageIndex, product, revision string) {
 		}
 		has(t, architecture, config.Config.Labels, want)
 		if config.Architecture != architecture || config.OS != "linux" {
-			t.Errorf("%s: the image says that it is for %s/%s", architecture, config.OS, config.Architecture)
+			t.Errorf("%s: the image's configuration is for %s/%s", architecture, config.OS, config.Architecture)
 		}
 		if config.Config.User != "65532:65532" {
 			t.Errorf("%s: runs as %q", architecture, config.Config.User)
@@ -193,7 +194,7 @@ func inspect(t *testing.T, index v1.ImageIndex, product, revision string) {
 	}
 }
 
-// files checks all files of an image, and returns one.
+// files checks all files of an image, and returns the content of one.
 func files(t *testing.T, image v1.Image, architecture, wanted string) []byte {
 	t.Helper()
 	content := mutate.Extract(image)
@@ -209,7 +210,7 @@ func files(t *testing.T, image v1.Image, architecture, wanted string) []byte {
 			t.Fatal(err)
 		}
 		if header.Uid != 0 || header.Mode&0o022 != 0 || header.Mode&0o7000 != 0 {
-			t.Errorf("%s: %s may be written by who runs: mode %o of user %d", architecture, header.Name, header.Mode, header.Uid)
+			t.Errorf("%s: %s may be written by the user that runs it: mode %o of user %d", architecture, header.Name, header.Mode, header.Uid)
 		}
 		if header.Typeflag != tar.TypeReg {
 			continue
@@ -220,7 +221,7 @@ func files(t *testing.T, image v1.Image, architecture, wanted string) []byte {
 			continue
 		}
 		if header.Mode&0o001 == 0 {
-			t.Errorf("%s: %s can't be run by everybody: mode %o", architecture, name, header.Mode)
+			t.Errorf("%s: %s is not executable by everybody: mode %o", architecture, name, header.Mode)
 		}
 		if binary, err = io.ReadAll(archive); err != nil {
 			t.Fatal(err)
@@ -228,12 +229,12 @@ func files(t *testing.T, image v1.Image, architecture, wanted string) []byte {
 	}
 	slices.Sort(names)
 	if want := []string{wanted, "/etc/group", "/etc/passwd", "/licenses/LICENSE"}; !slices.Equal(names, want) {
-		t.Errorf("%s: the files are %v, not %v", architecture, names, want)
+		t.Errorf("%s: the files are %v, want %v", architecture, names, want)
 	}
 	return binary
 }
 
-// static checks that a binary needs no other file to run.
+// static checks that a binary is for a machine and needs no other file to run.
 func static(t *testing.T, binary []byte, machine elf.Machine) {
 	t.Helper()
 	file, err := elf.NewFile(bytes.NewReader(binary))
@@ -241,7 +242,7 @@ func static(t *testing.T, binary []byte, machine elf.Machine) {
 		t.Fatal(err)
 	}
 	if file.Machine != machine {
-		t.Errorf("binary is for %s, not %s", file.Machine, machine)
+		t.Errorf("binary is for %s, want %s", file.Machine, machine)
 	}
 	for _, part := range file.Progs {
 		if part.Type == elf.PT_INTERP || part.Type == elf.PT_DYNAMIC {
@@ -258,7 +259,7 @@ func tellsVersion(t *testing.T, binary []byte, want string) {
 	}
 	out, err := exec.CommandContext(t.Context(), path, "--version").CombinedOutput()
 	if err != nil || string(out) != want {
-		t.Errorf("--version says %q, not %q: %v", out, want, err)
+		t.Errorf("--version prints %q, want %q: %v", out, want, err)
 	}
 }
 
@@ -266,12 +267,12 @@ func has(t *testing.T, what string, labels, want map[string]string) {
 	t.Helper()
 	for _, label := range slices.Sorted(maps.Keys(want)) {
 		if labels[label] != want[label] {
-			t.Errorf("%s: %s is %q, not %q", what, label, labels[label], want[label])
+			t.Errorf("%s: %s is %q, want %q", what, label, labels[label], want[label])
 		}
 	}
 }
 
-// open reads an archive as a container runtime does: there is one index in its layout.
+// open reads an image archive as a container runtime does. The archive's layout must contain one index.
 func open(t *testing.T, path string) v1.ImageIndex {
 	t.Helper()
 	folder := t.TempDir()
@@ -302,14 +303,14 @@ func manifest(t *testing.T, index v1.ImageIndex) *v1.IndexManifest {
 	return found
 }
 
-// checkout is a repository with the sources of this one as its only commit.
+// checkout is a repository whose only commit contains the sources of this one.
 type checkout struct {
 	path, revision, zone string
-	// settings is the file of what somebody has set with `go env -w`.
+	// settings is the file of settings that a user has made with `go env -w`.
 	settings string
 }
 
-// commit copies the sources as they are, new files included, to a folder of that name, and commits them always alike.
+// commit copies the sources, including new files, to a folder with that name and commits them with a fixed author and date.
 func commit(t *testing.T, folder, zone string) checkout {
 	t.Helper()
 	c := checkout{path: filepath.Join(t.TempDir(), folder), zone: zone, settings: filepath.Join(t.TempDir(), "go.env")}
@@ -328,7 +329,7 @@ func commit(t *testing.T, folder, zone string) checkout {
 	for path := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
 		data, err := os.ReadFile(filepath.Join(root(t), path))
 		if errors.Is(err, os.ErrNotExist) {
-			continue // deleted, and not yet committed
+			continue // deleted, but not committed yet
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -357,7 +358,7 @@ func commit(t *testing.T, folder, zone string) checkout {
 	return c
 }
 
-// release runs hack/release in a checkout, and returns what it prints.
+// release runs hack/release in a checkout and returns its output.
 func release(t *testing.T, c checkout, args ...string) string {
 	t.Helper()
 	out, err := c.run(t.Context(), append([]string{".git/release", "-version=" + version}, args...)...)
@@ -368,7 +369,7 @@ func release(t *testing.T, c checkout, args ...string) string {
 }
 
 func (c checkout) run(ctx context.Context, command ...string) (string, error) {
-	// Git's person and date, so that the commit is the same one everywhere.
+	// A fixed author and date give the commit the same hash everywhere.
 	const who = "test"
 	run := exec.CommandContext(ctx, command[0], command[1:]...)
 	run.Dir = c.path

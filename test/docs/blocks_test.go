@@ -1,22 +1,24 @@
-// Package docs holds what the pages and files of docs/ say against what it is said of, so that no line of them rots.
+// Package docs tests that the pages and files of docs/ are correct: it runs their commands, applies their objects, and checks their links.
 //
-// Every fenced block of README.md and docs/**/*.md has a language, which says what becomes of it:
+// Every fenced block of README.md and docs/**/*.md has a language, which determines how it is tested:
 //
-//	sh         commands. A page's are run from top to bottom by one bash with -euo pipefail, in a copy of the repository, on a control plane of the
-//	           page's own, where config/default is applied, and the operator and the verifier run for as long as their Deployments have pods.
-//	           KUBECONFIG, VERIFIER_HTTP and VERIFIER_GRPC are set; GATEWAY too where the page is about one that can be run here.
-//	console    commands after "$ ", lines that continue them after "> ", and what they print. They are run among the page's others, and print what
-//	           is shown. Where "error" begins a line of that, the command must fail; else it must not. In it, a line of "..." is any lines, "..." in a
-//	           line and <a placeholder> any text, spaces any spaces, and moments, ages, UIDs and ports of loopback any others.
-//	yaml       whole objects: an API server that has their kind takes them, strictly. One that starts with a comment like "# values.yaml" is a fragment
-//	           of that file: see fragments_test.go. A fragment that names a file beside the page is a part of that file, word for word.
+//	sh         commands. One bash with -euo pipefail runs those of a page from top to bottom, in a copy of the repository. The page has its own
+//	           control plane with config/default applied. The operator and the verifier run as long as their Deployments have pods.
+//	           KUBECONFIG, VERIFIER_HTTP and VERIFIER_GRPC are set, and GATEWAY if the page is about a gateway that runs here.
+//	console    commands after "$ ", continued after "> ", and their output. They run among the page's other commands and must print what is
+//	           shown. If a line of the output starts with "error", the command must fail; otherwise it must not. In the output, a line "..."
+//	           stands for any lines, "..." in a line and <a placeholder> for any text, and spaces for any spaces. Times, ages, UIDs and
+//	           loopback ports may differ.
+//	yaml       whole objects. An API server with their kinds must accept them with strict validation. A block that starts with a comment such as
+//	           "# values.yaml" is a fragment of that file: see fragments_test.go. If the file exists beside the page, the fragment must be a
+//	           part of it, word for word.
 //	json       one or more JSON documents.
-//	flags      one a line, of a program of ours or of kube-apiserver.
+//	flags      flags, one per line, of one of the product's programs or of kube-apiserver.
 //	go, nginx, caddyfile    a fragment, as for yaml.
-//	mermaid    a diagram. That of the states of a key is held against their table by a test beside the table.
+//	mermaid    a diagram. A test in internal/lifecycle compares the diagram of the states of a key with their table.
 //
-// What needs something that isn't there is preceded by a line <!-- not run: REASON -->, with one of the reasons below. It is parsed all the same, and
-// kubectl must know its subcommands and flags.
+// A block that needs something that isn't available is preceded by a line <!-- not run: REASON -->, with one of the reasons below. It is still
+// parsed, and kubectl must know its subcommands and flags.
 package docs
 
 import (
@@ -33,7 +35,7 @@ import (
 	"testing"
 )
 
-// reasons why a block is not run.
+// reasons lists why a block may not be run.
 var reasons = []string{
 	"needs a node",
 	"needs a registry",
@@ -49,16 +51,16 @@ var languages = []string{"sh", "console", "yaml", "json", "flags", "go", "nginx"
 
 // block is a fenced block of a page.
 type block struct {
-	page     string // from the repository's root
-	line     int    // where its fence opens
+	page     string // relative to the repository's root
+	line     int    // of the opening fence
 	language string
 	text     string
-	notRun   string // the reason; "" if it is run
+	notRun   string // the reason; "" if the block is run
 }
 
 var notRun = regexp.MustCompile(`^<!-- not run: (.*) -->$`)
 
-// blocks are those of a page, in their order; and what in it breaks the convention.
+// blocks returns the blocks of a page in order, and the violations of the convention.
 func blocks(t *testing.T, path string) (found []block, problems []string) {
 	t.Helper()
 	problem := func(line int, format string, args ...any) {
@@ -67,7 +69,7 @@ func blocks(t *testing.T, path string) (found []block, problems []string) {
 	var (
 		current *block
 		reason  string
-		before  string // the line before
+		before  string // the previous line
 	)
 	for number, line := range strings.Split(page(t, path), "\n") {
 		number++
@@ -85,7 +87,7 @@ func blocks(t *testing.T, path string) (found []block, problems []string) {
 				problem(number, "a block in %q; want one of %s", language, strings.Join(languages, ", "))
 			}
 		case reason != "":
-			problem(number, "`not run` stands right before a block, or nowhere")
+			problem(number, "`not run` must be right before a block")
 			reason = ""
 		case notRun.MatchString(line):
 			reason = notRun.FindStringSubmatch(line)[1]
@@ -93,19 +95,19 @@ func blocks(t *testing.T, path string) (found []block, problems []string) {
 				problem(number, "not run for %q; want one of: %s", reason, strings.Join(reasons, ", "))
 			}
 		case strings.Contains(line, "```"):
-			problem(number, "a fence within a line, or indented: nobody would find the block")
+			problem(number, "a fence must start its line: this block would not be found")
 		case before == "" && (strings.HasPrefix(line, "    ") || strings.HasPrefix(line, "\t")):
 			problem(number, "an indented block has no language: fence it")
 		}
 		before = line
 	}
 	if current != nil {
-		problem(current.line, "the block has no end")
+		problem(current.line, "the block has no closing fence")
 	}
 	return found, problems
 }
 
-// allBlocks are the blocks in some languages, of all pages.
+// allBlocks returns the blocks of all pages in the given languages.
 func allBlocks(t *testing.T, languages ...string) []block {
 	t.Helper()
 	var found []block
@@ -118,12 +120,12 @@ func allBlocks(t *testing.T, languages ...string) []block {
 		}
 	}
 	if len(found) == 0 {
-		t.Fatalf("no page has a block in %v: the test guards nothing", languages)
+		t.Fatalf("no page has a block in %v, so the test tests nothing", languages)
 	}
 	return found
 }
 
-// pages are README.md and all pages in docs/, from the repository's root.
+// pages returns README.md and all pages in docs/, relative to the repository's root.
 func pages(t *testing.T) []string {
 	t.Helper()
 	found := []string{"README.md"}
@@ -141,14 +143,14 @@ func pages(t *testing.T) []string {
 	return found
 }
 
-// step is a command, or several, of a page, and what it prints if that is shown.
+// step is one command or several, and their output if the page shows it.
 type step struct {
 	commands string
 	output   string
 	shown    bool
 }
 
-// steps are those of a block of sh or console.
+// steps returns the steps of a block of sh or console.
 func (b block) steps(t *testing.T) []step {
 	t.Helper()
 	if b.language == "sh" {
@@ -187,7 +189,7 @@ func TestShellOfPagesParses(t *testing.T) {
 		for _, s := range b.steps(t) {
 			command := exec.CommandContext(t.Context(), "bash", "-n")
 			command.Stdin = strings.NewReader(s.commands)
-			if out, err := command.CombinedOutput(); err != nil || len(out) > 0 { // a document without an end is a warning
+			if out, err := command.CombinedOutput(); err != nil || len(out) > 0 { // an unfinished here-document is only a warning
 				t.Errorf("%s:%d: %v\n%s", b.page, b.line, err, out)
 			}
 		}

@@ -19,7 +19,7 @@ var (
 	plainWord = regexp.MustCompile(`^[a-z][a-z-]*$`)
 )
 
-// kubectl knows the subcommands and flags that pages use, also where they can't be run.
+// TestKubectlKnowsTheCommandsOfPages also checks commands that can't be run here.
 func TestKubectlKnowsTheCommandsOfPages(t *testing.T) {
 	global := flagsOf(t, "options")
 	known := map[string][]string{}
@@ -55,7 +55,7 @@ func TestKubectlKnowsTheCommandsOfPages(t *testing.T) {
 	}
 }
 
-// invocations are the words after each call of a program. What is quoted stays as it is, which does for flags.
+// invocations returns the words after each call of a program. It doesn't interpret quotes, which is good enough for flags.
 func invocations(script, program string) [][]string {
 	var found [][]string
 	for _, command := range regexp.MustCompile(`\|\||&&|[|;\n]|\$\(`).Split(strings.ReplaceAll(script, "\\\n", " "), -1) {
@@ -65,7 +65,7 @@ func invocations(script, program string) [][]string {
 				found = append(found, words[i+1:])
 				break
 			}
-			if !strings.Contains(word, "=") { // an assignment may stand before it
+			if !strings.Contains(word, "=") { // assignments may precede the program
 				break
 			}
 		}
@@ -73,7 +73,7 @@ func invocations(script, program string) [][]string {
 	return found
 }
 
-// subcommandOf is what kubectl is to do: the first word that belongs to no flag, and the second where the first only groups.
+// subcommandOf returns kubectl's subcommand: the first word that belongs to no flag, and the second word after one that only groups.
 func subcommandOf(words []string) []string {
 	takesValue := []string{"-n", "--namespace", "--context", "--kubeconfig", "--as", "--token"}
 	var subcommand []string
@@ -94,7 +94,7 @@ func subcommandOf(words []string) []string {
 	return subcommand
 }
 
-// flagsOf are the names of the flags that kubectl tells of.
+// flagsOf returns the names of the flags that kubectl's help lists.
 func flagsOf(t *testing.T, args ...string) []string {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), kubectl, args...)
@@ -118,7 +118,7 @@ func flagsIn(help string) []string {
 	return flags
 }
 
-// A block of flags is for a program that knows them.
+// TestFlagsOfPagesExist checks that each block of flags belongs to a program that has all of them.
 func TestFlagsOfPagesExist(t *testing.T) {
 	programs := map[string][]string{}
 	for name, path := range map[string]string{
@@ -126,11 +126,11 @@ func TestFlagsOfPagesExist(t *testing.T) {
 	} {
 		out, err := exec.CommandContext(t.Context(), filepath.Join("..", "..", path), "--help").CombinedOutput()
 		if err != nil {
-			t.Fatalf("%s (has `make build kube` been run?): %v", path, err)
+			t.Fatalf("%s (did you run `make build kube`?): %v", path, err)
 		}
 		programs[name] = flagsIn(string(out))
 		if len(programs[name]) < 10 {
-			t.Fatalf("%s tells only of %v", name, programs[name])
+			t.Fatalf("%s lists only %v", name, programs[name])
 		}
 	}
 	for _, b := range allBlocks(t, "flags") {
@@ -149,7 +149,7 @@ func TestFlagsOfPagesExist(t *testing.T) {
 	}
 }
 
-// repository copies what git knows of the repository, so that commands of pages write nothing into it.
+// repository copies the files that git knows, or would add, to a new folder, so that the commands of pages change nothing in the repository.
 func repository(t *testing.T) string {
 	t.Helper()
 	root, err := filepath.Abs(filepath.Join("..", ".."))
@@ -166,7 +166,7 @@ func repository(t *testing.T) string {
 	for file := range strings.SplitSeq(strings.TrimSuffix(string(files), "\x00"), "\x00") {
 		content, err := os.ReadFile(filepath.Join(root, file))
 		if os.IsNotExist(err) {
-			continue // deleted, and not committed yet
+			continue // deleted, but not committed yet
 		}
 		if err != nil {
 			t.Fatal(err)

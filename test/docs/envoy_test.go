@@ -1,4 +1,3 @@
-// Package docs holds what the pages and files of docs/ say against what it is said of, as far as that takes no control plane.
 package docs
 
 import (
@@ -35,7 +34,7 @@ func page(t *testing.T, path ...string) string {
 	return string(text)
 }
 
-// Envoy itself has no package to install here, so its configuration is held against Envoy's own protos and their constraints.
+// TestEnvoyConfigurationIsValid validates the configuration with Envoy's protos and their constraints, because Envoy isn't available here.
 func TestEnvoyConfigurationIsValid(t *testing.T) {
 	bootstrap := envoyBootstrap(t)
 	var checked int
@@ -64,7 +63,7 @@ func TestEnvoyConfigurationAsksTheVerifierForEachRoute(t *testing.T) {
 		case *extauthzv3.ExtAuthz:
 			filters++
 			if m.GetTransportApiVersion() != corev3.ApiVersion_V3 || m.GetFailureModeAllow() {
-				t.Errorf("%s: want ext_authz of V3 that lets nothing through when it fails", where)
+				t.Errorf("%s: want ext_authz V3 that refuses everything when it fails", where)
 			}
 			if name := m.GetGrpcService().GetEnvoyGrpc().GetClusterName(); !clusters[name] {
 				t.Errorf("%s: no cluster %q", where, name)
@@ -94,7 +93,8 @@ func TestEnvoyConfigurationAsksTheVerifierForEachRoute(t *testing.T) {
 	}
 }
 
-// Envoy hands the path on that it chose the route by, and answers what an API could still read as another by itself.
+// TestEnvoyConfigurationRefusesAmbiguousPaths checks that Envoy forwards the path by which it chose the route, and refuses paths that an API
+// could read differently.
 func TestEnvoyConfigurationRefusesAmbiguousPaths(t *testing.T) {
 	var managers int
 	var routes []*routev3.Route
@@ -104,7 +104,7 @@ func TestEnvoyConfigurationRefusesAmbiguousPaths(t *testing.T) {
 			managers++
 			if !m.GetNormalizePath().GetValue() || !m.GetMergeSlashes() ||
 				m.GetPathWithEscapedSlashesAction() != managerv3.HttpConnectionManager_REJECT_REQUEST {
-				t.Errorf("%s: the API may get another path than the one that is judged", where)
+				t.Errorf("%s: the API may get a different path from the one that is judged", where)
 			}
 		case *routev3.VirtualHost:
 			routes = m.GetRoutes()
@@ -126,12 +126,13 @@ func TestEnvoyConfigurationRefusesAmbiguousPaths(t *testing.T) {
 	}
 }
 
-// One expression says what could be read as another path, on all gateways of nginx's kind; test/gateways holds it against nginx and Caddy.
+// TestPagesAgreeOnAmbiguousPaths compares the regular expressions for ambiguous paths in the configurations. test/gateways tests nginx's and
+// Caddy's with the real gateways.
 func TestPagesAgreeOnAmbiguousPaths(t *testing.T) {
 	expression := regexp.MustCompile(`\^\[\^\?\]\*\(.*f0%8\)\)`)
 	want := expression.FindString(page(t, "docs", "gateways", "nginx.conf"))
 	if want == "" {
-		t.Fatal("nginx.conf refuses no path")
+		t.Fatal("nginx.conf refuses no ambiguous paths")
 	}
 	for _, name := range []string{"Caddyfile", "ingress-nginx.md"} {
 		if got := expression.FindString(page(t, "docs", "gateways", name)); got != want {
@@ -153,7 +154,7 @@ func envoyBootstrap(t *testing.T) *bootstrapv3.Bootstrap {
 	return bootstrap
 }
 
-// everyMessage visits a message and all that it holds, the extensions that are packed in an Any too.
+// everyMessage visits a message and all messages in it, including extensions packed in an Any.
 func everyMessage(t *testing.T, root proto.Message, visit func(where string, message proto.Message)) {
 	t.Helper()
 	err := protorange.Range(root.ProtoReflect(), func(values protopath.Values) error {

@@ -15,7 +15,7 @@ import (
 
 var fileComment = regexp.MustCompile(`^(?:#|//) (\S+)$`)
 
-// fragmentOf is the file that a block is a fragment of, as its first line says; "" if it says nothing.
+// fragmentOf returns the file that the first line of a block names, or "" if it names none.
 func (b block) fragmentOf() string {
 	first, _, _ := strings.Cut(b.text, "\n")
 	if match := fileComment.FindStringSubmatch(first); match != nil {
@@ -24,13 +24,13 @@ func (b block) fragmentOf() string {
 	return ""
 }
 
-// body is a fragment without the line that names its file.
+// body returns a fragment without the line that names its file.
 func (b block) body() string {
 	_, rest, _ := strings.Cut(b.text, "\n")
 	return rest
 }
 
-// source is the file that a fragment must be a part of: beside its page, or from the repository's root; "" if there is none.
+// source returns the file that must contain the fragment: relative to its page, or to the repository's root. It returns "" if there is none.
 func (b block) source() string {
 	for _, path := range []string{filepath.Join(filepath.Dir(b.page), b.fragmentOf()), b.fragmentOf()} {
 		if info, err := os.Stat(filepath.Join("..", "..", path)); err == nil && info.Mode().IsRegular() {
@@ -40,7 +40,7 @@ func (b block) source() string {
 	return ""
 }
 
-// The file is what the tests run; the page can't show another.
+// TestFragmentsArePartsOfTheirFiles makes sure that pages show what other tests run.
 func TestFragmentsArePartsOfTheirFiles(t *testing.T) {
 	var checked int
 	for _, b := range allBlocks(t, "yaml", "go", "nginx", "caddyfile") {
@@ -49,19 +49,19 @@ func TestFragmentsArePartsOfTheirFiles(t *testing.T) {
 		case name != "" && b.source() != "":
 			checked++
 			if !isPart(b.body(), page(t, b.source())) {
-				t.Errorf("%s:%d: this is not in %s, line by line", b.page, b.line, b.source())
+				t.Errorf("%s:%d: %s does not contain these lines", b.page, b.line, b.source())
 			}
 		case name == "kustomization.yaml", name == "values.yaml":
 		case b.language != "yaml" || name != "":
-			t.Errorf("%s:%d: there is no file %q that this could be a part of", b.page, b.line, name)
+			t.Errorf("%s:%d: this is a fragment of the file %q, which doesn't exist", b.page, b.line, name)
 		}
 	}
 	if checked == 0 {
-		t.Error("no fragment was found: the test guards nothing")
+		t.Error("no fragment was found, so the test tests nothing")
 	}
 }
 
-// isPart tells whether all lines stand in a file, one after another, further in by the same for all.
+// isPart reports whether a file contains all lines of part in sequence, with the same additional indentation.
 func isPart(part, file string) bool {
 	want, have := lines(part), lines(file)
 	outdent(want)
@@ -78,7 +78,7 @@ func isPart(part, file string) bool {
 	return false
 }
 
-// outdent takes from all lines what they have in common at their beginning.
+// outdent removes the indentation that all lines have in common.
 func outdent(lines []string) {
 	space, first := "", true
 	for _, line := range lines {
@@ -110,7 +110,7 @@ func TestIsPart(t *testing.T) {
 	}
 }
 
-// A fragment of values.yaml names what the chart has.
+// TestValuesOfPagesExist checks that fragments of values.yaml use only values that the chart has.
 func TestValuesOfPagesExist(t *testing.T) {
 	const chart = "charts/apikey-operator/values.yaml"
 	var fragments []block
@@ -139,7 +139,7 @@ func object(t *testing.T, where, text string) map[string]any {
 	return values
 }
 
-// unknown are the values that are not among the known ones. Where nothing is known below a name, anything may be.
+// unknown returns the names of values that are not among the known ones. Below a known value that is empty, anything is allowed.
 func unknown(values, known map[string]any, path string) []string {
 	var names []string
 	for name, value := range values {
@@ -157,7 +157,8 @@ func unknown(values, known map[string]any, path string) []string {
 	return names
 }
 
-// Istio's mesh configuration has no CRD: it is held against its protos, whose unknown fields are errors.
+// TestIstioMeshConfigurationIsValid validates the mesh configuration with Istio's protos, because there is no CRD for it. Unknown fields are
+// errors.
 func TestIstioMeshConfigurationIsValid(t *testing.T) {
 	document, err := yaml.YAMLToJSONStrict([]byte(page(t, "docs", "gateways", "istio-meshconfig.yaml")))
 	if err != nil {
@@ -173,7 +174,7 @@ func TestIstioMeshConfigurationIsValid(t *testing.T) {
 	for _, provider := range mesh.GetExtensionProviders() {
 		grpc := provider.GetEnvoyExtAuthzGrpc()
 		if provider.GetName() != wanted["name"] || grpc.GetPort() == 0 || grpc.GetFailOpen() || grpc.GetTimeout() == nil || grpc.GetStatusOnError() != "503" {
-			t.Errorf("provider %q: want %q over gRPC, which lets nothing through when it fails", provider.GetName(), wanted["name"])
+			t.Errorf("provider %q: want %q over gRPC, which refuses everything when it fails", provider.GetName(), wanted["name"])
 		}
 	}
 	if len(mesh.GetExtensionProviders()) != 1 {

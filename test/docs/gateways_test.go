@@ -19,8 +19,8 @@ import (
 
 type starter func(ctx context.Context, root, dir string, behind gateway.Backends, out io.Writer) (*gateway.Gateway, error)
 
-// Without a verifier, or with one that doesn't answer, a gateway lets nothing through, and says that it is not the client's fault. test/gateways
-// holds the same files against a verifier that answers.
+// TestGatewaysAreClosedWithoutAVerifier checks that a gateway refuses everything without a verifier, or with one that doesn't answer, and
+// answers with a server error. test/gateways tests the same files with a verifier that answers.
 func TestGatewaysAreClosedWithoutAVerifier(t *testing.T) {
 	for _, c := range []struct {
 		program        string
@@ -33,12 +33,12 @@ func TestGatewaysAreClosedWithoutAVerifier(t *testing.T) {
 	} {
 		t.Run(c.program, func(t *testing.T) {
 			if _, ok := gateway.Find(filepath.Join("..", ".."), c.program); !ok {
-				t.Skip("LEFT OUT: " + c.program + " is not here (apt-get install nginx-light caddy; make traefik); nothing is proved about it")
+				t.Skip("LEFT OUT: " + c.program + " is not installed (apt-get install nginx-light caddy; make traefik), so it is not tested")
 			}
 			t.Parallel() // Traefik waits for half a minute
 			var answer, apiCalls atomic.Int64
 			answer.Store(http.StatusServiceUnavailable)
-			const never = 0 // an answer
+			const never = 0 // stands for no answer
 			verifier := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if answer.Load() == never {
 					<-r.Context().Done() // the gateway has given up
@@ -112,7 +112,8 @@ func ask(t *testing.T, url string) (int, http.Header) {
 	return response.StatusCode, response.Header
 }
 
-// What a documented configuration asks for, the verifier understands: a BadRoute would refuse everybody.
+// TestRoutesOfGatewaysAreUnderstood checks that the verifier understands the scopes in the documented configurations. A BadRoute would refuse
+// everybody.
 func TestRoutesOfGatewaysAreUnderstood(t *testing.T) {
 	understood := func(where string, roles, namespaces []string) {
 		t.Helper()
@@ -124,7 +125,7 @@ func TestRoutesOfGatewaysAreUnderstood(t *testing.T) {
 	for _, name := range []string{"nginx.conf", "Caddyfile", "traefik.yaml", "ingress-nginx.yaml"} {
 		found := asks.FindAllStringSubmatch(page(t, "docs", "gateways", name), -1)
 		if len(found) == 0 {
-			t.Errorf("%s asks for nothing", name)
+			t.Errorf("%s requires nothing", name)
 		}
 		for _, match := range found {
 			query, err := url.ParseQuery(match[1])
@@ -135,13 +136,13 @@ func TestRoutesOfGatewaysAreUnderstood(t *testing.T) {
 			delete(query, "role")
 			delete(query, "namespace")
 			if len(query) > 0 {
-				t.Errorf("%s: the verifier knows no parameters %v", name, query)
+				t.Errorf("%s: the verifier doesn't know the parameters %v", name, query)
 			}
 		}
 	}
 	extensions := regexp.MustCompile(`name: roles, type: Value, value: (\S+)}`).FindStringSubmatch(page(t, "docs", "gateways", "envoy-gateway.yaml"))
 	if extensions == nil {
-		t.Fatal("envoy-gateway.yaml asks for nothing")
+		t.Fatal("envoy-gateway.yaml requires nothing")
 	}
 	understood("envoy-gateway.yaml", strings.Split(extensions[1], ","), nil)
 }

@@ -14,7 +14,7 @@ var (
 	code    = regexp.MustCompile("(?s)\n```.*?\n```")
 )
 
-// Links within the repository lead to a file, and to a heading of it.
+// TestLinksLeadSomewhere checks that links within the repository lead to a file, and to a heading in it.
 func TestLinksLeadSomewhere(t *testing.T) {
 	var pages []string
 	for _, pattern := range []string{"*.md", "docs/*.md", "docs/*/*.md", "docs/*/*/*.md"} {
@@ -44,13 +44,13 @@ func TestLinksLeadSomewhere(t *testing.T) {
 				continue
 			}
 			if anchor != "" && !anchors(page(t, path))[anchor] {
-				t.Errorf("%s links to %s, and %s has no such heading", from, match[1], path)
+				t.Errorf("%s links to %s, but %s has no such heading", from, match[1], path)
 			}
 		}
 	}
 }
 
-// anchors are those of a page's headings, as GitHub makes them.
+// anchors returns the anchors of a page's headings as GitHub makes them.
 func anchors(text string) map[string]bool {
 	all := map[string]bool{}
 	for _, match := range heading.FindAllStringSubmatch(code.ReplaceAllString(text, ""), -1) {

@@ -15,10 +15,11 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
 )
 
-// held keeps a pod that is being deleted until its process has ended, as a kubelet would.
+// held is a finalizer that keeps a pod until its process has stopped, as a kubelet would.
 const held = "apikey-operator.io/docs-test"
 
-// node does for the pods of some Deployments of a namespace what a kubelet does, with one process for all pods of a Deployment: it runs as long as there is one.
+// node stands in for a kubelet, for the pods of some Deployments in a namespace. Each Deployment has one process, which runs as long as the
+// Deployment has a pod.
 type node struct {
 	namespace string
 	clients   *kubernetes.Clientset
@@ -26,8 +27,8 @@ type node struct {
 	processes map[string]*controlplane.Process
 }
 
-// startNode returns once a process of each Deployment runs. They are told apart by the label app.kubernetes.io/name. A process that can't be
-// started ends the test.
+// startNode starts a node and returns when a process of each Deployment runs. start holds a function for each Deployment, by the pods' label
+// app.kubernetes.io/name. The test fails if a process can't be started.
 func startNode(
 	ctx context.Context, t *testing.T, plane *controlplane.ControlPlane, namespace string,
 	start map[string]func(context.Context) (*controlplane.Process, error),
@@ -52,7 +53,7 @@ func startNode(
 		announced := false
 		for ctx.Err() == nil {
 			for name := range start {
-				// A pod that changes or goes between a look and a word is nothing to tell of.
+				// A pod may change or disappear between reading and patching it.
 				if err := n.sync(ctx, name); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 					t.Errorf("%s: %v", name, err)
 					close(failed)
@@ -92,7 +93,7 @@ func (n *node) sync(ctx context.Context, name string) error {
 		n.processes[name] = process
 	}
 	if !live && process != nil {
-		_ = process.Stop() // what it exits with is nobody's business here
+		_ = process.Stop() // the exit status doesn't matter here
 		delete(n.processes, name)
 	}
 	for i := range pods.Items {
@@ -103,7 +104,7 @@ func (n *node) sync(ctx context.Context, name string) error {
 	return nil
 }
 
-// tell writes into a pod what a kubelet would.
+// tell updates a pod as a kubelet would.
 func (n *node) tell(ctx context.Context, pod *corev1.Pod) error {
 	pods := n.clients.CoreV1().Pods(pod.Namespace)
 	patch := func(patch string, subresources ...string) error {

@@ -19,7 +19,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
 )
 
-// crds are where other projects keep the CRDs of kinds that pages show: files of Go modules, whose versions a module file of ours says.
+// crds lists the files with the CRDs of other projects' kinds that pages show. The files are in Go modules, whose versions the go.mod in
+// pinnedIn pins.
 var crds = []struct {
 	pinnedIn, module string
 	files            []string
@@ -46,7 +47,7 @@ var crds = []struct {
 	{"test", "istio.io/api", []string{"kubernetes/customresourcedefinitions.gen.yaml"}},
 }
 
-// crdFiles downloads the modules, unless they are here already, and finds their files.
+// crdFiles downloads the modules if necessary and returns the paths of their files.
 func crdFiles(t *testing.T) []string {
 	t.Helper()
 	var found []string
@@ -69,7 +70,7 @@ func crdFiles(t *testing.T) []string {
 	return found
 }
 
-// checkedElsewhere are the files in docs/ that are no objects, by what holds them against what reads them.
+// checkedElsewhere lists the files in docs/ that contain no objects, with the test that uses each.
 var checkedElsewhere = map[string]string{
 	"docs/gateways/nginx.conf":                  "test/gateways",
 	"docs/gateways/Caddyfile":                   "test/gateways",
@@ -79,13 +80,13 @@ var checkedElsewhere = map[string]string{
 	"docs/gateways/istio-meshconfig.yaml":       "TestIstioMeshConfigurationIsValid",
 }
 
-// An API server takes every object that pages show, every file of objects in docs/, and what overlays make.
+// TestObjectsOfPagesAreAccepted applies every object in pages, in files of docs/, and in the output of overlays to an API server, as a dry run.
 func TestObjectsOfPagesAreAccepted(t *testing.T) {
 	s := startServer(t)
 	copied := repository(t)
 	for i, b := range allBlocks(t, "yaml") {
 		switch {
-		case b.source() != "": // the file itself is judged
+		case b.source() != "": // the file itself is checked
 		case b.fragmentOf() == "kustomization.yaml":
 			folder := filepath.Join(copied, "overlays", strconv.Itoa(i))
 			if err := os.MkdirAll(folder, 0o755); err != nil {
@@ -113,7 +114,7 @@ func TestObjectsOfPagesAreAccepted(t *testing.T) {
 	}
 }
 
-// objectFiles are the files in docs/ that hold objects. All others must be known to another test.
+// objectFiles returns the files in docs/ that contain objects. Every other file must be in checkedElsewhere.
 func objectFiles(t *testing.T) []string {
 	t.Helper()
 	var found []string
@@ -128,7 +129,7 @@ func objectFiles(t *testing.T) []string {
 		case slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(path)):
 			found = append(found, name)
 		default:
-			t.Errorf("%s: no test holds this file against anything", name)
+			t.Errorf("%s: no test uses this file", name)
 		}
 		return err
 	})
@@ -138,7 +139,7 @@ func objectFiles(t *testing.T) []string {
 	return found
 }
 
-// server is an API server with our kinds and those of other projects.
+// server is an API server with the product's kinds and those of other projects.
 type server struct {
 	plane      *controlplane.ControlPlane
 	namespaces map[string]bool
@@ -173,7 +174,7 @@ func startServer(t *testing.T) *server {
 	return &server{plane: plane, namespaces: map[string]bool{"": true}}
 }
 
-// accepts applies a manifest, without leaving anything behind but the namespaces of its objects, which a page may leave to the reader.
+// accepts applies a manifest as a dry run. It creates the namespaces of the objects, because a page may leave that to the reader.
 func (s *server) accepts(t *testing.T, where, manifest string) {
 	t.Helper()
 	for _, o := range objects(t, where, manifest) {
@@ -191,7 +192,7 @@ func (s *server) accepts(t *testing.T, where, manifest string) {
 	}
 }
 
-// objects are those of a manifest.
+// objects returns the objects of a manifest.
 func objects(t *testing.T, where, manifest string) []unstructured.Unstructured {
 	t.Helper()
 	var found []unstructured.Unstructured

@@ -20,10 +20,10 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/gateway"
 )
 
-// Generous, since the machine may be busy.
+// pageTimeout is long because the machine may be busy.
 const pageTimeout = 10 * time.Minute
 
-// Each page's commands do what they say, on a control plane of its own: what one page leaves behind can't hold up another.
+// TestCommandsOfPagesWork runs the commands of each page on a control plane of its own, so that pages don't affect one another.
 func TestCommandsOfPagesWork(t *testing.T) {
 	t.Parallel()
 	for _, path := range pages(t) {
@@ -46,7 +46,7 @@ func TestCommandsOfPagesWork(t *testing.T) {
 	}
 }
 
-// runPage runs the blocks of a page in one bash.
+// runPage runs the blocks of a page in one bash, and compares the output with what the page shows.
 func runPage(ctx context.Context, t *testing.T, run []block, env []string) {
 	t.Helper()
 	type executed struct {
@@ -63,12 +63,12 @@ func runPage(ctx context.Context, t *testing.T, run []block, env []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A port that a page chooses may be in use here.
+	// The port that a page uses may be taken here.
 	elsewhere := strings.NewReplacer("127.0.0.1:18000", address)
 	for _, b := range run {
 		for _, s := range b.steps(t) {
 			file := filepath.Join(out, strconv.Itoa(len(all)))
-			// What fails on purpose must not end the script.
+			// A command that fails as shown must not end the script.
 			before, after := "", ""
 			if s.failsAsShown() {
 				before, after = "set +e\n", "echo $? >"+file+".status\nset -e\n"
@@ -83,13 +83,13 @@ func runPage(ctx context.Context, t *testing.T, run []block, env []string) {
 	command.Dir = repository(t)
 	command.Stdin = strings.NewReader(script.String())
 	command.Env = append(os.Environ(), env...)
-	// A group of its own: a page may leave something running.
+	// In a process group of its own, what a page leaves running can be stopped.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
 	err = command.Start()
 	if err == nil {
 		err = command.Wait()
-		_ = syscall.Kill(-command.Process.Pid, syscall.SIGTERM) // what the page left running, if anything
+		_ = syscall.Kill(-command.Process.Pid, syscall.SIGTERM) // stop what the page left running
 	}
 
 	read := func(name string) string {
@@ -106,10 +106,10 @@ func runPage(ctx context.Context, t *testing.T, run []block, env []string) {
 	for i, e := range all[:min(at, len(all))] {
 		printed := read(strconv.Itoa(i))
 		if e.failsAsShown() && strings.TrimSpace(read(strconv.Itoa(i)+".status")) == "0" {
-			t.Errorf("%s:%d: this did not fail, as is shown\n$ %s%s", e.page, e.line, e.commands, redact(printed))
+			t.Errorf("%s:%d: this should have failed, as the page shows\n$ %s%s", e.page, e.line, e.commands, redact(printed))
 		}
 		if e.shown && !shows(e.output, printed) {
-			t.Errorf("%s:%d: what is shown\n%s\nis not what is printed\n%s", e.page, e.line, e.output, redact(printed))
+			t.Errorf("%s:%d: the page shows\n%s\nbut the commands print\n%s", e.page, e.line, e.output, redact(printed))
 		}
 	}
 	if at < len(all) {
@@ -123,26 +123,26 @@ func runPage(ctx context.Context, t *testing.T, run []block, env []string) {
 
 var failure = regexp.MustCompile(`(?mi)^error`)
 
-// failsAsShown tells whether the page shows that the commands fail.
+// failsAsShown reports whether the page shows that the commands fail.
 func (s step) failsAsShown() bool { return s.shown && failure.MatchString(s.output) }
 
-// secrets are what no failure of a test may print.
+// secrets matches what no failure of a test may print.
 var secrets = regexp.MustCompile(`ak_[0-9A-Za-z]{5,}|eyJ[\w-]+\.[\w.-]+`)
 
 func redact(text string) string { return secrets.ReplaceAllString(text, "<token>") }
 
-// volatile are the parts of an output that are others each time.
+// volatile lists the parts of an output that change from run to run: what the page shows, and what may be printed instead.
 var volatile = []struct{ shown, printed string }{
 	{`\.\.\.`, `.*`},
 	{`<[^<>]+>`, `\S+`},
 	{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z`, `\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z`},
 	{`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`, `[0-9a-f-]{36}`},
 	{`127\.0\.0\.1:\d+`, `127\.0\.0\.1:\d+`},
-	{` +\d+[smhd](?:\d+[smhd])?$`, ` +(?:\d+[smhd])+`}, // an age ends its line
+	{` +\d+[smhd](?:\d+[smhd])?$`, ` +(?:\d+[smhd])+`}, // an age at the end of its line
 	{` +`, ` +`},
 }
 
-// shows tells whether a page shows what was printed.
+// shows reports whether a page shows what was printed.
 func shows(shown, printed string) bool {
 	var alternatives, want strings.Builder
 	for i, v := range volatile {
@@ -174,7 +174,7 @@ func shows(shown, printed string) bool {
 	return regexp.MustCompile(want.String()).MatchString(strings.Join(append(lines(printed), ""), "\n"))
 }
 
-// lines are those of a text, without what nobody sees at their ends and at its end.
+// lines returns the lines of a text without trailing spaces and without empty lines at its end.
 func lines(text string) []string {
 	var all []string
 	for line := range strings.SplitSeq(strings.TrimRight(text, "\r\n "), "\n") {
@@ -217,13 +217,13 @@ func TestFailuresShowNoToken(t *testing.T) {
 	}
 }
 
-// environment starts what the commands of a page need, and returns the variables that lead to it.
+// environment starts what the commands of a page need, and returns the environment variables for them.
 func environment(ctx context.Context, t *testing.T, path string) []string {
 	t.Helper()
 	dir := t.TempDir()
 	options := controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS")}
 	var at controlplane.VerifierAddresses
-	if path == "docs/gateways/kube-apiserver.md" { // who must know where the verifier will be
+	if path == "docs/gateways/kube-apiserver.md" { // the API server must know the verifier's address
 		at = verifierAddresses(t)
 		options.APIServer = tokenWebhook(t, dir, at.HTTP)
 	}
@@ -256,7 +256,7 @@ func environment(ctx context.Context, t *testing.T, path string) []string {
 		"VERIFIER_HTTP=http://" + at.HTTP, "VERIFIER_GRPC=" + at.GRPC,
 	}
 
-	// By hand people ask the verifier themselves; else a gateway asks on behalf of them.
+	// Readers of most pages call the verifier themselves. On the pages of gateways, a gateway calls it for them.
 	client := "--peer-is-client"
 	if strings.HasPrefix(path, "docs/gateways/") {
 		client = "--trusted-proxies=127.0.0.1/32"
@@ -279,7 +279,7 @@ func environment(ctx context.Context, t *testing.T, path string) []string {
 	})
 	if g, ok := runnable[path]; ok {
 		if _, installed := gateway.Find(filepath.Join("..", ".."), g.program); !installed {
-			t.Skip("LEFT OUT: " + g.program + " is not here; nothing is proved about this page's commands")
+			t.Skip("LEFT OUT: " + g.program + " is not installed, so this page's commands are not tested")
 		}
 		env = append(env, "GATEWAY="+strings.TrimSuffix(startGateway(t, g.start, at.HTTP, ordersAPI(t)), "/orders"))
 	}
@@ -295,7 +295,7 @@ func verifierAddresses(t *testing.T) controlplane.VerifierAddresses {
 	return at
 }
 
-// logOf is a file for what a program says. It is shown if the test fails.
+// logOf returns a file for a program's log. The log is shown if the test fails.
 func logOf(t *testing.T, program string) *os.File {
 	t.Helper()
 	log, err := os.CreateTemp(t.TempDir(), program)
@@ -305,13 +305,13 @@ func logOf(t *testing.T, program string) *os.File {
 	t.Cleanup(func() {
 		_ = log.Close()
 		if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
-			t.Logf("%s said:\n%s", program, redact(string(text)))
+			t.Logf("log of %s:\n%s", program, redact(string(text)))
 		}
 	})
 	return log
 }
 
-// runnable are the gateways that run here, by their pages.
+// runnable lists the gateways that run here, by their pages.
 var runnable = map[string]struct {
 	program string
 	start   starter
@@ -321,7 +321,7 @@ var runnable = map[string]struct {
 	"docs/gateways/traefik.md": {"traefik", gateway.Traefik},
 }
 
-// ordersAPI is an API behind a gateway, which answers who the gateway says is calling.
+// ordersAPI starts an API that answers with the identity that the gateway passes on, and returns its address.
 func ordersAPI(t *testing.T) string {
 	t.Helper()
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -331,7 +331,7 @@ func ordersAPI(t *testing.T) string {
 	return api.Listener.Addr().String()
 }
 
-// tokenWebhook are the API server's flags that docs/gateways/kube-apiserver.md shows, for a verifier without TLS.
+// tokenWebhook returns the API server's flags in docs/gateways/kube-apiserver.md, for a verifier without TLS.
 func tokenWebhook(t *testing.T, dir, verifier string) map[string]string {
 	t.Helper()
 	config := strings.NewReplacer(

@@ -27,32 +27,32 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// restorePatience is for one thing that is awaited, on a busy machine.
+// restorePatience is how long each wait may take on a busy machine.
 const restorePatience = 2 * time.Minute
 
 // steps of docs/operating.md's restore that fail in turn, by the arguments of kubectl, as patterns of a shell.
 var restoreSteps = []struct {
 	name, pattern string
-	// early: no key has been made. done: kubectl does it, and fails after that. killed: it ends the shell that called it.
+	// early: the step comes before any key is created. done: kubectl does it and then fails. killed: kubectl also kills the shell that called it.
 	early, done, killed bool
 }{
-	{name: "looking whether all can be made", pattern: "create --dry-run*", early: true},
+	{name: "checking that all keys can be created", pattern: "create --dry-run*", early: true},
 	{name: "finding the operators", pattern: "get deployments*", early: true},
 	{name: "stopping the operators", pattern: "scale * --replicas=0 *", early: true},
 	{name: "stopping the operators, which stop", pattern: "scale * --replicas=0 *", early: true, done: true},
 	{name: "looking for their pods", pattern: "get pods*", early: true},
 	{name: "finding the policy", pattern: "get validatingadmissionpolicybindings*", early: true},
-	{name: "lifting the policy", pattern: "patch *Audit*", early: true},
-	{name: "making the keys", pattern: "create -f*"},
-	{name: "making the keys, which are made", pattern: "create -f*", done: true},
+	{name: "suspending the policy", pattern: "patch *Audit*", early: true},
+	{name: "creating the keys", pattern: "create -f*"},
+	{name: "creating the keys, which are created", pattern: "create -f*", done: true},
 	{name: "writing their status", pattern: "replace*"},
-	{name: "writing their status, while somebody ends it", pattern: "replace*", killed: true},
+	{name: "writing their status, while the shell is killed", pattern: "replace*", killed: true},
 	{name: "starting the operators", pattern: "scale * --replicas=1"},
-	{name: "putting the policy back", pattern: "patch *Deny*"},
+	{name: "restoring the policy", pattern: "patch *Deny*"},
 }
 
-// Whatever step of a restore fails, no operator mints a key anew, not one that was installed under another name in another namespace either; the
-// policy is put back, and another run brings every old token back.
+// TestRestoreStopsAtWhateverFails checks that, whichever step of a restore fails, no operator mints a token for a restored key, not even an
+// operator with another name in another namespace. The policy is in force again, and another run makes every old token valid again.
 func TestRestoreStopsAtWhateverFails(t *testing.T) {
 	t.Parallel()
 	r := startRestore(t)
@@ -62,12 +62,12 @@ func TestRestoreStopsAtWhateverFails(t *testing.T) {
 			r.lose()
 			out, status := r.run(map[string]string{"BREAK": step.pattern, "DONE": flag(step.done), "KILLED": flag(step.killed)})
 			if status == 0 {
-				t.Errorf("the block says that all went well\n%s", out)
+				t.Errorf("the block succeeded\n%s", out)
 			}
 			if step.pattern != "patch *Deny*" {
 				r.expectGuarded()
 			}
-			if step.early { // and the next one runs on what this one has left
+			if step.early { // the next step starts from what this one leaves
 				r.expectNoKeys()
 				return
 			}
@@ -76,7 +76,7 @@ func TestRestoreStopsAtWhateverFails(t *testing.T) {
 		})
 	}
 
-	t.Run("keys that were issued meanwhile are left alone, and told", func(t *testing.T) {
+	t.Run("keys that were issued meanwhile are left alone and named", func(t *testing.T) {
 		r.t = t
 		r.lose()
 		again := r.keys[0].DeepCopy()
@@ -94,7 +94,7 @@ func TestRestoreStopsAtWhateverFails(t *testing.T) {
 		r.kubectl("-n", again.Namespace, "delete", "apikey", again.Name)
 		r.wait("its Secret is gone", func() bool { return !r.hasSecret(again) })
 		r.expectAnswer(newer, http.StatusUnauthorized)
-		r.forget(again) // it was minted anew, on purpose
+		r.forget(again) // the test had it issued again on purpose
 		r.restore()
 	})
 }
@@ -106,28 +106,28 @@ func flag(on bool) string {
 	return ""
 }
 
-// restoring is a cluster with two installations, some keys of a backup and one beside it.
+// restoring is a cluster with two installations of the operator, the keys of a backup, and one key that is not in the backup.
 type restoring struct {
 	t          *testing.T
 	ctx        context.Context
 	plane      *controlplane.ControlPlane
 	client     client.Client
 	verifier   string
-	folder     string // where the block is run
-	tools      string // where a kubectl that can be broken is
+	folder     string // where the block runs
+	tools      string // contains a kubectl that can be made to fail
 	backup     string
 	script     string
 	keys       []*v1alpha1.ApiKey
 	tokens     map[string]string
 	bystander  *v1alpha1.ApiKey
 	mu         sync.Mutex
-	seen       map[string]map[string]bool // the digests that were ever seen of a key, by its name
+	seen       map[string]map[string]bool // all digests that a key has had, by its name
 	bystanders int
 }
 
 func startRestore(t *testing.T) *restoring {
 	t.Helper()
-	log.SetLogger(logr.Discard()) // which controller-runtime's client asks for
+	log.SetLogger(logr.Discard()) // controller-runtime's client warns without one
 	ctx, cancel := context.WithCancel(t.Context())
 	plane, err := controlplane.Start(ctx, controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS")})
 	if err != nil {
@@ -169,7 +169,7 @@ func startRestore(t *testing.T) *restoring {
 	r.bystander = build.ApiKey("default", "bystander")
 	r.issue(r.bystander)
 	r.expectIssuing("before")
-	for _, key := range r.keys { // of two operators that race for a new key, one may mint what nobody gets
+	for _, key := range r.keys { // two operators race for a new key, and one of them may mint a token that is not delivered
 		r.forget(key)
 	}
 	return r
@@ -189,7 +189,7 @@ func operatingBlock(t *testing.T, text string) string {
 	return ""
 }
 
-// The second operator has another name, in another namespace.
+// The second operator has another name and another namespace.
 const (
 	anotherPrefix    = "keys-"
 	anotherNamespace = "keys-system"
@@ -209,10 +209,10 @@ func (r *restoring) installAnother() {
 	r.kubectl("apply", "-k", folder)
 }
 
-// startOperators has both operators run for as long as they have pods, and the verifier.
+// startOperators starts both operators, which run as long as they have pods, and the verifier.
 func (r *restoring) startOperators() {
 	r.t.Helper()
-	t := r.t // of the whole test, which these processes outlive a part of
+	t := r.t // the whole test: these processes outlive its subtests
 	at := verifierAddresses(t)
 	r.verifier = "http://" + at.HTTP
 	operator := func(namespace, account string) func(context.Context) (*controlplane.Process, error) {
@@ -239,7 +239,7 @@ func (r *restoring) startOperators() {
 	})
 }
 
-// prepareKubectl makes the kubectl that fails where it is told to.
+// prepareKubectl writes a kubectl that fails for the arguments that match $BREAK.
 func (r *restoring) prepareKubectl() {
 	r.t.Helper()
 	kubeconfig := filepath.Join(r.tools, "kubeconfig")
@@ -261,14 +261,14 @@ exec ` + r.plane.Kubectl() + ` "$@"
 	}
 }
 
-// shell has a bash read a script from its input, as one that somebody pastes into, and tells the status of what was last in it. The bash itself
-// must live on.
+// shell lets a bash read a script from its standard input, as if somebody pasted it into a terminal. It returns the output and the status of
+// the last command. The bash itself must survive.
 func (r *restoring) shell(script string, env map[string]string) (string, int) {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.ctx, restorePatience)
 	defer cancel()
 	command := exec.CommandContext(ctx, "bash")
-	// A group of its own, so that nothing of a block that hangs is left.
+	// In a process group of its own, a block that hangs can be killed completely.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
 	command.Dir = r.folder
@@ -282,7 +282,7 @@ func (r *restoring) shell(script string, env map[string]string) (string, int) {
 	before, status, found := strings.Cut(text, "status=")
 	var code int
 	if _, scanErr := fmt.Sscan(status, &code); err != nil || !found || scanErr != nil {
-		r.t.Fatalf("the shell did not live on: %v\n%s", err, text)
+		r.t.Fatalf("the shell did not survive: %v\n%s", err, text)
 	}
 	return before, code
 }
@@ -292,7 +292,7 @@ func (r *restoring) run(env map[string]string) (string, int) {
 	return r.shell(r.script, env)
 }
 
-// lose deletes the keys of the backup; their Secrets go along, if they are still there.
+// lose deletes the keys of the backup, and their Secrets if they still exist.
 func (r *restoring) lose() {
 	r.t.Helper()
 	r.kubectl("delete", "--ignore-not-found", "-f", r.backup)
@@ -301,17 +301,18 @@ func (r *restoring) lose() {
 	}
 }
 
-// expectNoKeys sees that none of the backup is there.
+// expectNoKeys checks that no key of the backup exists.
 func (r *restoring) expectNoKeys() {
 	r.t.Helper()
 	for _, key := range r.keys {
 		if err := r.client.Get(r.ctx, client.ObjectKeyFromObject(key), &v1alpha1.ApiKey{}); !apierrors.IsNotFound(err) {
-			r.t.Errorf("key %s: want it not to be there: %v", key.Name, err)
+			r.t.Errorf("key %s: want it deleted: %v", key.Name, err)
 		}
 	}
 }
 
-// restore runs the block unbroken, and sees that every old token counts again, that no key was ever minted anew, and that all is as before.
+// restore runs the block without failures. It checks that every old token is valid again, that no new token was minted, and that the rest of
+// the cluster is as before.
 func (r *restoring) restore() {
 	r.t.Helper()
 	if out, status := r.run(nil); status != 0 {
@@ -324,10 +325,10 @@ func (r *restoring) restore() {
 	r.expectIssuing("after")
 	for _, key := range r.keys {
 		if digests := r.digests(key); digests != 1 {
-			r.t.Errorf("key %s has had %d digests since the backup", key.Name, digests)
+			r.t.Errorf("key %s has had %d digests since the backup, want 1", key.Name, digests)
 		}
 		if r.hasSecret(key) {
-			r.t.Errorf("key %s has a Secret: something was minted", key.Name)
+			r.t.Errorf("key %s has a Secret, so a token was minted", key.Name)
 		}
 	}
 	bystander := &v1alpha1.ApiKey{}
@@ -336,7 +337,7 @@ func (r *restoring) restore() {
 	}
 }
 
-// watch keeps what digests keys have had.
+// watch records all digests that keys have had.
 func (r *restoring) watch() {
 	r.t.Helper()
 	events, err := harness.Watch(r.ctx, r.plane.Admin, &v1alpha1.ApiKeyList{})
@@ -358,21 +359,21 @@ func (r *restoring) watch() {
 	}()
 }
 
-// digests is how many a key has had so far.
+// digests returns how many digests a key has had.
 func (r *restoring) digests(key *v1alpha1.ApiKey) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.seen[key.Name])
 }
 
-// forget begins anew to count a key's digests.
+// forget resets the digests of a key.
 func (r *restoring) forget(key *v1alpha1.ApiKey) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.seen, key.Name)
 }
 
-// expectIssuing sees that an operator is at work: a further key is issued. The watch has then seen all that was before it.
+// expectIssuing checks that an operator issues a new key. When it returns, the watch has seen everything before that.
 func (r *restoring) expectIssuing(name string) {
 	r.t.Helper()
 	r.bystanders++
@@ -395,7 +396,7 @@ func (r *restoring) issue(key *v1alpha1.ApiKey) {
 	})
 }
 
-// expectGuarded sees that the policy refuses an administrator who writes a status.
+// expectGuarded waits until the policy refuses an administrator who writes a status.
 func (r *restoring) expectGuarded() {
 	r.t.Helper()
 	r.wait("the policy refuses", func() bool {
@@ -405,7 +406,7 @@ func (r *restoring) expectGuarded() {
 	})
 }
 
-// expectAnswer has the verifier judge a token.
+// expectAnswer waits until the verifier answers for a token with the status want.
 func (r *restoring) expectAnswer(token string, want int) {
 	r.t.Helper()
 	r.wait(fmt.Sprintf("the verifier answers %d", want), func() bool {
@@ -440,7 +441,7 @@ func (r *restoring) hasSecret(key *v1alpha1.ApiKey) bool {
 	return err == nil
 }
 
-// kubectl runs kubectl as an administrator, in the folder of the block.
+// kubectl runs kubectl as an administrator in the folder in which the block runs.
 func (r *restoring) kubectl(args ...string) {
 	r.t.Helper()
 	command := exec.CommandContext(r.ctx, r.plane.Kubectl(), args...)
@@ -458,7 +459,7 @@ func (r *restoring) wait(what string, done func() bool) {
 	for !done() {
 		select {
 		case <-ctx.Done():
-			r.t.Fatalf("waited %s until %s", restorePatience, what)
+			r.t.Fatalf("waited %s in vain until %s", restorePatience, what)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

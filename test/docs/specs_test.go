@@ -56,8 +56,8 @@ func matchesAny(specs []*regexp.Regexp, name string) bool {
 	return false
 }
 
-// specTexts are the full texts of the Ginkgo specs in a folder of test/, as patterns: a part that is computed may be anything. Plain tests are
-// among them, by their names.
+// specTexts returns the full texts of the Ginkgo specs in a folder of test/, and the names of its plain tests. They are patterns, because parts
+// of a text may be computed.
 func specTexts(t *testing.T, folder string) []*regexp.Regexp {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("..", folder, "*_test.go"))
@@ -80,7 +80,7 @@ func specTexts(t *testing.T, folder string) []*regexp.Regexp {
 	return specs
 }
 
-// collect tells of each spec below a node, whose containers have the texts of within.
+// collect calls tell for each spec below a node. within is the text of the containers around the node.
 func collect(node ast.Node, within string, tell func(pattern string)) {
 	ast.Inspect(node, func(n ast.Node) bool {
 		call, ok := n.(*ast.CallExpr)
@@ -105,7 +105,7 @@ func collect(node ast.Node, within string, tell func(pattern string)) {
 	})
 }
 
-// pattern matches the text that an expression has.
+// pattern returns a pattern for the text of an expression. A computed part may be anything.
 func pattern(expression ast.Expr) string {
 	switch e := expression.(type) {
 	case *ast.BasicLit:

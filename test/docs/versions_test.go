@@ -14,7 +14,7 @@ var (
 	released = regexp.MustCompile(`\b1\.\d+\.\d+\b`)
 )
 
-// The floor is said in several places: all name the release that make test-versions runs as the oldest.
+// TestPagesAndChartNameTheSameFloor checks that all places name the same oldest supported release, the one that make test-versions runs.
 func TestPagesAndChartNameTheSameFloor(t *testing.T) {
 	oldest := release(t, "oldest.mod")
 	said := map[string]bool{}
@@ -22,13 +22,13 @@ func TestPagesAndChartNameTheSameFloor(t *testing.T) {
 		for _, match := range orLater.FindAllStringSubmatch(page(t, name), -1) {
 			said[name] = true
 			if match[1] != oldest[1] {
-				t.Errorf("%s says %q, and hack/kube/controlplane/oldest.mod pins %s", name, match[0], oldest[1])
+				t.Errorf("%s says %q, but hack/kube/controlplane/oldest.mod pins %s", name, match[0], oldest[1])
 			}
 		}
 	}
 	for _, name := range []string{"README.md", "docs/install.md", "docs/versions.md"} {
 		if !said[name] {
-			t.Errorf("%s does not say from which release of Kubernetes on", name)
+			t.Errorf("%s does not name the oldest supported release of Kubernetes", name)
 		}
 	}
 	chart := lowest.FindStringSubmatch(page(t, "charts", "apikey-operator", "Chart.yaml"))
@@ -50,7 +50,7 @@ func TestVersionsPageNamesTheTestedReleases(t *testing.T) {
 	}
 }
 
-// release is the version of Kubernetes in a module file of the control plane: all of it, its minor version and its patch.
+// release returns the version of Kubernetes in a module file of the control plane: the whole match, the minor version and the patch.
 func release(t *testing.T, file string) []string {
 	t.Helper()
 	match := pinned.FindStringSubmatch(page(t, "hack", "kube", "controlplane", file))

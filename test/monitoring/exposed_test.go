@@ -30,9 +30,11 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
+// patience is long because the machine may be busy.
 const patience = 2 * time.Minute
 
-// Alerts, dashboard and docs speak of series that the binaries expose, with labels that these have, and the docs of all.
+// TestQueriesAndDocsAgreeWithWhatIsExposed checks that alerts, dashboard and docs use only series and labels that the binaries expose, and that
+// the docs list all of them.
 func TestQueriesAndDocsAgreeWithWhatIsExposed(t *testing.T) {
 	exposed := scrapeBoth(t)
 	rules := loadRules(t)
@@ -55,7 +57,7 @@ func TestQueriesAndDocsAgreeWithWhatIsExposed(t *testing.T) {
 			check(t, exposed, query.expr)
 			for _, used := range regexp.MustCompile(`{{(\w+)}}`).FindAllStringSubmatch(query.legend, -1) {
 				if !slices.Contains(resultLabels(t, query.expr), used[1]) {
-					t.Errorf("the legend %q of %s uses a label that it does not have", query.legend, query.expr)
+					t.Errorf("the legend %q of %s uses a label that the query does not return", query.legend, query.expr)
 				}
 			}
 		}
@@ -63,7 +65,7 @@ func TestQueriesAndDocsAgreeWithWhatIsExposed(t *testing.T) {
 	t.Run("docs", func(t *testing.T) { checkDocs(t, exposed) })
 }
 
-// A metric that is exposed is documented, and one that is documented is exposed.
+// checkDocs checks that every exposed metric is documented, and every documented metric exposed.
 func checkDocs(t *testing.T, exposed []labels.Labels) {
 	names := map[string]bool{}
 	for _, series := range exposed {
@@ -100,13 +102,13 @@ func checkDocs(t *testing.T, exposed []labels.Labels) {
 	for _, page := range []string{"operating.md", "verifier.md", "gitops.md", "observability.md"} {
 		for _, name := range regexp.MustCompile(`\bapikey_(operator|verifier)_\w+`).FindAllString(read(t, "docs", page), -1) {
 			if !names[name] {
-				t.Errorf("docs/%s speaks of %s, which is not exposed", page, name)
+				t.Errorf("docs/%s names %s, which is not exposed", page, name)
 			}
 		}
 	}
 }
 
-// check finds selectors that match no series, and aggregations by labels that the series do not have.
+// check finds selectors that match no series, and aggregations by labels that the series don't have.
 func check(t *testing.T, exposed []labels.Labels, query string) {
 	t.Helper()
 	parser.Inspect(parse(t, query), func(node parser.Node, path []parser.Node) error {
@@ -124,7 +126,7 @@ func check(t *testing.T, exposed []labels.Labels, query string) {
 				continue
 			}
 			if aggregation.Without {
-				t.Errorf("%s: aggregates without labels, which nobody can foresee", query)
+				t.Errorf("%s: aggregates with without, whose labels can't be checked", query)
 			}
 			for _, by := range aggregation.Grouping {
 				for _, series := range matched {
@@ -149,7 +151,7 @@ func matching(exposed []labels.Labels, selector *parser.VectorSelector) []labels
 	return matched
 }
 
-// recorded are the series that a recording rule makes of those that are exposed.
+// recorded returns the series that a recording rule makes from the exposed ones.
 func recorded(t *testing.T, exposed []labels.Labels, rule rule) []labels.Labels {
 	t.Helper()
 	var all []labels.Labels
@@ -170,7 +172,7 @@ type query struct {
 	expr, legend string
 }
 
-// dashboardQueries are all queries of the dashboard, with what Grafana puts in for its variables.
+// dashboardQueries returns all queries of the dashboard, with values in place of Grafana's variables.
 func dashboardQueries(t *testing.T) []query {
 	t.Helper()
 	var dashboard struct {
@@ -210,8 +212,8 @@ func dashboardQueries(t *testing.T) []query {
 	return queries
 }
 
-// scrapeBoth runs the operator and the verifier until both have done all that a counter or a vector counts, and returns the series that a
-// Prometheus with config/prometheus would have of them.
+// scrapeBoth runs the operator and the verifier until every counter and vector has a value, and returns the series that a Prometheus with
+// config/prometheus would scrape.
 func scrapeBoth(t *testing.T) []labels.Labels {
 	t.Helper()
 	ctrl.SetLogger(logr.Discard())
@@ -258,7 +260,7 @@ func scrapeBoth(t *testing.T) []labels.Labels {
 
 	expositions := map[string]string{}
 	for job, address := range map[string]string{"apikey-operator": operator.Metrics, "apikey-verifier": verifier.Metrics} {
-		g.Eventually(func() (code int) { // these listeners open after the others
+		g.Eventually(func() (code int) { // the metrics listeners open after the others
 			code, expositions[job] = get(t.Context(), g, address+"/metrics", prometheus.BearerToken)
 			return code
 		}).Should(Equal(http.StatusOK))
@@ -266,7 +268,7 @@ func scrapeBoth(t *testing.T) []labels.Labels {
 	return append(series(t, "apikey-operator", expositions["apikey-operator"]), series(t, "apikey-verifier", expositions["apikey-verifier"])...)
 }
 
-// series are those of an exposition, with the labels of the target that a Prometheus adds.
+// series returns the series of an exposition, with the labels that a Prometheus adds for the target.
 func series(t *testing.T, job, exposition string) []labels.Labels {
 	t.Helper()
 	var all []labels.Labels
@@ -300,7 +302,7 @@ func get(ctx context.Context, g Gomega, url, bearer string) (int, string) {
 	request.Header.Set("Authorization", "Bearer "+bearer)
 	response, err := insecure.Do(request)
 	if err != nil {
-		return 0, "" // it does not listen yet
+		return 0, "" // the server does not listen yet
 	}
 	body, err := io.ReadAll(response.Body)
 	g.Expect(err).NotTo(HaveOccurred())

@@ -1,4 +1,4 @@
-// Package monitoring holds rules, dashboard and docs against what the binaries really expose.
+// Package monitoring tests the alert rules, the dashboard and the docs against the metrics that the binaries expose.
 package monitoring
 
 import (
@@ -17,7 +17,7 @@ import (
 
 var root = filepath.Join("..", "..")
 
-// rule is an alert, or a recording rule.
+// rule is an alert or a recording rule.
 type rule struct {
 	Alert       string            `json:"alert,omitempty"`
 	Record      string            `json:"record,omitempty"`
@@ -27,7 +27,7 @@ type rule struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// ruleFile is what Prometheus reads, and the spec of a PrometheusRule.
+// ruleFile is the format of a rule file for Prometheus, and of the spec of a PrometheusRule.
 type ruleFile struct {
 	Groups []struct {
 		Name  string `json:"name"`
@@ -56,7 +56,7 @@ func read(t *testing.T, path ...string) string {
 	return string(text)
 }
 
-// loadRules are the rules of config/prometheus.
+// loadRules returns the rules of config/prometheus.
 func loadRules(t *testing.T) ruleFile {
 	t.Helper()
 	var object struct {
@@ -74,7 +74,7 @@ func loadRules(t *testing.T) ruleFile {
 	return object.Spec
 }
 
-// Prometheus' own tool checks the rules, and runs them on the series of alerts_test.yaml.
+// TestRulesByPromtool lets Prometheus' own tool check the rules and run them on the series in alerts_test.yaml.
 func TestRulesByPromtool(t *testing.T) {
 	promtool, err := filepath.Abs(filepath.Join(root, "bin", "promtool"))
 	if err != nil {
@@ -130,14 +130,15 @@ func TestEveryAlertIsTestedBothWays(t *testing.T) {
 	for _, alert := range loadRules(t).alerts() {
 		firing := fmt.Sprintf("ALERTS{alertname=%q,alertstate=\"firing\"}", alert.Alert)
 		if !fires[firing] || !rests[firing] {
-			t.Errorf("%s: tested when it fires: %v, when it does not: %v", alert.Alert, fires[firing], rests[firing])
+			t.Errorf("%s: tested firing: %v, not firing: %v", alert.Alert, fires[firing], rests[firing])
 		}
 	}
 }
 
 var label = regexp.MustCompile(`\$labels\.(\w+)`)
 
-// An alert says how urgent it is and what to do, uses only labels that it has, and has its section in the docs; and no section is left over.
+// TestEveryAlertSaysWhatToDo checks that each alert has a severity and a section in the docs, and that its texts use only labels that it has. It
+// also checks that the docs have no section without an alert.
 func TestEveryAlertSaysWhatToDo(t *testing.T) {
 	const page = "https://github.com/apikey-operator/apikey-operator/blob/main/docs/observability.md#"
 	_, runbook, found := strings.Cut(read(t, "docs", "observability.md"), "\n## Alerts\n")
@@ -168,13 +169,13 @@ func TestEveryAlertSaysWhatToDo(t *testing.T) {
 			}
 			for _, used := range label.FindAllStringSubmatch(text, -1) {
 				if !slices.Contains(has, used[1]) {
-					t.Errorf("%s: its %s uses the label %s, and it has only %v", alert.Alert, name, used[1], has)
+					t.Errorf("%s: its %s uses the label %s, but it has only %v", alert.Alert, name, used[1], has)
 				}
 			}
 		}
 	}
 	for name := range sections {
-		t.Errorf("docs/observability.md has a section for %s, and there is no such alert", name)
+		t.Errorf("docs/observability.md has a section for %s, but there is no such alert", name)
 	}
 }
 
@@ -187,7 +188,8 @@ func parse(t *testing.T, query string) parser.Expr {
 	return expr
 }
 
-// resultLabels are those by which a query's outermost aggregation groups, or, of a query of recorded series, those of the recording rule.
+// resultLabels returns the labels by which a query's outermost aggregation groups. For a query of recorded series, it returns those of the
+// recording rule.
 func resultLabels(t *testing.T, query string) []string {
 	t.Helper()
 	var labels []string

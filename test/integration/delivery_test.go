@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"sync"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -25,15 +24,6 @@ import (
 )
 
 var _ = Describe("A key whose Secret is refused", func() {
-	// running starts a manager and returns a function that stops it. At the end of the spec, it is stopped in any case.
-	running := func(o harness.Options) func() {
-		GinkgoHelper()
-		m, err := harness.StartManager(o, workers, "")
-		Expect(err).NotTo(HaveOccurred())
-		stop := sync.OnceFunc(func() { Expect(m.Stop()).To(Succeed()) })
-		DeferCleanup(stop)
-		return stop
-	}
 	// spent counts the requests for a namespace, without events. It starts with the given request.
 	spent := func(network *harness.Network, from int, ns string) map[string]int {
 		counts := map[string]int{}

@@ -138,11 +138,7 @@ var _ = Describe("The health of a key", func() {
 		create(key)
 		expect(live(key), "Progressing", status.InProgressStatus, "the operator has not processed this key yet")
 
-		quota := &corev1.ResourceQuota{}
-		quota.Namespace, quota.Name = ns, "no-secrets"
-		quota.Spec.Hard = corev1.ResourceList{"count/secrets": *zero()}
-		create(quota)
-		Eventually(func() int { return len(reread(quota).Status.Hard) }).Should(Equal(1))
+		quota(ns, 0)
 		_, err := controllers(o).Pass(ctx, key)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(reason(reread(key))).To(Equal(v1alpha1.ReasonDeliveryRefused))

@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
 // frozen is a client with a stale cache: every Get returns the ApiKey as it was.
@@ -59,8 +60,6 @@ func refusal(value, ofType, cure string) string {
 
 func inNamespace(name string) client.ListOption { return client.InNamespace(name) }
 
-func zero() *resource.Quantity { return resource.NewQuantity(0, resource.DecimalSI) }
-
 // governed returns a namespace for specs whose roles or policies affect the whole cluster. Its keys are deleted at the end of the spec, or
 // they would be issued during another one.
 func governed() string {
@@ -78,6 +77,16 @@ func rule(object client.Object) {
 	GinkgoHelper()
 	create(object)
 	DeferCleanup(func() { Expect(client.IgnoreNotFound(admin.Delete(ctx, object))).To(Succeed()) })
+}
+
+// running starts a manager and returns a function that stops it. At the end of the spec, the manager is stopped in any case.
+func running(o harness.Options) (stop func()) {
+	GinkgoHelper()
+	m, err := harness.StartManager(o, workers, "")
+	Expect(err).NotTo(HaveOccurred())
+	stop = sync.OnceFunc(func() { Expect(m.Stop()).To(Succeed()) })
+	DeferCleanup(stop)
+	return stop
 }
 
 func condition(key *v1alpha1.ApiKey, conditionType string) *metav1.Condition {

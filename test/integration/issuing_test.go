@@ -211,10 +211,7 @@ var _ = Describe("Issuing", Label("releases"), func() {
 	It("tells the user what the API server refuses, and issues the key once it doesn't", func() {
 		c := controllers(options())
 		ns := namespace()
-		quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "none"}}
-		quota.Spec.Hard = corev1.ResourceList{"count/secrets": *zero()}
-		create(quota)
-		Eventually(func() int { return len(reread(quota).Status.Hard) }).Should(Equal(1))
+		quota := quota(ns, 0)
 		key := build.ApiKey(ns, "refused")
 		create(key)
 		_, err := c.Pass(ctx, key)

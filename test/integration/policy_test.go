@@ -22,12 +22,6 @@ import (
 var tenantRoles = []string{"org.permission.*"}
 
 var _ = Describe("Policy", Label("releases"), func() {
-	running := func(o harness.Options) {
-		GinkgoHelper()
-		m, err := harness.StartManager(o, workers, "")
-		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(func() { Expect(m.Stop()).To(Succeed()) })
-	}
 	becomes := func(key *v1alpha1.ApiKey, want v1alpha1.Reason) {
 		GinkgoHelper()
 		Eventually(func() v1alpha1.Reason { return reason(reread(key)) }).Should(Equal(want))

@@ -19,13 +19,6 @@ import (
 )
 
 var _ = Describe("The catalogue of roles", Label("releases"), func() {
-	running := func(o harness.Options) {
-		GinkgoHelper()
-		m, err := harness.StartManager(o, workers, "")
-		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(func() { Expect(m.Stop()).To(Succeed()) })
-	}
-
 	It("keeps a key with an unknown role pending, and issues it as soon as the role exists", func() {
 		running(options())
 		ns := governed()

@@ -89,13 +89,15 @@ type Options struct {
 	Metrics prometheus.Registerer
 }
 
-// Need is what a route requires of an API key. The zero value accepts every API key that is issued and not
-// expired.
+// Need is what a route requires of an API key. The zero value refuses every request, so that a handler without
+// a need is closed.
 type Need struct {
 	// Roles that the API key must carry, all of them.
 	Roles []string
 	// Namespace that the ApiKey must be in. Empty means any namespace.
 	Namespace string
+	// AnyKey accepts every valid API key if there are neither Roles nor a Namespace.
+	AnyKey bool
 }
 
 // Identity identifies the API key that a request was made with.
@@ -196,7 +198,7 @@ func withIdentity(ctx context.Context, key *verify.Key) context.Context {
 //
 // In the request that next receives, [FromContext] returns the identity of the API key. The header with the
 // token and all headers that start with X-Apikey- are removed. A need that is invalid, for example because a
-// role is misspelt, refuses every request.
+// role is misspelt, and one without roles, namespace and AnyKey refuse every request.
 func (g *Guard) Handler(next http.Handler, need Need) http.Handler {
 	route := need.route()
 	// Recovering covers the check only. A panic in next must reach the server.
@@ -234,6 +236,9 @@ func (g *Guard) admitHTTP(w http.ResponseWriter, r *http.Request, route verify.R
 }
 
 func (n Need) route() verify.Route {
+	if len(n.Roles) == 0 && n.Namespace == "" && !n.AnyKey {
+		return verify.Bad("Need has neither Roles nor a Namespace: add a role, or let in every live key by AnyKey")
+	}
 	var namespaces []string
 	if n.Namespace != "" {
 		namespaces = []string{n.Namespace}

@@ -25,13 +25,13 @@ func guardOf(world *script.World) *Guard {
 }
 
 // needOf translates a scripted request to a [Need]. It returns false if a Need can't express the request:
-// some settings of the world exist only as flags of the verifier.
+// default roles exist only as a flag of the verifier.
 func needOf(world *script.World, ask script.Ask) (Need, bool) {
 	if len(ask.Params) > 0 || len(ask.Namespaces) > 1 || len(ask.Namespaces) == 1 && ask.Namespaces[0] == "" ||
-		len(world.Defaults.Roles) > 0 || world.Defaults.RequireScope {
+		len(world.Defaults.Roles) > 0 {
 		return Need{}, false
 	}
-	return Need{Roles: ask.Roles, Namespace: strings.Join(ask.Namespaces, "")}, true
+	return Need{Roles: ask.Roles, Namespace: strings.Join(ask.Namespaces, ""), AnyKey: !world.Defaults.RequireScope}, true
 }
 
 func TestHTTPScripts(t *testing.T) {
@@ -119,7 +119,7 @@ func TestTokenAndForgedIdentityAreRemoved(t *testing.T) {
 		"X-Apikey-Name": {"admin"}, "X_apikey_name": {"admin"}, "x.apikey.name": {"admin"}, "X-Apikey-Foo": {"x"},
 	}
 	recorder := httptest.NewRecorder()
-	guardOf(world).Handler(next, Need{}).ServeHTTP(recorder, r)
+	guardOf(world).Handler(next, Need{AnyKey: true}).ServeHTTP(recorder, r)
 	if recorder.Code != http.StatusOK {
 		t.Errorf("status %d, want %d", recorder.Code, http.StatusOK)
 	}
@@ -128,7 +128,7 @@ func TestTokenAndForgedIdentityAreRemoved(t *testing.T) {
 	}
 
 	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+key, "x-apikey-name", "admin", "x-other", "stays"))
-	interceptor := guardOf(world).UnaryServerInterceptor(func(string) Need { return Need{} })
+	interceptor := guardOf(world).UnaryServerInterceptor(func(string) Need { return Need{AnyKey: true} })
 	if _, err := interceptor(ctx, nil, &grpc.UnaryServerInfo{}, func(ctx context.Context, _ any) (any, error) {
 		seen, _ := metadata.FromIncomingContext(ctx)
 		if len(seen) != 1 || seen.Get("x-other")[0] != "stays" {
@@ -152,5 +152,5 @@ func TestPanicOfTheServiceReachesTheServer(t *testing.T) {
 	r.Header.Set("X-API-Key", key)
 	guardOf(world).Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		panic(http.ErrAbortHandler)
-	}), Need{}).ServeHTTP(httptest.NewRecorder(), r)
+	}), Need{AnyKey: true}).ServeHTTP(httptest.NewRecorder(), r)
 }

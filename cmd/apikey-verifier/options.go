@@ -77,8 +77,8 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&o.defaultRoles, "default-roles", nil,
 		"roles that every request over forward-auth and ext_authz requires, in addition to those of its route")
 	flags.StringSliceVar(&o.grpcDefaultRoles, "grpc-default-roles", nil, "roles that replace --default-roles over ext_authz")
-	flags.BoolVar(&o.requireScope, "require-scope", false,
-		"refuse requests as BadRoute if their route requires neither a role nor a namespace; without this flag, such a route accepts every valid key")
+	flags.BoolVar(&o.requireScope, "require-scope", true,
+		"refuse requests as BadRoute if their route requires neither a role nor a namespace; if false, such a route accepts every valid key")
 
 	flags.BoolVar(&o.forwardAllRoles, "forward-all-roles", false,
 		"send all roles of a key in X-Apikey-Roles, not only those that the route requires; many long names can overflow a proxy's buffers")

@@ -80,8 +80,8 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	}
 
 	if !o.requireScope && (len(s.http.Roles) == 0 || len(s.grpc.Roles) == 0) {
-		logger.Info("Routes without roles and namespaces accept every valid key: set --require-scope to refuse such routes, or " +
-			"--default-roles to give them roles")
+		logger.Info("Routes without roles and namespaces accept every valid key: remove --require-scope=false to refuse such routes, or " +
+			"set --default-roles to give them roles")
 	}
 	if o.maxStaleness != 0 && o.maxStaleness < minStaleness {
 		logger.Info("--max-staleness is too short: without changes the API server sends a bookmark about once a minute, and requests will be "+

@@ -67,7 +67,7 @@ func (d Defaults) Apply(route Route) Route {
 	}
 	route.Roles = union(route.Roles, d.Roles)
 	if d.RequireScope && len(route.Roles) == 0 && route.Namespace == "" {
-		return Bad("the route requires neither a role nor a namespace, but --require-scope is set: add a role to the route")
+		return Bad("the route requires neither a role nor a namespace: add a role to the route, or accept every valid key with --require-scope=false")
 	}
 	return route
 }

@@ -410,7 +410,7 @@ func (r *restoring) expectGuarded() {
 func (r *restoring) expectAnswer(token string, want int) {
 	r.t.Helper()
 	r.wait(fmt.Sprintf("the verifier answers %d", want), func() bool {
-		request, err := http.NewRequestWithContext(r.ctx, http.MethodGet, r.verifier+"/auth", nil)
+		request, err := http.NewRequestWithContext(r.ctx, http.MethodGet, r.verifier+"/auth?role=org.permission.customer.read", nil)
 		if err != nil {
 			r.t.Fatal(err)
 		}

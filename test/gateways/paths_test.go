@@ -316,7 +316,7 @@ func queries(program string, start starter) {
 		)
 		BeforeAll(func() {
 			behind, near = startAPI(), httpClient(inside)
-			floor := startVerifier(addresses(), "--trusted-proxies="+trustedProxy+"/32", "--require-scope", "--default-roles="+roleOther)
+			floor := startVerifier(addresses(), "--trusted-proxies="+trustedProxy+"/32", "--default-roles="+roleOther)
 			url = startGateway(program, start, floor, behind.address(), func(site string) string {
 				Expect(site).To(ContainSubstring(asks))
 				return strings.ReplaceAll(site, asks, "/auth")

@@ -114,7 +114,7 @@ var _ = Describe("Requests that never arrive in full", func() {
 				default:
 				}
 			}
-			Expect(statusOf(httpClient(trustedProxy), v.HTTP+"/auth", "X-Api-Key", good)).To(Equal(http.StatusOK))
+			Expect(statusOf(httpClient(trustedProxy), v.HTTP+"/auth?role="+roleRead, "X-Api-Key", good)).To(Equal(http.StatusOK))
 			slices.Sort(times)
 			_, peak, err := v.Memory()
 			Expect(err).NotTo(HaveOccurred())

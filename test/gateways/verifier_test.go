@@ -45,10 +45,10 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// auth asks a verifier over forward-auth.
+// auth asks a verifier over forward-auth, on a route that requires roleRead.
 func auth(c *http.Client, v *controlplane.Verifier, token string) int {
 	GinkgoHelper()
-	return statusOf(c, v.HTTP+"/auth", "Authorization", "Bearer "+token)
+	return statusOf(c, v.HTTP+"/auth?role="+roleRead, "Authorization", "Bearer "+token)
 }
 
 var _ = Describe("apikey-verifier", Label("releases"), func() {
@@ -67,7 +67,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		health, err := healthv1.NewHealthClient(connection).Check(ctx, &healthv1.HealthCheckRequest{})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(health.GetStatus()).To(Equal(healthv1.HealthCheckResponse_NOT_SERVING))
-		answer, err := authv3.NewAuthorizationClient(connection).Check(ctx, envoyRequest(outside, "", map[string]string{"x-api-key": token}))
+		answer, err := authv3.NewAuthorizationClient(connection).Check(ctx, envoyRequest(outside, roleRead, map[string]string{"x-api-key": token}))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(answer.GetDeniedResponse().GetStatus().GetCode()).To(BeEquivalentTo(http.StatusServiceUnavailable))
 		review := postJSON(c, v.HTTP+"/tokenreview", `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":"`+token+`"}}`)
@@ -145,7 +145,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		_, reader := issue(ns, "reader", build.Roles(roleRead))
 		_, other := issue(ns, "other", build.Roles(roleOther))
 		_, both := issue(ns, "both", build.Roles(roleRead, roleOther))
-		v := startVerifier(addresses(), "--default-roles="+roleRead, "--grpc-default-roles="+roleOther, "--require-scope")
+		v := startVerifier(addresses(), "--default-roles="+roleRead, "--grpc-default-roles="+roleOther)
 		c := httpClient(outside)
 		envoy := authv3.NewAuthorizationClient(dial(v.GRPC))
 		byEnvoy := func(roles, token string) bool {
@@ -154,8 +154,9 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 			Expect(err).NotTo(HaveOccurred())
 			return response.GetOkResponse() != nil
 		}
-		Eventually(func() int { return auth(c, v, both) }).Should(Equal(http.StatusOK))
-		Eventually(func() int { return auth(c, v, reader) }).Should(Equal(http.StatusOK))
+		unscoped := func(token string) int { return statusOf(c, v.HTTP+"/auth", "X-Api-Key", token) }
+		Eventually(func() int { return unscoped(both) }).Should(Equal(http.StatusOK))
+		Eventually(func() int { return unscoped(reader) }).Should(Equal(http.StatusOK))
 		Eventually(func() bool { return byEnvoy("", other) }).Should(BeTrue())
 		for _, query := range []string{"", "?role=" + roleOther, "?namespace=" + ns} {
 			Expect(statusOf(c, v.HTTP+"/auth"+query, "X-Api-Key", other)).To(Equal(http.StatusForbidden), "%s", query)
@@ -165,6 +166,35 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 			Expect(byEnvoy(roles, reader)).To(BeFalse(), roles)
 			Expect(byEnvoy(roles, both)).To(BeTrue(), roles)
 		}
+	})
+
+	It("is closed where a route names neither a role nor a namespace, and opens such routes by --require-scope=false", func() {
+		ns := namespace()
+		_, token := issue(ns, "unscoped")
+		closed, open := startVerifier(addresses()), startVerifier(addresses(), "--require-scope=false")
+		c := httpClient(outside)
+		byEnvoy := func(v *controlplane.Verifier, roles string) bool {
+			GinkgoHelper()
+			request := envoyRequest(outside, roles, map[string]string{"x-api-key": token})
+			response, err := authv3.NewAuthorizationClient(dial(v.GRPC)).Check(ctx, request)
+			Expect(err).NotTo(HaveOccurred())
+			return response.GetOkResponse() != nil
+		}
+		for _, v := range []*controlplane.Verifier{closed, open} {
+			Eventually(func() int { return auth(c, v, token) }).Should(Equal(http.StatusOK))
+			Expect(statusOf(c, v.HTTP+"/auth?namespace="+ns, "X-Api-Key", token)).To(Equal(http.StatusOK))
+			Expect(byEnvoy(v, roleRead)).To(BeTrue())
+		}
+		Expect(statusOf(c, open.HTTP+"/auth", "X-Api-Key", token)).To(Equal(http.StatusOK))
+		Expect(byEnvoy(open, "")).To(BeTrue())
+		Expect(output.contains("any live key opens a route that names neither a role nor a namespace")).To(BeTrue())
+
+		Expect(statusOf(c, closed.HTTP+"/auth", "X-Api-Key", token)).To(Equal(http.StatusForbidden))
+		Expect(byEnvoy(closed, "")).To(BeFalse())
+		for _, protocol := range []string{"forward-auth", "ext_authz"} {
+			Expect(metric(closed, `apikey_verifier_decisions_total{protocol="`+protocol+`",result="BadRoute"}`)).To(Equal("1"))
+		}
+		Expect(output.contains("--require-scope=false")).To(BeTrue(), "the log says how to open it")
 	})
 
 	It("does not start where --trusted-proxies would trust more than was written", func() {
@@ -430,11 +460,11 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		Expect(served(more.HTTP)).To(Equal(first))
 		Expect(served(more.GRPC)).To(Equal(first))
 		c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
-		Expect(statusOf(c, "https://"+more.HTTP+"/auth", "X-Api-Key", token)).To(Equal(http.StatusOK))
+		Expect(statusOf(c, "https://"+more.HTTP+"/auth?role="+roleRead, "X-Api-Key", token)).To(Equal(http.StatusOK))
 		second := writeCertificate(dir)
 		Eventually(func() *big.Int { return served(more.HTTP) }).Should(Equal(second))
 		Eventually(func() *big.Int { return served(more.GRPC) }).Should(Equal(second))
-		Expect(statusOf(c, "https://"+more.HTTP+"/auth", "X-Api-Key", token)).To(Equal(http.StatusOK))
+		Expect(statusOf(c, "https://"+more.HTTP+"/auth?role="+roleRead, "X-Api-Key", token)).To(Equal(http.StatusOK))
 		Expect(auth(c, v, token)).To(Equal(http.StatusOK))
 	})
 
@@ -552,7 +582,7 @@ func httpLoad(ctx context.Context, verifiers []*atomic.Pointer[controlplane.Veri
 				continue
 			}
 			for range 20 {
-				status, err := call(v.HTTP + "/auth")
+				status, err := call(v.HTTP + "/auth?role=" + roleRead)
 				if ctx.Err() != nil {
 					return
 				}
@@ -582,7 +612,7 @@ func grpcLoad(ctx context.Context, at []controlplane.VerifierAddresses, token st
 	defer func() { _ = connection.Close() }()
 	envoy := authv3.NewAuthorizationClient(connection)
 	for ctx.Err() == nil {
-		response, err := envoy.Check(ctx, envoyRequest(outside, "", map[string]string{"x-api-key": token}), grpc.WaitForReady(true))
+		response, err := envoy.Check(ctx, envoyRequest(outside, roleRead, map[string]string{"x-api-key": token}), grpc.WaitForReady(true))
 		if ctx.Err() != nil {
 			return
 		}

@@ -155,7 +155,7 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 		Expect(verifier.WaitHTTP(ctx, verifier.Probes+"/readyz")).To(Succeed())
 		ask := func(key *v1alpha1.ApiKey) int {
 			GinkgoHelper()
-			request, err := http.NewRequestWithContext(ctx, http.MethodGet, verifier.HTTP+"/auth", nil)
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, verifier.HTTP+"/auth?role="+key.Spec.Roles[0], nil)
 			Expect(err).NotTo(HaveOccurred())
 			request.Header.Set("Authorization", "Bearer "+token(key))
 			response, err := http.DefaultClient.Do(request)

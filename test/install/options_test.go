@@ -49,7 +49,7 @@ operator:
 verifier:
   tokenPrefixes: [ak, acme]
   trustedProxies: [10.0.7.0/24, "2001:db8::/64"]
-  requireScope: true
+  requireScope: false
   defaultRoles: [org.permission.message.read]
   logAllowed: true
   tls: {enabled: true, plaintext: true}
@@ -123,7 +123,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 		}),
 		Entry("in production deny what is not explicitly allowed", productionValues(), func(all objects) {
 			Expect(args(all, "apikey-operator")).To(ConsistOf("--require-policy", "--require-catalogue"))
-			Expect(args(all, "apikey-verifier")).To(ConsistOf("--require-scope"))
+			Expect(args(all, "apikey-verifier")).To(BeEmpty())
 			Expect(named(all, "PodDisruptionBudget", "apikey-operator", &policyv1.PodDisruptionBudget{}).Spec.MaxUnavailable.IntValue()).To(Equal(1))
 			Expect(named(all, "PodDisruptionBudget", "apikey-verifier", &policyv1.PodDisruptionBudget{}).Spec.MaxUnavailable.IntValue()).To(Equal(1))
 		}),
@@ -236,7 +236,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 				"--metrics-cert-dir=/metrics-tls", "--log-level=1", "--workers=32",
 			}))
 			Expect(args(all, "apikey-verifier")).To(Equal([]string{
-				"--namespaces=team-a,team-b", "--token-prefixes=ak,acme", "--trusted-proxies=10.0.7.0/24,2001:db8::/64", "--require-scope",
+				"--namespaces=team-a,team-b", "--token-prefixes=ak,acme", "--trusted-proxies=10.0.7.0/24,2001:db8::/64", "--require-scope=false",
 				"--default-roles=org.permission.message.read", "--tls-cert-dir=/tls", "--https-bind-address=:9443", "--grpc-tls-bind-address=:9444",
 				"--metrics-cert-dir=/metrics-tls", "--log-allowed",
 			}))

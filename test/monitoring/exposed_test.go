@@ -254,7 +254,7 @@ func scrapeBoth(t *testing.T) []labels.Labels {
 	}).Should(Succeed())
 	g.Expect(admin.Get(t.Context(), client.ObjectKeyFromObject(secret), secret)).To(Succeed())
 	g.Eventually(func() int {
-		code, _ := get(t.Context(), g, verifier.HTTP+"/auth", string(secret.Data[key.SecretKey()]))
+		code, _ := get(t.Context(), g, verifier.HTTP+"/auth?role="+key.Spec.Roles[0], string(secret.Data[key.SecretKey()]))
 		return code
 	}).Should(Equal(http.StatusOK))
 

@@ -51,7 +51,7 @@ image: ## Build both images for amd64 and arm64 into dist/*.tar (VERSION, REGIST
 	go build -C hack/release -o ../../bin/release . && bin/release -version "$(VERSION)" -registry "$(REGISTRY)" image
 
 .PHONY: installer
-installer: kube ## Write dist/install.yaml, which installs everything with the images of REGISTRY and VERSION.
+installer: ## Write dist/crds.yaml with the CRDs, and dist/install.yaml with the rest and the images of REGISTRY and VERSION.
 	VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" hack/installer
 
 .PHONY: push

@@ -36,7 +36,7 @@ func ExampleGuard_Handler() {
 		key, _ := guard.FromContext(r.Context())
 		_, _ = fmt.Fprintf(w, "orders for %s/%s", key.Namespace, key.Name)
 	})
-	server := httptest.NewServer(keys.Handler(orders, guard.Need{}))
+	server := httptest.NewServer(keys.Handler(orders, guard.Need{AnyKey: true}))
 	defer server.Close()
 
 	fmt.Println(get(server.URL, ""))
@@ -91,7 +91,7 @@ func ExampleGuard_Ready() {
 		log.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/orders", keys.Handler(http.NotFoundHandler(), guard.Need{}))
+	mux.Handle("/orders", keys.Handler(http.NotFoundHandler(), guard.Need{AnyKey: true}))
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !keys.Ready() {
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -129,7 +129,7 @@ func ExampleGuard_UnaryServerInterceptor() {
 		if method == healthv1.Health_List_FullMethodName {
 			return guard.Need{Roles: []string{"org.permission.health.list"}}
 		}
-		return guard.Need{}
+		return guard.Need{AnyKey: true}
 	}
 	server := grpc.NewServer(
 		grpc.UnaryInterceptor(keys.UnaryServerInterceptor(needs)),

@@ -23,6 +23,8 @@ import (
 type method struct {
 	name               string
 	install, uninstall func()
+	// outlived checks what is left when it is uninstalled, and installs again; nil where nothing is to be checked.
+	outlived func()
 }
 
 var kustomize = method{
@@ -34,10 +36,37 @@ var kustomize = method{
 var installer = method{
 	name: "dist/install.yaml",
 	install: func() {
-		run([]string{"VERSION=" + imageTag, "REGISTRY=" + cluster.Registry.Address}, "hack/installer", installFile)
-		kubectl("apply", "-f", installFile)
+		run([]string{"VERSION=" + imageTag, "REGISTRY=" + cluster.Registry.Address}, "hack/installer", installFolder)
+		kubectl("apply", "-f", crdsFile, "-f", installFile)
 	},
-	uninstall: func() { kubectl("delete", "-f", installFile) },
+	uninstall: func() { kubectl("delete", "-f", installFile, "-f", crdsFile) },
+	outlived:  keysOutliveTheInstallation,
+}
+
+// keysOutliveTheInstallation deletes all of dist/install.yaml, and applies it again.
+func keysOutliveTheInstallation() {
+	GinkgoHelper()
+	const sample = "config/samples/never_expires.yaml"
+	kubectl("apply", "-f", sample)
+	DeferCleanup(func() { kubectl("delete", "--ignore-not-found", "-f", sample) })
+	kubectl("wait", "--for=condition=Ready", "apikey/status-page", "--timeout="+patience.String())
+	state := func() string {
+		GinkgoHelper()
+		return kubectl("get", "apikey/status-page", "-o", "jsonpath={.metadata.uid} {.status.hash}") +
+			kubectl("get", "secret/status-page", "-o", "jsonpath={.metadata.uid} {.metadata.resourceVersion}") +
+			kubectl("get", "crd/apikeys.apikey-operator.io", "crd/apiroles.apikey-operator.io", "crd/apikeypolicies.apikey-operator.io",
+				"-o", "jsonpath={.items[*].metadata.uid}")
+	}
+	before := state()
+	kubectl("delete", "-f", installFile)
+	Expect(state()).To(Equal(before))
+
+	kubectl("apply", "-f", installFile)
+	available(system, "apikey-operator", "apikey-verifier")
+	Expect(cluster.WaitGuarded(ctx, system, "apikey-operator")).To(Succeed())
+	kubectl("-n", shop, "apply", "-f", "config/samples/quickstart/apikey.yaml")
+	kubectl("-n", shop, "wait", "--for=condition=Ready", "apikey/orders-client", "--timeout="+patience.String())
+	Expect(state()).To(Equal(before))
 }
 
 var chart = method{
@@ -56,7 +85,11 @@ var chart = method{
 	},
 }
 
-const installFile = "bin/e2e/install/install.yaml"
+const (
+	installFolder = "bin/e2e/install"
+	crdsFile      = installFolder + "/crds.yaml"
+	installFile   = installFolder + "/install.yaml"
+)
 
 func helm(args ...string) {
 	GinkgoHelper()
@@ -102,6 +135,9 @@ func installed() {
 			kubectl("-n", shop, "delete", "apikey", "orders-client")
 			Eventually(func() string { return lastLine(clientLog()) }).Should(HaveSuffix("error: 401"))
 			restricted(system, shop)
+			if by.outlived != nil {
+				by.outlived()
+			}
 		})
 	}
 }

@@ -3,6 +3,7 @@ package install
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -94,19 +95,42 @@ var _ = Describe("The life of an installation", func() {
 		expectEverythingGone()
 	})
 
-	It("by dist/install.yaml is that of config/default with a release's images", func() {
+	It("by dist/crds.yaml and dist/install.yaml is that of config/default with a release's images, and leaves keys alone when it ends", func() {
 		c = newCluster()
 		folder := checkout(func(string) {})
-		installer := filepath.Join(folder, "dist", "install.yaml")
-		makeInstaller(installer, "VERSION=1.2.3", "REGISTRY=registry.example/team")
-		text, err := os.ReadFile(installer)
-		Expect(err).NotTo(HaveOccurred())
-		restored := strings.NewReplacer("registry.example/team/", "", ":1.2.3", ":devel").Replace(string(text))
-		Expect(restored).To(Equal(c.kubectl("kustomize", filepath.Join("config", "default"))))
-		Expect(strings.Count(string(text), "image: registry.example/team/apikey-")).To(Equal(2))
+		makeInstaller(filepath.Join(folder, "dist"), "VERSION=1.2.3", "REGISTRY=registry.example/team")
+		read := func(name string) objects {
+			GinkgoHelper()
+			text, err := os.ReadFile(filepath.Join(folder, "dist", name))
+			Expect(err).NotTo(HaveOccurred())
+			found, err := parse(strings.NewReplacer("registry.example/team/", "", ":1.2.3", ":devel").Replace(string(text)))
+			Expect(err).NotTo(HaveOccurred())
+			Expect(strings.Count(string(text), "image: registry.example/team/apikey-")).To(Equal(len(ofKind(found, "Deployment", &appsv1.Deployment{}))))
+			return found
+		}
+		crds, rest := read("crds.yaml"), read("install.yaml")
+		Expect(crds.kinds()).To(ConsistOf("CustomResourceDefinition"))
+		Expect(rest.kinds()).NotTo(ContainElement("CustomResourceDefinition"))
+		Expect(ofKind(rest, "Deployment", &appsv1.Deployment{})).To(HaveLen(2))
+		Expect(slices.Concat(crds, rest)).To(ConsistOf(kustomized(defaults)))
 
 		c.shell(folder, "installer-install")
 		issue()
+
+		By("deleting what one deletes without reading on")
+		c.kubectl("delete", "-f", filepath.Join(folder, "dist", "install.yaml"))
+		expectGone(clusterRole, deployment("apikey-operator"), deployment("apikey-verifier"))
+		for _, kind := range ofKind(crds, "CustomResourceDefinition", &apiextensionsv1.CustomResourceDefinition{}) {
+			Expect(c.exists(kind)).To(BeTrue(), kind.Name)
+		}
+		Expect(c.stateOf(key)).To(Equal(was))
+
+		By("installing again")
+		c.shell(folder, "installer-install")
+		Expect(c.WaitGuarded(ctx, releaseNamespace, "apikey-operator")).To(Succeed())
+		expectUnchanged()
+
+		By("uninstalling as documented")
 		c.shell(folder, "installer-uninstall")
 		expectGone(clusterRole, deployment("apikey-operator"), deployment("apikey-verifier"))
 		Expect(c.stateOf(key)).To(Equal(was))

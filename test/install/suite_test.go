@@ -239,10 +239,10 @@ func describe(object client.Object) string {
 	return fmt.Sprintf("%s %s/%s", object.GetObjectKind().GroupVersionKind().Kind, object.GetNamespace(), object.GetName())
 }
 
-// makeInstaller writes an installer as `make installer` does.
-func makeInstaller(path string, settings ...string) {
+// makeInstaller writes the files of an installer into a folder, as `make installer` does.
+func makeInstaller(folder string, settings ...string) {
 	GinkgoHelper()
-	command := exec.CommandContext(ctx, filepath.Join(root, "hack", "installer"), path)
+	command := exec.CommandContext(ctx, filepath.Join(root, "hack", "installer"), folder)
 	command.Env = append(os.Environ(), settings...)
 	out, err := command.CombinedOutput()
 	Expect(err).NotTo(HaveOccurred(), string(out))

@@ -335,7 +335,7 @@ func ordersAPI(t *testing.T) string {
 func tokenWebhook(t *testing.T, dir, verifier string) map[string]string {
 	t.Helper()
 	config := strings.NewReplacer(
-		"https://apikey-verifier.apikey-operator-system:8443", "http://"+verifier,
+		"https://apikey-verifier.apikey-operator-system:9443", "http://"+verifier,
 		"    certificate-authority: /etc/kubernetes/apikey-verifier/ca.crt\n", "",
 	).Replace(page(t, "docs", "gateways", "kube-apiserver-webhook.yaml"))
 	file := filepath.Join(dir, "webhook.yaml")

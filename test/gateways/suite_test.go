@@ -110,7 +110,7 @@ var _ = AfterSuite(func() {
 // webhookConfig returns the file in docs/gateways for the given address, without TLS.
 func webhookConfig(address string) string {
 	return strings.NewReplacer(
-		"https://apikey-verifier.apikey-operator-system:8443", "http://"+address,
+		"https://apikey-verifier.apikey-operator-system:9443", "http://"+address,
 		"    certificate-authority: /etc/kubernetes/apikey-verifier/ca.crt\n", "",
 	).Replace(documented("kube-apiserver-webhook.yaml"))
 }

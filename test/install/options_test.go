@@ -174,7 +174,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 			Expect(pod.Volumes).To(HaveLen(1))
 			Expect(pod.Volumes[0].Secret.SecretName).To(Equal("mine"))
 			Expect(pod.Containers[0].VolumeMounts).To(ConsistOf(corev1.VolumeMount{Name: "tls", MountPath: "/tls", ReadOnly: true}))
-			Expect(portsOf(all, "apikey-verifier")).To(Equal(map[string]int32{"https": 8443, "tls-grpc": 9444}))
+			Expect(portsOf(all, "apikey-verifier")).To(Equal(map[string]int32{"https": 9443, "tls-grpc": 9444}))
 			Expect(all.kinds()).NotTo(ContainElement("Certificate"))
 		}),
 		Entry("ask cert-manager for certificates", "verifier: {tls: {enabled: true}}\nmetrics: {tls: {enabled: true}}\ncertManager: {issuerRef: {name: ca}}",
@@ -257,7 +257,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 			Expect(verifier.Containers[0].Image).To(Equal(
 				"registry.example/team/apikey-verifier@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"))
 			Expect(verifier.TopologySpreadConstraints[0].LabelSelector.MatchLabels).To(Equal(map[string]string{"a": "b"}))
-			Expect(portsOf(all, "apikey-verifier")).To(Equal(map[string]int32{"http": 8080, "grpc": 9001, "https": 8443, "tls-grpc": 9444}))
+			Expect(portsOf(all, "apikey-verifier")).To(Equal(map[string]int32{"http": 8080, "grpc": 9001, "https": 9443, "tls-grpc": 9444}))
 			network := named(all, "NetworkPolicy", "apikey-verifier", &networkingv1.NetworkPolicy{}).Spec
 			Expect(network.PolicyTypes).To(ConsistOf(networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress))
 			Expect(network.Ingress).To(HaveLen(2))

@@ -59,9 +59,9 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 		for _, name := range []string{ours, theirs, nobodys} {
 			c.namespace(name)
 		}
-		install(release, releaseNamespace, "namespaces={"+ours+"}")
+		install(release, releaseNamespace, "image.preloaded=true,namespaces={"+ours+"}")
 		install("apikey-operator-b", "operator-b",
-			"namespaces={"+theirs+"},crds.install=false,admissionPolicies.install=false,roles.install=false")
+			"image.preloaded=true,namespaces={"+theirs+"},crds.enabled=false,admissionPolicies.install=false,roles.install=false")
 		c.waitForKinds()
 		// The admission policies are in force, and must accept these operators.
 		refused := func(policy, secretType string, args ...string) {

@@ -2,7 +2,9 @@ package install
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -38,7 +40,7 @@ operator:
   expiryMetricPerKey: true
   logLevel: 1
   extraArgs: [--workers=32]
-  podDisruptionBudget: {enabled: true, maxUnavailable: 50%}
+  podDisruptionBudget: {maxUnavailable: 50%}
   topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}]
   priorityClassName: system-cluster-critical
   nodeSelector: {disk: ssd}
@@ -54,11 +56,10 @@ verifier:
   logAllowed: true
   tls: {enabled: true, plaintext: true}
   image: {digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}
-  podDisruptionBudget: {enabled: true}
   topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {a: b}}}]
 metrics:
   tls: {enabled: true}
-  serviceMonitor: {enabled: true, interval: 15s, labels: {release: prometheus}}
+  serviceMonitor: {enabled: true, interval: 15s, labels: {release: prometheus}, reader: {serviceAccount: prometheus-k8s, namespace: monitoring}}
   prometheusRule: {enabled: true}
 certManager: {issuerRef: {name: ca, kind: ClusterIssuer}, verifierDNSNames: [keys.example.com]}
 networkPolicy:
@@ -118,7 +119,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 		Entry("by default are config/'s", "", func(all objects) {
 			Expect(args(all, "apikey-operator")).To(BeEmpty())
 			Expect(args(all, "apikey-verifier")).To(BeEmpty())
-			Expect(all.kinds()).To(ConsistOf("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment", "Role", "RoleBinding",
+			Expect(all.kinds()).To(ConsistOf("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment", "PodDisruptionBudget", "Role", "RoleBinding",
 				"Service", "ServiceAccount", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"))
 		}),
 		Entry("in production deny what is not explicitly allowed", productionValues(), func(all objects) {
@@ -127,6 +128,49 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 			Expect(named(all, "PodDisruptionBudget", "apikey-operator", &policyv1.PodDisruptionBudget{}).Spec.MaxUnavailable.IntValue()).To(Equal(1))
 			Expect(named(all, "PodDisruptionBudget", "apikey-verifier", &policyv1.PodDisruptionBudget{}).Spec.MaxUnavailable.IntValue()).To(Equal(1))
 		}),
+		Entry("spread and guard against disruption what has several replicas", "operator: {replicas: 2}\nverifier: {replicas: 1}", func(all objects) {
+			budgets := ofKind(all, "PodDisruptionBudget", &policyv1.PodDisruptionBudget{})
+			Expect(budgets).To(HaveLen(1))
+			operator := named(all, "Deployment", "apikey-operator", &appsv1.Deployment{})
+			Expect(budgets[0].Spec.Selector.MatchLabels).To(Equal(operator.Spec.Selector.MatchLabels))
+			spread := operator.Spec.Template.Spec.TopologySpreadConstraints
+			Expect(spread).To(HaveLen(1))
+			Expect(spread[0].TopologyKey).To(Equal("kubernetes.io/hostname"))
+			Expect(spread[0].LabelSelector.MatchLabels).To(Equal(operator.Spec.Selector.MatchLabels))
+			Expect(named(all, "Deployment", "apikey-verifier", &appsv1.Deployment{}).Spec.Template.Spec.TopologySpreadConstraints).To(BeEmpty())
+		}),
+		Entry("neither spread nor guard where that is switched off",
+			"verifier: {replicas: 2, podDisruptionBudget: {enabled: false}, topologySpreadConstraints: []}", func(all objects) {
+				Expect(all.kinds()).NotTo(ContainElement("PodDisruptionBudget"))
+				Expect(named(all, "Deployment", "apikey-verifier", &appsv1.Deployment{}).Spec.Template.Spec.TopologySpreadConstraints).To(BeEmpty())
+			}),
+		Entry("name images that are loaded into the nodes without a registry", "image: {preloaded: true, tag: '1.2'}", func(all objects) {
+			for _, name := range []string{"apikey-operator", "apikey-verifier"} {
+				Expect(named(all, "Deployment", name, &appsv1.Deployment{}).Spec.Template.Spec.Containers[0].Image).To(Equal(name + ":1.2"))
+			}
+		}),
+		Entry("keep the kinds", "crds: {enabled: true, keep: true}", func(all objects) {
+			kinds := ofKind(all, "CustomResourceDefinition", &unstructured.Unstructured{})
+			Expect(kinds).To(HaveLen(3))
+			for _, kind := range kinds {
+				Expect(kind.GetAnnotations()).To(HaveKeyWithValue("helm.sh/resource-policy", "keep"))
+			}
+		}),
+		Entry("let the kinds go with the release", "crds: {keep: false}", func(all objects) {
+			kinds := ofKind(all, "CustomResourceDefinition", &unstructured.Unstructured{})
+			Expect(kinds).To(HaveLen(3))
+			for _, kind := range kinds {
+				Expect(kind.GetAnnotations()).NotTo(HaveKey("helm.sh/resource-policy"))
+			}
+		}),
+		Entry("let the service account of Prometheus read the metrics",
+			"metrics: {serviceMonitor: {enabled: true, reader: {serviceAccount: prometheus-k8s, namespace: monitoring}}}", func(all objects) {
+				binding := named(all, "ClusterRoleBinding", "apikey-operator-metrics-reader", &rbacv1.ClusterRoleBinding{})
+				Expect(binding.Subjects).To(ConsistOf(rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Name: "prometheus-k8s", Namespace: "monitoring"}))
+				Expect(binding.RoleRef.Name).To(Equal("apikey-operator-metrics-reader"))
+				role := named(all, "ClusterRole", binding.RoleRef.Name, &rbacv1.ClusterRole{})
+				Expect(role.Rules).To(ConsistOf(rbacv1.PolicyRule{NonResourceURLs: []string{"/metrics"}, Verbs: []string{"get"}}))
+			}),
 		Entry("without the verifier have no alert on it", "verifier: {enabled: false}\nmetrics: {prometheusRule: {enabled: true}}", func(all objects) {
 			rules := field(named(all, "PrometheusRule", "apikey-operator", &unstructured.Unstructured{}), "spec", "groups")
 			Expect(rules).To(ContainSubstring("ApiKeyOperatorAbsent"))
@@ -160,7 +204,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 				}
 			}
 		}),
-		Entry("leave out what another release has", "crds: {install: false}\nadmissionPolicies: {install: false}\nroles: {install: false}",
+		Entry("leave out what another release has", "crds: {enabled: false}\nadmissionPolicies: {install: false}\nroles: {install: false}",
 			func(all objects) {
 				Expect(all.kinds()).NotTo(ContainElements("CustomResourceDefinition", "ValidatingAdmissionPolicy"))
 				for _, object := range all {
@@ -316,7 +360,11 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 		Entry(nil, "namespaces: [Team_A]", "at '/namespaces/0'"),
 		Entry(nil, "namespaces: [a, a]", "at '/namespaces'"),
 		Entry(nil, "networkPolicy: {enabled: true, gateways: [{}]}", "at '/networkPolicy/gateways/0'"),
+		Entry(nil, "crds: {install: true}", "at '/crds'", "additional properties 'install' not allowed"),
+		Entry(nil, "metrics: {serviceMonitor: {reader: {namespace: Monitoring}}}", "at '/metrics/serviceMonitor/reader/namespace'"),
 		// What a schema can't say.
+		Entry(nil, "image: {preloaded: false}", "image.registry is empty", "registry.example/team", "image.preloaded=true"),
+		Entry(nil, "metrics: {serviceMonitor: {reader: {serviceAccount: prometheus}}}", "metrics.serviceMonitor.reader", `serviceAccount="prometheus", namespace=""`),
 		Entry(nil, "verifier: {tls: {enabled: true}}", "verifier.tls.enabled=true", "set verifier.tls.secretName"),
 		Entry(nil, "metrics: {tls: {enabled: true}}", "metrics.tls.enabled=true", "set metrics.tls.secretName"),
 		Entry(nil, "networkPolicy: {enabled: true}", "networkPolicy.gateways=[]"),
@@ -329,12 +377,69 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 		for _, values := range []string{"", productionValues(), everything} {
 			given := map[string]any{}
 			Expect(yaml.UnmarshalStrict([]byte(values), &given)).To(Succeed())
+			if given["image"] == nil {
+				given["image"] = map[string]any{"preloaded": true}
+			}
 			for _, message := range lint.RunAll(chartFolder, given, releaseNamespace).Messages {
 				Expect(message.Severity).To(BeNumerically("<=", support.InfoSev), message.Error())
 			}
 		}
 	})
 })
+
+// What Helm prints after an install.
+var _ = Describe("The chart's notes", func() {
+	const (
+		inClear  = "WARNING: tokens travel in clear between gateways and the verifier"
+		anybody  = "WARNING: every pod of the cluster can ask the verifier"
+		unscoped = "WARNING: any live key opens a route that names neither a role nor a namespace"
+		goes     = "WARNING: `helm uninstall` deletes the kinds"
+		unbound  = "Prometheus needs the ClusterRole apikey-operator-metrics-reader"
+		closed   = "{tls: {enabled: true, secretName: a}}"
+	)
+	DescribeTable("warn of what is open, and of nothing else",
+		func(values string, warnings ...string) {
+			text := notes(values)
+			for _, warning := range []string{inClear, anybody, unscoped, goes, unbound} {
+				if slices.Contains(warnings, warning) {
+					Expect(text).To(ContainSubstring(warning))
+				} else {
+					Expect(text).NotTo(ContainSubstring(warning))
+				}
+			}
+		},
+		Entry("by default", "", inClear, anybody),
+		Entry("with TLS", "verifier: "+closed, anybody),
+		Entry("with TLS, and without", "verifier: {tls: {enabled: true, plaintext: true, secretName: a}}", inClear, anybody),
+		Entry("with a NetworkPolicy", "networkPolicy: {enabled: true, gateways: [{podSelector: {}}]}", inClear),
+		Entry("with both", "verifier: "+closed+"\nnetworkPolicy: {enabled: true, gateways: [{podSelector: {}}]}"),
+		Entry("without the verifier", "verifier: {enabled: false}"),
+		Entry("where routes are open", "verifier: {requireScope: false}", inClear, anybody, unscoped),
+		Entry("where default roles close them", "verifier: {requireScope: false, defaultRoles: [a]}", inClear, anybody),
+		Entry("where the kinds go, too", "verifier: {enabled: false}\ncrds: {keep: false}", goes),
+		Entry("where nobody may scrape", "verifier: {enabled: false}\nmetrics: {serviceMonitor: {enabled: true}}", unbound),
+		Entry("where Prometheus may",
+			"verifier: {enabled: false}\nmetrics: {serviceMonitor: {enabled: true, reader: {serviceAccount: a, namespace: b}}}"),
+	)
+})
+
+var _ = DescribeTable("The chart, on a release of Kubernetes,",
+	func(release string, refusal string) {
+		command := exec.CommandContext(ctx, helm, "template", "x", chartFolder, "--set", "image.preloaded=true", "--kube-version", release)
+		out, err := command.CombinedOutput()
+		if refusal == "" {
+			Expect(err).NotTo(HaveOccurred(), string(out))
+			Expect(string(out)).To(ContainSubstring("kind: Deployment"))
+			return
+		}
+		Expect(err).To(HaveOccurred())
+		Expect(string(out)).To(ContainSubstring(refusal))
+	},
+	Entry("before the oldest, is refused", "v1.31.14", "chart requires kubeVersion: >=1.32.0-0 which is incompatible with Kubernetes v1.31.14"),
+	Entry("the oldest, is installed", "v1.32.0", ""),
+	Entry("the oldest of a provider, is installed", "v1.32.0-gke.1000", ""),
+	Entry("later, is installed", "v1.37.1", ""),
+)
 
 // portsOf are the ports of a Service, by name.
 func portsOf(all objects, name string) map[string]int32 {
@@ -355,6 +460,9 @@ func expectNamesResolve(all objects) {
 		case "ClusterRoleBinding":
 			binding := named(all, object.GetKind(), object.GetName(), &rbacv1.ClusterRoleBinding{})
 			Expect(names).To(ContainElement("ClusterRole /" + binding.RoleRef.Name))
+			if strings.HasSuffix(binding.Name, "-metrics-reader") {
+				continue // its subject is Prometheus, which is not of this installation
+			}
 			Expect(names).To(ContainElement("ServiceAccount " + binding.Subjects[0].Namespace + "/" + binding.Subjects[0].Name))
 		case "RoleBinding":
 			binding := named(all, object.GetKind(), object.GetName(), &rbacv1.RoleBinding{})

@@ -39,27 +39,44 @@ var chartFolder = filepath.Join(root, "charts", "apikey-operator")
 // objects are the objects of one rendering.
 type objects []*unstructured.Unstructured
 
-// render renders the chart as helm does, with values given as YAML.
+// render renders the chart as helm does, with values given as YAML. Where these don't say otherwise, the images are loaded into the nodes.
 func render(name, namespace, values string) (objects, error) {
-	chart, err := loader.Load(chartFolder)
+	chart, err := loadChart()
 	if err != nil {
 		return nil, err
 	}
 	return renderChart(chart, name, namespace, values)
 }
 
-// renderChart renders a chart, and those that are parts of it.
-func renderChart(chart chart.Charter, name, namespace, values string) (objects, error) {
-	given := map[string]any{}
-	if err := yaml.UnmarshalStrict([]byte(values), &given); err != nil {
-		return nil, err
-	}
-	options := common.ReleaseOptions{Name: name, Namespace: namespace, IsInstall: true, Revision: 1}
-	all, err := util.ToRenderValues(chart, given, options, common.DefaultCapabilities)
+// loadChart loads the chart with image.preloaded=true among its defaults: without a registry and that, nothing is rendered.
+func loadChart() (chart.Charter, error) {
+	ours, err := loader.Load(chartFolder)
 	if err != nil {
 		return nil, err
 	}
-	files, err := engine.Render(chart, all)
+	image, ok := ours.Values["image"].(map[string]any)
+	if !ok {
+		return nil, errors.New("values.yaml has no image")
+	}
+	image["preloaded"] = true
+	return ours, nil
+}
+
+// notes are what helm prints after an install with values given as YAML.
+func notes(values string) string {
+	GinkgoHelper()
+	chart, err := loadChart()
+	Expect(err).NotTo(HaveOccurred())
+	files, err := renderFiles(chart, release, releaseNamespace, values)
+	Expect(err).NotTo(HaveOccurred())
+	text := files[filepath.Join("apikey-operator", "templates", "NOTES.txt")]
+	Expect(text).To(ContainSubstring("See that all is up"))
+	return text
+}
+
+// renderChart renders a chart, and those that are parts of it.
+func renderChart(chart chart.Charter, name, namespace, values string) (objects, error) {
+	files, err := renderFiles(chart, name, namespace, values)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +92,20 @@ func renderChart(chart chart.Charter, name, namespace, values string) (objects, 
 	}
 	slices.SortFunc(found, func(a, b *unstructured.Unstructured) int { return cmp.Compare(describe(a), describe(b)) })
 	return found, nil
+}
+
+// renderFiles returns the text of each rendered template, by its path.
+func renderFiles(chart chart.Charter, name, namespace, values string) (map[string]string, error) {
+	given := map[string]any{}
+	if err := yaml.UnmarshalStrict([]byte(values), &given); err != nil {
+		return nil, err
+	}
+	options := common.ReleaseOptions{Name: name, Namespace: namespace, IsInstall: true, Revision: 1}
+	all, err := util.ToRenderValues(chart, given, options, common.DefaultCapabilities)
+	if err != nil {
+		return nil, err
+	}
+	return engine.Render(chart, all)
 }
 
 // The kustomizations that the chart's values files have their like in.

@@ -69,7 +69,7 @@ tolerations: {{ toYaml . | nindent 0 }}
 {{- with .affinity }}
 affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
-{{- with .topologySpreadConstraints }}
+{{- with and (gt (int .replicas) 1) .topologySpreadConstraints }}
 topologySpreadConstraints:
 {{- range . }}
 {{- $own := dict "labelSelector" (dict "matchLabels" $selector) }}
@@ -81,6 +81,9 @@ topologySpreadConstraints:
 
 {{/* Checks of the values that values.schema.json can't express. */}}
 {{- define "apikey-operator.check" -}}
+{{- if not (or .Values.image.registry .Values.image.preloaded) }}
+{{- fail "image.registry is empty: set it to the registry and path of the images, such as registry.example/team; or set image.preloaded=true where the images are loaded into the nodes, as on kind" }}
+{{- end }}
 {{- if and .Values.verifier.enabled .Values.verifier.tls.enabled (not .Values.verifier.tls.secretName) (not .Values.certManager.issuerRef.name) }}
 {{- fail "verifier.tls.enabled=true: there is no certificate; set verifier.tls.secretName to a Secret, or certManager.issuerRef.name to an issuer" }}
 {{- end }}
@@ -92,6 +95,11 @@ topologySpreadConstraints:
 {{- end }}
 {{- if and .Values.networkPolicy.enabled .Values.metrics.serviceMonitor.enabled (not .Values.networkPolicy.scrapers) }}
 {{- fail "networkPolicy.scrapers=[]: Prometheus could not reach the metrics, but metrics.serviceMonitor.enabled is true; name its pods or networks" }}
+{{- end }}
+{{- with .Values.metrics.serviceMonitor.reader }}
+{{- if ne (empty .serviceAccount) (empty .namespace) }}
+{{- fail (printf "metrics.serviceMonitor.reader: want both the name and the namespace of Prometheus' service account, or neither; have serviceAccount=%q, namespace=%q" .serviceAccount .namespace) }}
+{{- end }}
 {{- end }}
 {{- if and .Values.verifier.enabled (not (has .Values.operator.tokenPrefix .Values.verifier.tokenPrefixes)) }}
 {{- fail (printf "verifier.tokenPrefixes=%s: must include operator.tokenPrefix (%s), or the verifier would refuse new tokens" .Values.verifier.tokenPrefixes .Values.operator.tokenPrefix) }}

@@ -74,10 +74,10 @@ func answers(pod *corev1.Pod) string {
 	return found[0]
 }
 
-// apiKey creates a key of the shop for orders.read.
+// apiKey creates a key of the shop for org.permission.order.read.
 func apiKey(name string, options ...build.Option) *v1alpha1.ApiKey {
 	GinkgoHelper()
-	key := build.ApiKey(shop, name, append([]build.Option{build.Roles("orders.read")}, options...)...)
+	key := build.ApiKey(shop, name, append([]build.Option{build.Roles("org.permission.order.read")}, options...)...)
 	Expect(admin.Create(ctx, key)).To(Succeed())
 	return key
 }
@@ -107,7 +107,7 @@ func matches(text string, key *v1alpha1.ApiKey) bool {
 // verdict returns the status with which one of the verifier's pods answers for a token.
 func verdict(text string) (int, error) {
 	pods := pods(system, "apikey-verifier")
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+pods[0].Status.PodIP+":8080/auth?role=orders.read", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+pods[0].Status.PodIP+":8080/auth?role=org.permission.order.read", nil)
 	if err != nil {
 		return 0, err
 	}

@@ -135,7 +135,7 @@ var _ = Describe("The catalogue of roles", Label("releases"), func() {
 		out, err := exec.CommandContext(ctx, plane.Kubectl(), "--kubeconfig", adminKubeconfig(), "apply", "--dry-run=server",
 			"-k", filepath.Join(samples, "catalogue")).CombinedOutput()
 		Expect(err).NotTo(HaveOccurred(), string(out))
-		Expect(strings.Count(string(out), "apirole.apikey-operator.io/")).To(Equal(22))
+		Expect(strings.Count(string(out), "apirole.apikey-operator.io/")).To(Equal(23))
 		Expect(string(out)).To(ContainSubstring("apikeypolicy.apikey-operator.io/everywhere created"))
 		out, err = exec.CommandContext(ctx, plane.Kubectl(), "--kubeconfig", adminKubeconfig(), "apply", "--dry-run=server",
 			"-k", samples).CombinedOutput()

@@ -70,7 +70,7 @@ test: kube build bin/promtool ## Run all tests, including those on a real contro
 test-unit: ## Run the tests that need no control plane (seconds).
 	$(GOTEST) $(GOTESTFLAGS) ./...
 	cd hack/release && $(GOTEST) $(GOTESTFLAGS) ./...
-	cd test && $(GOTEST) $(GOTESTFLAGS) -count=1 ./arrows ./kit/... ./e2e/...
+	cd test && $(GOTEST) $(GOTESTFLAGS) -count=1 ./arrows ./kit/... ./e2e/... ./reference
 
 .PHONY: test-specs
 test-specs: kube build ## Run the specs of the operator and of the verifier with real gateways (GINKGOFLAGS=--focus=...).
@@ -125,11 +125,13 @@ bench: kube build ## Measure issuing and verifying, compare both with a minimal 
 ##@ Change
 
 .PHONY: generate
-generate: ## Regenerate the CRDs, deepcopy code and docs/reference from api/, and the chart's copies of config/.
+generate: ## Regenerate the CRDs, deepcopy code, docs/reference, and the chart's copies of config/.
 	$(TOOL) controller-gen object crd paths=./api/... output:crd:dir=config/crd/bases
 	$(TOOL) crd-ref-docs --log-level=WARN --source-path=api --config=hack/reference/config.yaml --templates-dir=hack/reference/templates \
 		--renderer=markdown --output-path=docs/reference/README.md
 	hack/chart-files
+	$(GOTEST) -p 1 ./cmd/... -run '^TestReference' -update
+	cd test && $(GOTEST) ./reference -run '^TestReference' -update
 
 .PHONY: verify
 verify: ## Fail if generated files, module files or formatting are not up to date.

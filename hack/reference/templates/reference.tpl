@@ -3,6 +3,9 @@
 
 Every field, with what the API server holds it against; `kubectl explain` shows the same. What the kinds are for is on the pages of
 [ApiKey](../apikey.md), [ApiRole](../apirole.md) and [ApiKeyPolicy](../apikeypolicy.md). This page is generated from `api/`.
+
+Generated, too: the [flags](flags.md) of both binaries, the chart's [values](values.md), all [metrics](metrics.md), and the verifier's
+[results](results.md).
 {{ range . }}
 {{- $group := . }}
 {{- range .SortedKinds }}{{ template "type" $group.TypeForKind . }}{{ end }}

@@ -85,7 +85,7 @@ func (*loadedSink) Error(error, string, ...any)      {}
 func (s *loadedSink) WithValues(...any) logr.LogSink { return s }
 func (s *loadedSink) WithName(string) logr.LogSink   { return s }
 func (s *loadedSink) Info(_ int, text string, _ ...any) {
-	if text == "loaded" {
+	if text == "API keys loaded" {
 		close(s.loaded)
 	}
 }
@@ -112,6 +112,10 @@ var results = [verify.Results]struct{ meaning, cure string }{
 	verify.Expired: {
 		"The key's expiry time has passed.",
 		"Create another ApiKey. The log names the old one.",
+	},
+	verify.Suspended: {
+		"The key is suspended: its `spec.suspend` is true.",
+		"Set `spec.suspend` to false, or remove it, if the key may be used again. The log names the key.",
 	},
 	verify.AddressDenied: {
 		"The client address is outside of the key's `cidrs`, or is not known.",

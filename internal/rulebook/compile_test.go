@@ -1,6 +1,7 @@
 package rulebook
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +117,37 @@ func TestCountsAndAnnotationsDoNotMatter(t *testing.T) {
 	} {
 		if got := matters(c.before, c.after); got != c.want {
 			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// A policy field that no code reads would allow what its author meant to refuse.
+func TestEveryFieldOfAPolicyRefuses(t *testing.T) {
+	all := []string{"*"}
+	refusing := map[string]v1alpha1.ApiKeyPolicySpec{ // for each field, a policy that refuses the request because of it
+		"namespaceSelector": {Roles: all, NamespaceSelector: &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"team": "b"}}},
+		"roles":             {Roles: []string{"b"}},
+		"maxLifetime":       {Roles: all, MaxLifetime: "1d"},
+		"allowedCIDRs":      {Roles: all, AllowedCIDRs: []string{"10.0.0.0/8"}},
+		"requireExpiry":     {Roles: all, RequireExpiry: ptr.To(true)},
+	}
+	judge := func(spec v1alpha1.ApiKeyPolicySpec) grant.Outcome {
+		rules := compile(nil, []v1alpha1.ApiKeyPolicy{{Spec: spec}}, Options{})
+		return rules.Judge(grant.Request{Roles: []string{"a"}, Labels: map[string]string{"team": "a"}, Never: true}).Outcome
+	}
+	if got := judge(v1alpha1.ApiKeyPolicySpec{Roles: all}); got != grant.Allowed {
+		t.Fatalf("outcome %d of a policy that allows all, want %d", got, grant.Allowed)
+	}
+	for field := range reflect.TypeFor[v1alpha1.ApiKeyPolicySpec]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		spec, ok := refusing[name]
+		if !ok {
+			t.Errorf("spec.%s needs a policy in this test that refuses a key because of it", name)
+			continue
+		}
+		if got := judge(spec); got != grant.NotAllowed {
+			t.Errorf("outcome %d of a policy that must refuse because of spec.%s, want %d: does translate read it, and is its demand in demands?",
+				got, name, grant.NotAllowed)
 		}
 	}
 }

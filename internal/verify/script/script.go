@@ -283,7 +283,7 @@ func (r *runner) ask(t *testing.T, args []string) {
 		}
 	}
 	if got := strings.Join(decided, ","); got != want {
-		t.Errorf("line %d: decided %s, want %s", r.line, got, want)
+		t.Errorf("line %d: decided %s, want %s; if %s can't express this ask in full, end the line with %[4]s=RESULT", r.line, got, want, r.name)
 		return
 	}
 	r.check(t, want, answer)

@@ -63,6 +63,7 @@ func TestQueriesAndDocsAgreeWithWhatIsExposed(t *testing.T) {
 		}
 	})
 	t.Run("docs", func(t *testing.T) { checkDocs(t, exposed) })
+	t.Run("protocols", func(t *testing.T) { checkProtocols(t, exposed) })
 }
 
 // checkDocs checks that every exposed metric is documented, and every documented metric exposed.

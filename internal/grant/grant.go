@@ -3,7 +3,7 @@
 //
 // A judgement is a chain of rules about the cluster (rules.go). The last rule checks the demands of each policy
 // (demands.go). To add a rule, write a function and add a line to chain. To add a demand, write a function and add a line to
-// demands.
+// demands. docs/architecture/extending.md lists what else a field of ApiKeyPolicy needs.
 package grant
 
 import (

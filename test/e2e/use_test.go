@@ -33,7 +33,7 @@ func inUse() {
 		witness, err = harness.NewWitness(ctx, cluster.Admin)
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(func() { witness.Stop() })
-		// As docs/operating.md says, so that keys with CIDRs work behind this nginx.
+		// As docs/verifier.md says, so that keys with CIDRs work behind this nginx.
 		kubectl("-n", system, "patch", "deployment", "apikey-verifier", "--type=json", "--patch", fmt.Sprintf(
 			`[{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": ["--trusted-proxies=%s/32"]}]`,
 			pods(shop, "orders")[0].Status.PodIP))

@@ -33,12 +33,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // reasons lists why a block may not be run.
 var reasons = []string{
 	"needs a node",
 	"needs a registry",
+	"needs kind, k3d or minikube",
 	"needs a cluster of its own", // what it does would take this page's control plane away
 	"needs the gateway",          // one that can't be run here
 	"needs Argo CD", "needs Flux", "needs Helm", "needs Prometheus", "needs cert-manager",
@@ -180,6 +182,26 @@ func TestPagesKeepToTheConvention(t *testing.T) {
 		_, problems := blocks(t, path)
 		for _, problem := range problems {
 			t.Error(problem)
+		}
+	}
+}
+
+// TestProseOfPagesIsWrapped finds lines of more than 120 characters outside of blocks and tables. docs/reference is generated.
+func TestProseOfPagesIsWrapped(t *testing.T) {
+	const most = 120
+	for _, path := range pages(t) {
+		if strings.HasPrefix(path, "docs/reference/") {
+			continue
+		}
+		fenced := false
+		for number, line := range strings.Split(page(t, path), "\n") {
+			if strings.HasPrefix(line, "```") {
+				fenced = !fenced
+			}
+			table := strings.HasPrefix(strings.TrimSpace(line), "|")
+			if length := utf8.RuneCountInString(line); length > most && !fenced && !table {
+				t.Errorf("%s:%d: %d characters, want at most %d", path, number+1, length, most)
+			}
 		}
 	}
 }

@@ -30,7 +30,7 @@ import (
 // restorePatience is how long each wait may take on a busy machine.
 const restorePatience = 2 * time.Minute
 
-// steps of docs/operating.md's restore that fail in turn, by the arguments of kubectl, as patterns of a shell.
+// steps of docs/backup.md's restore that fail in turn, by the arguments of kubectl, as patterns of a shell.
 var restoreSteps = []struct {
 	name, pattern string
 	// early: the step comes before any key is created. done: kubectl does it and then fails. killed: kubectl also kills the shell that called it.
@@ -144,7 +144,7 @@ func startRestore(t *testing.T) *restoring {
 	}
 	r := &restoring{
 		t: t, ctx: ctx, plane: plane, folder: t.TempDir(), tools: t.TempDir(), tokens: map[string]string{}, seen: map[string]map[string]bool{},
-		backup: "backup.json", script: operatingBlock(t, "kubectl create -f backup.json"),
+		backup: "backup.json", script: backupBlock(t, "kubectl create -f backup.json"),
 	}
 	if r.client, err = client.New(plane.Admin, client.Options{Scheme: harness.Scheme()}); err != nil {
 		t.Fatal(err)
@@ -163,7 +163,7 @@ func startRestore(t *testing.T) *restoring {
 		r.tokens[key.Name] = r.token(key)
 		r.expectAnswer(r.tokens[key.Name], http.StatusOK)
 	}
-	if out, status := r.shell(operatingBlock(t, "> backup.json"), nil); status != 0 {
+	if out, status := r.shell(backupBlock(t, "> backup.json"), nil); status != 0 {
 		t.Fatalf("back up: %d\n%s", status, out)
 	}
 	r.bystander = build.ApiKey("default", "bystander")
@@ -175,10 +175,10 @@ func startRestore(t *testing.T) *restoring {
 	return r
 }
 
-// operatingBlock is the block of commands of docs/operating.md that has a text in it.
-func operatingBlock(t *testing.T, text string) string {
+// backupBlock returns the block of commands in docs/backup.md that contains a text.
+func backupBlock(t *testing.T, text string) string {
 	t.Helper()
-	const path = "docs/operating.md"
+	const path = "docs/backup.md"
 	all, _ := blocks(t, path)
 	for _, b := range all {
 		if b.language == "sh" && strings.Contains(b.text, text) {

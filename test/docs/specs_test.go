@@ -12,10 +12,10 @@ import (
 )
 
 // The table of attacks names the spec that holds each off by its full text. A spec that was renamed or has gone is found here.
-func TestSpecsNamedInSecurityExist(t *testing.T) {
-	_, section, found := strings.Cut(page(t, "docs", "security.md"), "\n## Attacks, and the test that holds each off\n")
+func TestSpecsNamedInAttacksExist(t *testing.T) {
+	_, section, found := strings.Cut(page(t, "docs", "attacks.md"), "\n| attack | what happens | test |\n")
 	if !found {
-		t.Fatal("docs/security.md has no table of attacks")
+		t.Fatal("docs/attacks.md has no table of attacks")
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
 	folders := []string{"integration", "gateways", "install", "docs", "image"}

@@ -26,7 +26,7 @@ func TestPagesAndChartNameTheSameFloor(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"README.md", "docs/install.md", "docs/versions.md"} {
+	for _, name := range []string{"README.md", "docs/install.md", "docs/releases.md"} {
 		if !said[name] {
 			t.Errorf("%s does not name the oldest supported release of Kubernetes", name)
 		}
@@ -37,16 +37,20 @@ func TestPagesAndChartNameTheSameFloor(t *testing.T) {
 	}
 }
 
-// The table of docs/versions.md tells the releases that are tested, to the patch.
-func TestVersionsPageNamesTheTestedReleases(t *testing.T) {
-	table, _, _ := strings.Cut(page(t, "docs", "versions.md"), "\n## ")
+// The table of docs/releases.md names the releases of Kubernetes that are tested, with their patch versions.
+func TestReleasesPageNamesTheTestedReleases(t *testing.T) {
+	_, section, found := strings.Cut(page(t, "docs", "releases.md"), "\n## Versions of Kubernetes\n")
+	if !found {
+		t.Fatal("docs/releases.md has no section on versions of Kubernetes")
+	}
+	table, _, _ := strings.Cut(section, "\n### ")
 	want := make([]string, 2)
 	for i, file := range []string{"go.mod", "oldest.mod"} {
 		version := release(t, file)
 		want[i] = version[1] + "." + version[2]
 	}
 	if got := released.FindAllString(table, -1); !slices.Equal(got, want) {
-		t.Errorf("docs/versions.md names %v, and the modules pin %v", got, want)
+		t.Errorf("docs/releases.md names %v, and the modules pin %v", got, want)
 	}
 }
 

@@ -82,16 +82,16 @@ func checkDocs(t *testing.T, exposed []labels.Labels) {
 	}
 	documented := map[string]bool{}
 	rows := regexp.MustCompile("(?m)^\\| `(apikey_\\w+)({([a-z,]+)})?` ")
-	for _, match := range rows.FindAllStringSubmatch(read(t, "docs", "observability.md"), -1) {
+	for _, match := range rows.FindAllStringSubmatch(read(t, "docs", "reference", "metrics.md"), -1) {
 		documented[match[1]] = true
 		if !names[match[1]] {
-			t.Errorf("docs/observability.md has %s, which is not exposed", match[1])
+			t.Errorf("docs/reference/metrics.md has %s, which is not exposed", match[1])
 		}
 		for _, label := range strings.FieldsFunc(match[3], func(r rune) bool { return r == ',' }) {
 			if !slices.ContainsFunc(exposed, func(s labels.Labels) bool {
 				return strings.HasPrefix(s.Get(model.MetricNameLabel), match[1]) && s.Has(label)
 			}) {
-				t.Errorf("docs/observability.md gives %s a label %s, which it does not have", match[1], label)
+				t.Errorf("docs/reference/metrics.md gives %s a label %s, which it does not have", match[1], label)
 			}
 		}
 	}
@@ -104,13 +104,13 @@ func checkDocs(t *testing.T, exposed []labels.Labels) {
 	}
 	for name := range names {
 		if !documented[name] {
-			t.Errorf("docs/observability.md lacks %s", name)
+			t.Errorf("docs/reference/metrics.md lacks %s", name)
 		}
 		if !generated[name] {
 			t.Errorf("docs/reference/metrics.md lacks %s: have TestReferenceOfMetrics register it as the binary does", name)
 		}
 	}
-	for _, page := range []string{"operating.md", "verifier.md", "gitops.md", "observability.md"} {
+	for _, page := range []string{"apikeypolicy.md", "protocols.md", "troubleshooting.md", "verifier.md", "gitops.md", "observability.md"} {
 		for _, name := range regexp.MustCompile(`\bapikey_(operator|verifier)_\w+`).FindAllString(read(t, "docs", page), -1) {
 			if !names[name] {
 				t.Errorf("docs/%s names %s, which is not exposed", page, name)

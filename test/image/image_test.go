@@ -91,7 +91,7 @@ func invalidSettingsAreNamed(t *testing.T, checkout checkout) {
 		args []string
 		want string
 	}{
-		{[]string{"push"}, "-registry is empty"},
+		{[]string{"push"}, "-registry is required"},
 		{[]string{"-version=1.0+build", "image"}, `-version="1.0+build"`},
 		{[]string{"-platforms=windows/amd64", "image"}, `"windows/amd64"`},
 		{[]string{"-registry=https://registry.example", "push"}, "-registry=https://registry.example"},

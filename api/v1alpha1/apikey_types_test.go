@@ -16,14 +16,24 @@ func TestMessageOfAnEditNamesEveryField(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const marker = `XValidation:rule="self == oldSelf",messageExpression=`
-	_, message, found := strings.Cut(string(source), marker)
+	const marker = `XValidation:rule="(has(self.displayName)`
+	_, line, found := strings.Cut(string(source), marker)
 	if !found {
 		t.Fatalf("apikey_types.go has no %s", marker)
 	}
-	message, _, _ = strings.Cut(message, "\n")
+	line, _, _ = strings.Cut(marker+line, "\n")
+	rule, message, found := strings.Cut(line, ",messageExpression=")
+	if !found {
+		t.Fatal("the rule of ApiKey.Spec has no messageExpression")
+	}
 	for field := range reflect.TypeFor[v1alpha1.ApiKeySpec]().Fields() {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if name == "suspend" {
+			continue // it can be edited
+		}
+		if !strings.Contains(rule, "self."+name+" == oldSelf."+name) {
+			t.Errorf("the rule of ApiKey.Spec lets an edit of spec.%s through: add it, and run make generate", name)
+		}
 		if !strings.Contains(message, "' spec."+name+"'") {
 			t.Errorf("the messageExpression of ApiKey.Spec does not name spec.%s: add it, and run make generate", name)
 		}

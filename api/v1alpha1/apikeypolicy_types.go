@@ -7,7 +7,7 @@ import (
 // ApiKeyPolicy says which ApiKeys are allowed in the namespaces that it selects. If there is no policy, every key is
 // allowed. Otherwise a key is issued only if a single policy selects its namespace and allows everything that the key
 // requests. Like RBAC rules, policies only add permissions: no policy takes away what another allows. If policies
-// change so that none allows an issued key any more, the key keeps working and has the condition OutOfPolicy.
+// change so that none allows an issued key, the key keeps working and has the condition OutOfPolicy.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:path=apikeypolicies,scope=Cluster,shortName=akp,categories=apikey-operator

@@ -43,7 +43,7 @@ type ApiRoleSpec struct {
 
 	// includes are roles that every key with this role also has, together with the
 	// roles that those include: 1 to 256 names. A name that the catalogue does not
-	// contain is included all the same. Cycles are allowed. Absent means none.
+	// contain is included anyway. Cycles are allowed. Absent means none.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1

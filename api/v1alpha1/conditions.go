@@ -18,7 +18,7 @@ const (
 	ConditionClockSkewed = "ClockSkewed"
 
 	// ConditionOutOfPolicy is present, with status True, while an issued key would not be issued again: no policy allows
-	// it any more, or the catalogue lacks one of its roles. The key keeps working.
+	// it now, or the catalogue lacks one of its roles. The key keeps working.
 	ConditionOutOfPolicy = "OutOfPolicy"
 )
 

@@ -23,7 +23,7 @@ type outcome interface {
 	tell(r *Reconciler, s *scope, before v1alpha1.Reason)
 }
 
-// nothingNew changes nothing itself. What follows from the time and the rules is settled all the same.
+// nothingNew changes nothing itself. What follows from the time and the rules is still settled.
 type nothingNew struct{}
 
 func (nothingNew) settle(*scope) {}

@@ -113,7 +113,7 @@ func (r *Reconciler) deleteOwnSecret(ctx context.Context, s *scope) (bool, error
 	return false, nil
 }
 
-// owner says to whom a Secret with the requested name belongs.
+// owner says which key a Secret with the requested name belongs to.
 type owner int
 
 const (

@@ -10,7 +10,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 )
 
-// suspend tells that an issued key is suspended, or is not any more. Verifiers have read that from the spec already.
+// suspend writes to the status that an issued key is suspended, or is no longer suspended. Verifiers read it from the spec.
 func (r *Reconciler) suspend(ctx context.Context, s *scope) error {
 	// The cache keeps no managed fields.
 	live := &v1alpha1.ApiKey{}
@@ -27,7 +27,7 @@ func (r *Reconciler) suspend(ctx context.Context, s *scope) error {
 	return r.write(ctx, s, resumed{by})
 }
 
-// suspendManager is the field manager that last wrote spec.suspend; "" if the field is absent, or nobody can tell.
+// suspendManager returns the field manager that last wrote spec.suspend, or "" if the field is absent or its manager unknown.
 func suspendManager(fields []metav1.ManagedFieldsEntry) string {
 	var last metav1.ManagedFieldsEntry
 	for _, entry := range fields {

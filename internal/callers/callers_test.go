@@ -366,7 +366,7 @@ func (w *world) addresses(n int) []string {
 	return found
 }
 
-// An API server that is slow for strangers is asked about few of them at a time, and about known callers all the same.
+// An API server that is slow for strangers is asked about few of them at a time, and still about known callers.
 func TestReviewsAtATime(t *testing.T) {
 	server := newAPIServer(t)
 	limits := plenty

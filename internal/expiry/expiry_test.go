@@ -206,7 +206,7 @@ func TestWarnFrom(t *testing.T) {
 			t.Errorf("%s: %v before, %t; want %v", name, noon.Sub(got), ok, c.warning)
 		}
 	}
-	// A fifth of these is no whole second.
+	// A fifth of these isn't a whole number of seconds.
 	for _, life := range []time.Duration{1, time.Second, 7 * time.Second, time.Hour + 1, 10*time.Hour - time.Millisecond, 69*day + 1} {
 		got, ok := expiry.At(noon).WarnFrom(noon.Add(-life))
 		if late := got.Sub(noon.Add(-life / 5)); !ok || got.Nanosecond() != 0 || late > 0 || late <= -time.Second {

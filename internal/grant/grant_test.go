@@ -60,7 +60,7 @@ func TestOnePolicy(t *testing.T) {
 		"the exact role":                    {Terms{Roles: []string{"org.permission.customer.read"}}, nil, nil},
 		"another role":                      {Terms{Roles: []string{"org.permission.customer"}}, nil, []string{`policy "p" refuses the role org.permission.customer.read (it allows org.permission.customer)`}},
 		"a prefix":                          {Terms{Roles: []string{"org.permission.*"}}, nil, nil},
-		"a prefix is no role":               {Terms{Roles: []string{"org.permission.*"}}, with("org.permission"), []string{"the role org.permission (it allows org.permission.*)"}},
+		"a prefix is not a role":            {Terms{Roles: []string{"org.permission.*"}}, with("org.permission"), []string{"the role org.permission (it allows org.permission.*)"}},
 		"a prefix ends at a dot":            {Terms{Roles: []string{"org.permission.*"}}, with("org.permissions.x"), []string{"the role org.permissions.x"}},
 		"the prefix itself with its dot":    {Terms{Roles: []string{"org.permission.*"}}, with("org.permission."), []string{"the role"}},
 		"one role of two":                   {Terms{Roles: []string{"a"}}, with("a", "b"), []string{"the role b (it allows a)"}},
@@ -164,18 +164,18 @@ func TestCatalogueAndEmptiness(t *testing.T) {
 		want                     Outcome
 		message                  string
 	}{
-		"nothing at all":                    {catalogue(), nil, false, false, nil, Allowed, ""},
-		"a known role":                      {some, nil, false, false, nil, Allowed, ""},
-		"an unknown role":                   {some, nil, false, false, with("org.permission.customer.read", "z"), UnknownRole, "the catalogue has no ApiRole z"},
-		"a role that is only included":      {some, nil, false, false, with("x"), UnknownRole, "no ApiRole x"},
-		"an included role need not be":      {some, policies, true, true, nil, Allowed, ""},
-		"an empty catalogue is required":    {catalogue(), policies, true, false, nil, UnknownRole, "--require-catalogue"},
-		"a policy is required":              {some, nil, false, true, nil, NotAllowed, "--require-policy"},
-		"both are required, and there":      {some, policies, true, true, nil, Allowed, ""},
-		"both are required, and not there":  {catalogue(), nil, true, true, nil, UnknownRole, "--require-catalogue"},
-		"unknown comes before not allowed":  {some, []Terms{{Name: "p"}}, false, false, with("z"), UnknownRole, "z"},
-		"policies without a catalogue":      {catalogue(), policies, false, true, with("z"), Allowed, ""},
-		"a policy of nothing is no absence": {catalogue(), []Terms{{}}, false, false, nil, NotAllowed, ""},
+		"nothing at all":                   {catalogue(), nil, false, false, nil, Allowed, ""},
+		"a known role":                     {some, nil, false, false, nil, Allowed, ""},
+		"an unknown role":                  {some, nil, false, false, with("org.permission.customer.read", "z"), UnknownRole, "the catalogue has no ApiRole z"},
+		"a role that is only included":     {some, nil, false, false, with("x"), UnknownRole, "no ApiRole x"},
+		"an included role need not be":     {some, policies, true, true, nil, Allowed, ""},
+		"an empty catalogue is required":   {catalogue(), policies, true, false, nil, UnknownRole, "--require-catalogue"},
+		"a policy is required":             {some, nil, false, true, nil, NotAllowed, "--require-policy"},
+		"both are required, and there":     {some, policies, true, true, nil, Allowed, ""},
+		"both are required, and not there": {catalogue(), nil, true, true, nil, UnknownRole, "--require-catalogue"},
+		"unknown comes before not allowed": {some, []Terms{{Name: "p"}}, false, false, with("z"), UnknownRole, "z"},
+		"policies without a catalogue":     {catalogue(), policies, false, true, with("z"), Allowed, ""},
+		"an empty policy counts as one":    {catalogue(), []Terms{{}}, false, false, nil, NotAllowed, ""},
 	} {
 		verdict := NewRules(c.catalogue, c.policies, c.needCatalogue, c.needRules).Judge(asking(c.change))
 		if verdict.Outcome != c.want || !strings.Contains(verdict.Message, c.message) || (c.want == Allowed) != (verdict.Message == "") ||
@@ -206,7 +206,7 @@ func TestTimeAloneMayAllow(t *testing.T) {
 			t.Errorf("%s: %s, %q", name, got.Wait, got.Message)
 		}
 	}
-	// A message that told the time left would be written anew each pass.
+	// A message that told the time left would be written again in each pass.
 	rules := NewRules(catalogue(), []Terms{terms("a", day, "*")}, false, false)
 	now, later := asking(shrinking), asking(shrinking)
 	later.Lifetime -= time.Second

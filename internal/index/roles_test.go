@@ -217,7 +217,7 @@ func TestMemoryOfIncludedRoles(t *testing.T) {
 		return x
 	})
 	if held > 10 {
-		t.Errorf("%d keys with two roles, one of which includes %d, take %.1f MiB, want at most 10", worstKeys, included, held)
+		t.Errorf("%d keys with two roles, where one includes %d, take %.1f MiB, want at most 10", worstKeys, included, held)
 	}
 }
 

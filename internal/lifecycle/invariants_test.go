@@ -8,7 +8,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
 )
 
-// Actions by what they do to a key, said anew: the table must not vouch for itself.
+// Actions by what they do to a key, stated again: the table must not vouch for itself.
 var (
 	asks    = []Action{AskRules, AskGate, AskClock}
 	mints   = []Action{Issue, Try, Resume}
@@ -101,7 +101,7 @@ var invariants = []struct {
 		wait := p.step.Again.Wait(p.now)
 		return wait >= 0 && wait <= MaxWait && (wait == 0) == (p.step.Again == Look{})
 	}},
-	{"nobody waits for ever while the rules or the clock may change", func(p planned) bool {
+	{"nobody waits without an end while the rules or the clock may change", func(p planned) bool {
 		waits := p.does(TellSkew) || p.step.State.Unissued() && (p.verdict.Rules == Unread || p.verdict.Rules == Refused && p.verdict.Wait > 0)
 		return !waits || p.dead() || p.step.Again.Wait(p.now) > 0
 	}},
@@ -197,7 +197,7 @@ func TestInvariants(t *testing.T) {
 	}
 }
 
-// Whatever is answered, a plan comes to an end after three questions.
+// For every answer, a plan comes to an end after three questions.
 func TestQuestionsEnd(t *testing.T) {
 	for _, state := range allStates() {
 		for _, skewed := range []bool{false, true} {

@@ -24,7 +24,7 @@ func allStates() []State {
 	return all
 }
 
-// sample are the facts of a key in a state, of which nothing is due at noon.
+// sample are the facts of a key in a state, and nothing is due at noon.
 func sample(t *testing.T, state State) Facts {
 	t.Helper()
 	committed := Record{Told: ToldIssuing, Committed: true, SecretNamed: true}
@@ -66,14 +66,14 @@ func TestState(t *testing.T) {
 	}
 }
 
-// Where a record contradicts itself, what is for ever counts, and nothing is opened by it.
+// Where a record contradicts itself, what is permanent counts, and nothing is opened by it.
 func TestStateOfARecordThatContradictsItself(t *testing.T) {
 	for name, c := range map[string]struct {
 		record Record
 		want   State
 	}{
 		"deleted, whatever else":            {Record{Deleting: true, Told: ToldExpired, Issued: true, Committed: true, KeptBy: "Flux"}, Deleting},
-		"expired, and committed anew":       {Record{Told: ToldExpired, Committed: true}, Expired},
+		"expired, and committed again":      {Record{Told: ToldExpired, Committed: true}, Expired},
 		"expired, and never issued":         {Record{Told: ToldExpired}, Expired},
 		"issued, and told that it waits":    {Record{Told: ToldRules, Issued: true, Committed: true}, Issued},
 		"issued, and told that it is held":  {Record{Told: ToldDelivery, Issued: true}, Issued},
@@ -186,7 +186,7 @@ func TestExpiring(t *testing.T) {
 	never := lifeOf10h(Issued)
 	never.Deadline = expiry.Never()
 	if never.Expiring(noon.Add(3650 * day)) {
-		t.Error("a key that lives for ever is expiring")
+		t.Error("a key that never expires is expiring")
 	}
 }
 

@@ -104,7 +104,7 @@ const (
 	// Resume continues after a commit that was not confirmed.
 	Resume
 
-	// Suspend writes to the status that the key is suspended. Verifiers do not wait for that: they go by the spec.
+	// Suspend writes to the status that the key is suspended. Verifiers do not wait for that: they read the spec.
 	Suspend
 	// Lift writes to the status that the key is no longer suspended.
 	Lift

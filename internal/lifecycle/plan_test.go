@@ -237,7 +237,7 @@ func TestWhenToLookAgain(t *testing.T) {
 		"pending, its life has not begun": {settled(Pending, nil), Verdict{}, MaxWait},
 		"pending, with a deadline":        {settled(Pending, deadline), Verdict{}, time.Minute},
 		"pending, unread":                 {settled(Pending, nil), Verdict{Rules: Unread}, time.Minute},
-		"waiting for ever":                {settled(Waiting, never), refused, 0},
+		"waiting without an end":          {settled(Waiting, never), refused, 0},
 		"waiting, its life has not begun": {settled(Waiting, nil), refused, 0},
 		"waiting, with a deadline":        {settled(Waiting, deadline), refused, time.Minute},
 		"waiting for its life to shorten": {settled(Waiting, nil), Verdict{Rules: Refused, Wait: time.Second}, time.Second},
@@ -257,8 +257,8 @@ func TestWhenToLookAgain(t *testing.T) {
 			settled(Conflicted, func(f *Facts) { f.Deadline, f.ConflictSince = expiry.At(noon.Add(time.Second)), noon.Add(-time.Hour) }),
 			Verdict{}, time.Second,
 		},
-		"issued, for ever":     {settled(Issued, never), Verdict{}, 0},
-		"issued, far deadline": {settled(Issued, nil), Verdict{}, MaxWait},
+		"issued, never expires": {settled(Issued, never), Verdict{}, 0},
+		"issued, far deadline":  {settled(Issued, nil), Verdict{}, MaxWait},
 		"issued, near deadline": {
 			settled(Issued, func(f *Facts) { f.Deadline, f.IssuedAt = expiry.At(soon), noon.Add(-time.Hour) }), Verdict{}, time.Minute,
 		},
@@ -281,7 +281,7 @@ func TestWhenToLookAgain(t *testing.T) {
 	}
 }
 
-// What is not known opens nothing, and is looked at again.
+// An unknown verdict opens nothing, and the key is planned again.
 func TestAVerdictOutOfRange(t *testing.T) {
 	for _, state := range allStates() {
 		for _, verdict := range []Verdict{{Rules: 99, Gate: Open}, {Rules: Allowed, Gate: 99}, {Rules: -1}} {
@@ -302,7 +302,7 @@ func TestNames(t *testing.T) {
 	seen := map[string]bool{}
 	name := func(name string) {
 		if name == "" || seen[name] {
-			t.Errorf("%q is no name, or that of two", name)
+			t.Errorf("%q is empty, or the name of two", name)
 		}
 		seen[name] = true
 	}

@@ -286,7 +286,7 @@ func (b *Book) Judge(ctx context.Context, key *v1alpha1.ApiKey, now time.Time) (
 	if rules.AskNamespace() {
 		namespace := namespaceMeta()
 		if err := b.Reader.Get(ctx, client.ObjectKey{Name: key.Namespace}, namespace); err != nil {
-			// The namespace is not in the cache yet, or not any more, so its labels are unknown.
+			// The namespace is not in the cache yet, or no longer in it, so its labels are unknown.
 			return grant.Verdict{}, fmt.Errorf("read the labels of the key's namespace: %w", err)
 		}
 		request.Labels = namespace.Labels

@@ -288,7 +288,7 @@ func TestRedact(t *testing.T) {
 	}
 }
 
-// leaks looks for the first twelve digits of the secret of valid, so that it finds a token that was cut as well: in clear, in base64
+// leaks looks for the first twelve digits of the secret of valid, so that it finds a token that was cut as well: as plain text, in base64
 // at each of the three offsets that a token can have in it, in hex, and as decimal bytes.
 func leaks(text string) bool {
 	secret := valid[3:15]
@@ -369,7 +369,7 @@ func TestNothingShowsAToken(t *testing.T) {
 			return out.String()
 		},
 	}
-	// The last two have no place for a value, and fmt shows it all the same.
+	// The last two have no place for a value, and fmt still shows it.
 	formats := "%v %+v %#v %s %q %#q %+q %x %X %#x %d %p %t %b %o %O %c %U %e %f %g %T %w %z %.99s %99v %-99v %099d %*d none"
 	for format := range strings.FieldsSeq(formats) {
 		printers[format] = func(v any) string { return fmt.Sprintf(format, v) }
@@ -413,7 +413,7 @@ func FuzzParse(f *testing.F) {
 		}
 		prefix, _, _ := strings.Cut(text, "_")
 		if tok.Reveal() != text || ValidatePrefix(prefix) != nil || len(text) != len(prefix)+50 || sealed(text[:len(text)-6]) != text {
-			t.Errorf("%d bytes were accepted that are no token", len(text))
+			t.Errorf("%d bytes that are not a token were accepted", len(text))
 		}
 		if flip == 0 {
 			return

@@ -43,7 +43,7 @@ type Reader struct {
 	Prefixes []string
 }
 
-// Token reads a text that must be a token and nothing else. An empty text is no credential.
+// Token reads a text that must be a token and nothing else. An empty text has no credential.
 func (r Reader) Token(text string) Credential {
 	if text == "" {
 		return Credential{}
@@ -60,7 +60,7 @@ func (r Reader) Token(text string) Credential {
 // The credential is the bearer token of Authorization (RFC 6750), or the value of X-API-Key. Both headers may
 // hold the same token. Two different tokens, and a header that is repeated, are malformed. If X-API-Key holds
 // a token, Authorization may hold the application's own bearer token: it is ignored unless it has the prefix
-// of an API key. An empty value and a scheme other than Bearer are no credential.
+// of an API key. An empty value and a scheme other than Bearer do not count as a credential.
 func (r Reader) Headers(authorization, apiKey []string) Credential {
 	if len(authorization) > 1 || len(apiKey) > 1 {
 		return Credential{form: malformed}

@@ -111,7 +111,7 @@ func measureStart(ctx context.Context, plane *controlplane.ControlPlane, keys, r
 		own = append(own, cpu.Seconds())
 		resident = append(resident, float64(rss>>20))
 	}
-	fmt.Printf("| start to ready, %d keys | %.2f s, of which %.2f s are the verifier's processor time |\n", keys, middle(took), middle(own))
+	fmt.Printf("| start to ready, %d keys | %.2f s, including %.2f s of the verifier's processor time |\n", keys, middle(took), middle(own))
 	fmt.Printf("| resident memory once ready, %d keys | %.0f MiB |\n", keys, middle(resident))
 	return nil
 }

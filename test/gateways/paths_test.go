@@ -332,7 +332,7 @@ func queries(program string, start starter) {
 			Eventually(func() int { return statusOf(near, documented+"/orders", "X-Api-Key", reader) }).Should(Equal(http.StatusOK))
 		})
 
-		It("needs --default-roles all the same, whatever the client's query asks for", func() {
+		It("still needs --default-roles, whatever the client's query asks for", func() {
 			for _, query := range []string{"", "?role=" + roleRead, "?role=" + roleRead + "&role=" + roleRead, "?role=", "?namespace=default", "?roles=x", "?x;y", "?%zz"} {
 				before, _ := behind.seen()
 				Expect(statusOf(near, url+"/orders"+query, "X-Api-Key", reader)).To(Equal(http.StatusForbidden), "%s", query)

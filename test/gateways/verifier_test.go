@@ -211,7 +211,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		}
 	})
 
-	It("refuses the keys of a namespace that it may not read any more, and no others", func() {
+	It("refuses the keys of a namespace that it may no longer read, and no others", func() {
 		const group = "apikey-operator.io"
 		mine, theirs, account := namespace(), namespace(), namespace()
 		see := []string{"get", "list", "watch"}
@@ -386,7 +386,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		Expect(document).To(Equal(map[string]any{"active": false}))
 	})
 
-	It("has no honest caller of introspection refused for the sake of a flood of strangers", func() {
+	It("refuses no honest caller of introspection because of a flood of strangers", func() {
 		_, token := issue(namespace(), "asked-about")
 		form := url.Values{"token": {token}}.Encode()
 		v := startVerifier(addresses())

@@ -263,7 +263,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 			Expect(have.Object["spec"]).To(BeComparableTo(want[0].Object["spec"]))
 			Expect(have.GetLabels()).To(HaveKeyWithValue("release", "prometheus"))
 		}),
-		Entry("deny everybody whom a NetworkPolicy does not name", "networkPolicy: {enabled: true, gateways: [{podSelector: {}}]}", func(all objects) {
+		Entry("deny every peer that a NetworkPolicy does not name", "networkPolicy: {enabled: true, gateways: [{podSelector: {}}]}", func(all objects) {
 			operator := named(all, "NetworkPolicy", "apikey-operator", &networkingv1.NetworkPolicy{}).Spec
 			Expect(operator.Ingress).To(BeEmpty(), "nobody scrapes")
 			Expect(operator.PolicyTypes).To(ConsistOf(networkingv1.PolicyTypeIngress))
@@ -390,7 +390,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 // What Helm prints after an install.
 var _ = Describe("The chart's notes", func() {
 	const (
-		inClear  = "WARNING: tokens travel in clear between gateways and the verifier"
+		inClear  = "WARNING: tokens travel in plaintext between gateways and the verifier"
 		anybody  = "WARNING: every pod of the cluster can ask the verifier"
 		unscoped = "WARNING: any live key opens a route that names neither a role nor a namespace"
 		goes     = "WARNING: `helm uninstall` deletes the kinds"

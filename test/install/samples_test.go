@@ -10,7 +10,7 @@ import (
 
 // Readers apply the samples in any order and leave them in place, so that no sample may refuse another.
 var _ = Describe("All samples together, on one cluster", func() {
-	DescribeTable("are accepted, and every key of theirs is issued",
+	DescribeTable("are accepted, and all their keys are issued",
 		func(flags ...string) {
 			c := newCluster()
 			c.kubectl("apply", "-k", "config/default")
@@ -33,7 +33,7 @@ var _ = Describe("All samples together, on one cluster", func() {
 				Eventually(c.reasonOf(key)).Should(Equal(v1alpha1.ReasonIssued), key.Name)
 			}
 			Expect(names).To(ConsistOf("default/shopify-orders", "default/status-page", "default/audit-2030", "shop/orders-client"))
-			// Issued by the samples' own catalogue and policies, and not for want of any.
+			// Issued by the samples' own catalogue and policies, and not because there are none.
 			refused := build.ApiKey("default", "refused", build.Roles("org.admin.setting.write"))
 			Expect(c.Create(ctx, refused)).To(Succeed())
 			Eventually(c.reasonOf(refused)).Should(Equal(v1alpha1.ReasonNotAllowed))

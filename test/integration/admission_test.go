@@ -259,7 +259,7 @@ var _ = Describe("A namespace admin", Label("releases"), func() {
 })
 
 var _ = Describe("A cluster administrator", Label("releases"), func() {
-	It("is no exception: not as system:masters, and not as a service account such as a GitOps controller's", func() {
+	It("is not an exception: not as system:masters, and not as a service account such as a GitOps controller's", func() {
 		ns := namespace()
 		gitops := serviceAccount(ns, "gitops", true, "cluster-admin")
 		key := build.ApiKey(ns, "guarded")

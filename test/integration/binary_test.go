@@ -100,7 +100,7 @@ var _ = Describe("The operator's binary", func() {
 		Expect(operator.Stop()).To(Succeed(), "the operator exits with 0 on SIGTERM")
 	})
 
-	It("goes by what a GitOps tool wrote to a key, and leaves all else in its metadata as it is", func() {
+	It("uses what a GitOps tool wrote to a key, and leaves all else in its metadata as it is", func() {
 		operator := start("--ttl-after-expired=0s")
 		DeferCleanup(func() { Expect(operator.Stop()).To(Succeed()) })
 		ns := namespace()
@@ -142,7 +142,7 @@ var _ = Describe("The operator's binary", func() {
 		}
 	})
 
-	DescribeTable("expires, withdraws and collects, and issues nothing, until a kind comes that says what may be issued",
+	DescribeTable("expires, deletes Secrets and collects, and issues nothing, until a kind comes that says what may be issued",
 		func(plural, named string) {
 			ns := namespace()
 			passing := build.ApiKey(ns, "passing", build.After("1s"))

@@ -125,7 +125,7 @@ var _ = Describe("Expiry", func() {
 		Expect(expiring()).To(BeFalse())
 	})
 
-	It("is for ever: a clock that is set back does not bring a key back", func() {
+	It("is permanent: a clock that is set back does not bring a key back", func() {
 		key := issued(build.After("10m"))
 		clock.Step(10 * time.Minute)
 		pass(key)

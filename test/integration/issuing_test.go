@@ -75,7 +75,7 @@ var _ = Describe("Issuing", Label("releases"), func() {
 		Expect(reread(key).ResourceVersion).To(Equal(before), "nothing was written")
 	})
 
-	It("never adopts a planted Secret, whatever is right about it", func() {
+	It("never adopts a planted Secret, however right it looks", func() {
 		c := controllers(options())
 		key := build.ApiKey(namespace(), "planted")
 		create(key)

@@ -183,9 +183,9 @@ var _ = Describe("Policy", Label("releases"), func() {
 				Expect(r.Method == http.MethodPost && r.Resource == "secrets").To(BeFalse(), "no Secret was created")
 			}
 		},
-		Entry("for want of roles", "apiroles"),
-		Entry("for want of policies", "apikeypolicies"),
-		Entry("for want of namespaces", "namespaces"),
+		Entry("without roles", "apiroles"),
+		Entry("without policies", "apikeypolicies"),
+		Entry("without namespaces", "namespaces"),
 	)
 
 	// tightened returns a network that creates a policy right before the nth write.

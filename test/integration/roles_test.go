@@ -18,7 +18,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-var _ = Describe("The catalogue of roles", Label("releases"), func() {
+var _ = Describe("The role catalogue", Label("releases"), func() {
 	It("keeps a key with an unknown role pending, and issues it as soon as the role exists", func() {
 		running(options())
 		ns := governed()

@@ -77,7 +77,7 @@ var _ = Describe("A suspended key", Label("releases"), func() {
 		))
 	})
 
-	It("is issued all the same, if it was suspended before", func() {
+	It("is issued even if it was suspended before", func() {
 		c := controllers(options())
 		key := build.ApiKey(namespace(), "early")
 		create(key)

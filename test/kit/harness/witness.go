@@ -230,7 +230,7 @@ func (w *Witness) Tokens() int {
 	return len(w.tokens)
 }
 
-// Leaks searches all output, the metrics and the cluster's events for every token: in clear, in base64 at each of its three offsets, and
+// Leaks searches all output, the metrics and the cluster's events for every token: as plain text, in base64 at each of its three offsets, and
 // in hex. It returns where it found tokens and how many, never the tokens.
 func (w *Witness) Leaks(ctx context.Context, c client.Client) ([]string, error) {
 	var metrics bytes.Buffer

@@ -48,7 +48,7 @@ const (
 func main() {
 	kubeconfig := flag.String("kubeconfig", "", "`file` with an administrator's access to the API server")
 	rootCA := flag.String("root-ca-file", "", "`file` of the certificate authority that each namespace is told of")
-	quotaPeriod := flag.Duration("resource-quota-sync-period", 5*time.Minute, "how often quotas are counted anew")
+	quotaPeriod := flag.Duration("resource-quota-sync-period", 5*time.Minute, "how often quotas are counted again")
 	discoveryPeriod := flag.Duration("discovery-period", 30*time.Second, "how often new kinds are looked for; kube-controller-manager does it every 30s")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -132,7 +132,8 @@ var results = [verify.Results]struct{ meaning, cure string }{
 }
 
 func TestReferenceOfResults(t *testing.T) {
-	var meanings, answers [][]string
+	meanings := make([][]string, 0, verify.Results)
+	answers := make([][]string, 0, verify.Results)
 	for result := range verify.Result(verify.Results) {
 		told := results[result]
 		if told.meaning == "" || told.cure == "" && result != verify.Allowed {

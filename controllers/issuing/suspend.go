@@ -36,7 +36,7 @@ func suspendManager(fields []metav1.ManagedFieldsEntry) string {
 				Suspend json.RawMessage `json:"f:suspend"`
 			} `json:"f:spec"`
 		}
-		if entry.FieldsV1 == nil || json.Unmarshal(entry.FieldsV1.Raw, &owned) != nil || owned.Spec.Suspend == nil {
+		if entry.FieldsV1 == nil || json.Unmarshal(entry.FieldsV1.GetRawBytes(), &owned) != nil || owned.Spec.Suspend == nil {
 			continue
 		}
 		if last.Manager == "" || last.Time.Before(entry.Time) {

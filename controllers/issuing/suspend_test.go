@@ -10,7 +10,7 @@ import (
 func TestSuspendManager(t *testing.T) {
 	at := func(seconds int64) *metav1.Time { return &metav1.Time{Time: time.Unix(seconds, 0)} }
 	wrote := func(manager, fields string, at *metav1.Time) metav1.ManagedFieldsEntry {
-		return metav1.ManagedFieldsEntry{Manager: manager, Time: at, FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}
+		return metav1.ManagedFieldsEntry{Manager: manager, Time: at, FieldsV1: metav1.NewFieldsV1(fields)}
 	}
 	const suspend, others = `{"f:spec":{"f:suspend":{}}}`, `{"f:spec":{"f:roles":{}}}`
 	for name, c := range map[string]struct {

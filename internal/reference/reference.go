@@ -28,7 +28,7 @@ func Section(t *testing.T, page, name, text string) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(folder, page)
-	old, err := os.ReadFile(path)
+	old, err := os.ReadFile(path) //nolint:gosec // a page of docs/reference
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,10 +107,8 @@ func Metrics(t *testing.T, registry *prometheus.Registry) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var (
-		rows  [][]string
-		names []string
-	)
+	rows := make([][]string, 0, len(families))
+	names := make([]string, 0, len(families))
 	for _, family := range families {
 		var labels []string
 		for _, label := range family.GetMetric()[0].GetLabel() {

@@ -78,8 +78,12 @@ var _ = AfterSuite(func() {
 	defer witness.Stop()
 	// Make sure that the witness has seen something. A single focused spec, or one of many parallel processes, may see only a little.
 	if suite, _ := GinkgoConfiguration(); !CurrentSpecReport().Failed() && len(os.Getenv("FOCUSED")) == 0 {
-		Expect(witness.Statuses()).To(BeNumerically(">", 100/suite.ParallelTotal))
-		Expect(witness.Tokens()).To(BeNumerically(">", 100/suite.ParallelTotal))
+		most := 100
+		if suite.ParallelTotal > 1 {
+			most = 10 // a process that runs the floods runs few other specs
+		}
+		Expect(witness.Statuses()).To(BeNumerically(">", most))
+		Expect(witness.Tokens()).To(BeNumerically(">", most))
 	}
 	Expect(witness.Violations()).To(BeEmpty(), "breaches of the status contract")
 	Expect(witness.Leaks(ctx, admin)).To(BeEmpty(), "tokens outside Secrets")

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
@@ -37,7 +39,7 @@ type Witness struct {
 	statuses   int
 	violations []string
 	registries registries
-	watches    []watch.Interface
+	stop       context.CancelFunc
 	// The resourceVersions at which a digest was first seen in a status, and at which a Secret with its token was created.
 	committed, delivered map[string]uint64
 }
@@ -59,31 +61,49 @@ func NewWitness(ctx context.Context, admin *rest.Config) (*Witness, error) {
 		tokens: map[string]bool{}, last: map[types.UID]v1alpha1.ApiKeyStatus{},
 		committed: map[string]uint64{}, delivered: map[string]uint64{},
 	}
-	secrets, err := Watch(ctx, admin, &corev1.SecretList{}, client.MatchingFields{"type": v1alpha1.SecretType})
-	if err != nil {
-		return nil, err
-	}
-	keys, err := Watch(ctx, admin, &v1alpha1.ApiKeyList{})
-	if err != nil {
-		return nil, err
-	}
-	w.watches = []watch.Interface{secrets, keys}
-	for _, each := range w.watches {
-		go func() {
-			for event := range each.ResultChan() {
-				w.see(event)
-			}
-		}()
+	ctx, w.stop = context.WithCancel(ctx)
+	for _, watched := range []struct {
+		list    client.ObjectList
+		options []client.ListOption
+	}{
+		{&corev1.SecretList{}, []client.ListOption{client.MatchingFields{"type": v1alpha1.SecretType}}},
+		{&v1alpha1.ApiKeyList{}, nil},
+	} {
+		start := func() (watch.Interface, error) { return Watch(ctx, admin, watched.list, watched.options...) }
+		events, err := start()
+		if err != nil {
+			w.stop()
+			return nil, err
+		}
+		go w.follow(ctx, events, watched.list, start)
 	}
 	return w, nil
 }
 
-// Stop ends the watches.
-func (w *Witness) Stop() {
-	for _, each := range w.watches {
-		each.Stop()
+// follow sees all events until ctx ends. A watch that ends before, as when its CRD changes, is started again, and what its list has is seen
+// as if it were new.
+func (w *Witness) follow(ctx context.Context, events watch.Interface, list client.ObjectList, start func() (watch.Interface, error)) {
+	for {
+		for event := range events.ResultChan() {
+			w.see(event)
+		}
+		err := wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(context.Context) (bool, error) {
+			var err error
+			events, err = start()
+			return err == nil, nil
+		})
+		if err != nil {
+			return // ctx has ended
+		}
+		_ = meta.EachListItem(list, func(object runtime.Object) error {
+			w.see(watch.Event{Type: watch.Modified, Object: object})
+			return nil
+		})
 	}
 }
+
+// Stop ends the watches.
+func (w *Witness) Stop() { w.stop() }
 
 func (w *Witness) see(event watch.Event) {
 	w.mu.Lock()

@@ -391,9 +391,9 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 var _ = Describe("The chart's notes", func() {
 	const (
 		inClear  = "WARNING: tokens travel in plaintext between gateways and the verifier"
-		anybody  = "WARNING: every pod of the cluster can ask the verifier"
-		unscoped = "WARNING: any live key opens a route that names neither a role nor a namespace"
-		goes     = "WARNING: `helm uninstall` deletes the kinds"
+		anybody  = "WARNING: every pod of the cluster can reach the verifier"
+		unscoped = "WARNING: Routes that require neither a role nor a namespace accept every valid key"
+		goes     = "WARNING: `helm uninstall` deletes the CRDs"
 		unbound  = "Prometheus needs the ClusterRole apikey-operator-metrics-reader"
 		closed   = "{tls: {enabled: true, secretName: a}}"
 	)

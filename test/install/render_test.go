@@ -70,7 +70,7 @@ func notes(values string) string {
 	files, err := renderFiles(chart, release, releaseNamespace, values)
 	Expect(err).NotTo(HaveOccurred())
 	text := files[filepath.Join("apikey-operator", "templates", "NOTES.txt")]
-	Expect(text).To(ContainSubstring("See that all is up"))
+	Expect(text).To(ContainSubstring("Wait until everything is ready"))
 	return text
 }
 

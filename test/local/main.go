@@ -88,7 +88,7 @@ func withCluster(ctx context.Context, p play) (err error) {
 		say("Stopping the operator, then the control plane.")
 		err = errors.Join(err, operator.Stop())
 	}()
-	say("The verifier refuses a route that names neither a role nor a namespace; with --require-scope=false any live key opens it.")
+	say("The verifier refuses a route that requires neither a role nor a namespace; with --require-scope=false such a route accepts every valid key.")
 	at, err := controlplane.FreeVerifierAddresses()
 	if err != nil {
 		return err

@@ -110,8 +110,9 @@ func Metrics(t *testing.T, registry *prometheus.Registry) string {
 	rows := make([][]string, 0, len(families))
 	names := make([]string, 0, len(families))
 	for _, family := range families {
-		var labels []string
-		for _, label := range family.GetMetric()[0].GetLabel() {
+		pairs := family.GetMetric()[0].GetLabel()
+		labels := make([]string, 0, len(pairs))
+		for _, label := range pairs {
 			labels = append(labels, "`"+label.GetName()+"`")
 		}
 		slices.Sort(labels)

@@ -65,7 +65,7 @@ var _ = Describe("A suspended key", Label("releases"), func() {
 		Eventually(func() []string {
 			told := &corev1.EventList{}
 			Expect(admin.List(ctx, told, client.InNamespace(key.Namespace))).To(Succeed())
-			var notes []string
+			notes := make([]string, 0, len(told.Items))
 			for _, event := range told.Items {
 				notes = append(notes, event.Type+" "+event.Reason+": "+event.Message)
 			}

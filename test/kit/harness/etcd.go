@@ -45,7 +45,7 @@ func (e Etcd) Put(ctx context.Context, values map[string]string) error {
 	return err
 }
 
-// Delete deletes all keys from from up to, but without, to.
+// Delete deletes all keys at or after from and before to.
 func (e Etcd) Delete(ctx context.Context, from, to string) error {
 	_, err := e.call(ctx, "/v3/kv/deleterange", map[string]string{"key": encode(from), "range_end": encode(to)})
 	return err

@@ -15,7 +15,7 @@ const DefaultSecretKey = "token"
 const AnnotationKeep = "apikey-operator.io/keep"
 
 // ApiKey requests an API key: a random token that has roles. The key may expire, and may be restricted to networks. The
-// operator delivers the token once, in a Secret, and keeps only its digest. The spec is immutable. Deleting an ApiKey
+// operator delivers the token once, in a Secret, and keeps only its digest. The spec is immutable, except for suspend. Deleting an ApiKey
 // revokes its token.
 //
 // +kubebuilder:object:root=true

@@ -108,8 +108,8 @@ func restConfig(o *options) (*rest.Config, error) {
 	return config, err
 }
 
-// start runs a manager until ctx ends and all work in hand is done. A manager whose caches have not synced has no work in hand: start
-// returns at once then, since controller-runtime would go on waiting for these caches, in a loop that takes a whole core.
+// start runs a manager until ctx is canceled and all reconciles in progress are done. If the caches have not synced by then,
+// there are none, and start returns at once: controller-runtime would keep waiting for the caches, in a busy loop.
 func start(ctx context.Context, mgr ctrl.Manager) error {
 	synced := make(chan struct{})
 	if err := mgr.Add(afterCaches(func() { close(synced) })); err != nil {
@@ -127,7 +127,7 @@ func start(ctx context.Context, mgr ctrl.Manager) error {
 	}
 }
 
-// afterCaches is a runnable that a manager calls once its caches have synced, on every replica.
+// afterCaches is a function that a manager calls once its caches have synced, on every replica.
 type afterCaches func()
 
 // NeedLeaderElection implements manager.LeaderElectionRunnable.

@@ -125,7 +125,7 @@ type confirmed struct{}
 
 func (confirmed) settle(s *scope) {
 	fixDeadline(s)
-	if s.key.IsSuspended() {
+	if s.facts.Suspend {
 		setReady(s, v1alpha1.ReasonSuspended, suspendedMessage)
 	} else {
 		setReady(s, v1alpha1.ReasonIssued, issuedMessage(s))

@@ -160,7 +160,7 @@ func issuedMessage(s *scope) string {
 
 const suspendedMessage = "the key is suspended: verifiers refuse its token until spec.suspend is false or absent"
 
-// byManager is the end of a message that names a field manager.
+// byManager returns the end of a message that names a field manager, or "" if the manager is unknown.
 func byManager(manager string) string {
 	if manager == "" {
 		return ""

@@ -8,23 +8,25 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
 )
 
-// suspend writes to the status that an issued key is suspended, or is no longer suspended. Verifiers read it from the spec.
+// suspend writes to the status that an issued key is suspended or resumed, as planned. Verifiers don't wait for it: they read
+// the spec.
 func (r *Reconciler) suspend(ctx context.Context, s *scope) error {
 	// The cache keeps no managed fields.
 	live := &v1alpha1.ApiKey{}
 	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(s.key), live); err != nil {
 		return err
 	}
-	if live.UID != s.key.UID || live.IsSuspended() != s.key.IsSuspended() {
+	if live.UID != s.key.UID || live.IsSuspended() != s.facts.Suspend {
 		return errStale
 	}
 	by := suspendManager(live.ManagedFields)
-	if s.key.IsSuspended() {
-		return r.write(ctx, s, suspended{by})
+	if s.plan.Action == lifecycle.Lift {
+		return r.write(ctx, s, resumed{by})
 	}
-	return r.write(ctx, s, resumed{by})
+	return r.write(ctx, s, suspended{by})
 }
 
 // suspendManager returns the field manager that last wrote spec.suspend, or "" if the field is absent or its manager unknown.

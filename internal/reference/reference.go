@@ -1,5 +1,5 @@
-// Package reference keeps docs/reference up to date with what the binaries have. Only tests import it: each compares, or writes, a section of a
-// page.
+// Package reference keeps docs/reference up to date with the flags, metrics and results of the binaries. It is for tests only: each
+// test compares a section of a page, or writes it.
 package reference
 
 import (
@@ -19,8 +19,8 @@ import (
 
 var update = flag.Bool("update", false, "write the generated sections of docs/reference instead of comparing them")
 
-// Section fails where a section of a page of docs/reference is not the text; with -update it writes the text. A section stands between the
-// comments <!-- NAME: generated --> and <!-- end of NAME -->.
+// Section fails the test if a section of a page of docs/reference differs from text. With -update it writes text instead. A section
+// lies between the comments <!-- NAME: generated --> and <!-- end of NAME -->.
 func Section(t *testing.T, page, name, text string) {
 	t.Helper()
 	folder, err := pages()
@@ -50,7 +50,7 @@ func Section(t *testing.T, page, name, text string) {
 	}
 }
 
-// pages is the folder docs/reference of the repository that the test runs in.
+// pages returns the folder docs/reference of the repository that the test runs in.
 func pages() (string, error) {
 	folder, err := os.Getwd()
 	for err == nil {
@@ -67,7 +67,7 @@ func pages() (string, error) {
 	return "", err
 }
 
-// Table is a table in Markdown.
+// Table returns a table in Markdown.
 func Table(header []string, rows [][]string) string {
 	var text strings.Builder
 	line := func(cells []string) {

@@ -13,7 +13,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/test/kit/build"
-	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
@@ -32,20 +31,7 @@ func TestAuditPolicyLogsNoToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := filepath.Join(t.TempDir(), "audit.log")
-	plane, err := controlplane.Start(t.Context(), controlplane.Options{
-		Logs: os.Getenv("CONTROLPLANE_LOGS"), APIServer: map[string]string{"audit-policy-file": policy, "audit-log-path": log},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := plane.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := plane.Install(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	plane := startPlane(t, map[string]string{"audit-policy-file": policy, "audit-log-path": log})
 	operator, err := plane.StartOperator(t.Context(), logOf(t, "apikey-operator"))
 	if err != nil {
 		t.Fatal(err)

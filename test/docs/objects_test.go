@@ -147,9 +147,11 @@ type server struct {
 	accepted   int
 }
 
-func startServer(t *testing.T) *server {
+// startPlane starts a control plane, installs the product's kinds and permissions, and stops it at the end of the test. flags are
+// additional flags of the API server.
+func startPlane(t *testing.T, flags map[string]string) *controlplane.ControlPlane {
 	t.Helper()
-	plane, err := controlplane.Start(t.Context(), controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS")})
+	plane, err := controlplane.Start(t.Context(), controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS"), APIServer: flags})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,6 +163,12 @@ func startServer(t *testing.T) *server {
 	if err := plane.Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return plane
+}
+
+func startServer(t *testing.T) *server {
+	t.Helper()
+	plane := startPlane(t, nil)
 	files := crdFiles(t)
 	create := make([]string, 0, 1+2*len(files))
 	create = append(create, "create")

@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"slices"
+
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -57,3 +59,40 @@ func (k *ApiKey) IsSuspended() bool { return k.Spec.Suspend != nil && *k.Spec.Su
 
 // IsKept reports whether [AnnotationKeep] prevents the operator from deleting the key after it has expired.
 func (k *ApiKey) IsKept() bool { return k.Annotations[AnnotationKeep] == "true" }
+
+// RotationRequest returns the value of [AnnotationRotate] if it is a request that was neither handled nor begun, or "". The
+// value may be invalid.
+func (k *ApiKey) RotationRequest() string {
+	value := k.Annotations[AnnotationRotate]
+	if rotation := k.Status.Rotation; rotation != nil &&
+		(slices.Contains(rotation.HandledRequests, value) || rotation.Pending != nil && rotation.Pending.Request == value) {
+		return ""
+	}
+	return value
+}
+
+// RetirementRequest returns the value of [AnnotationRetire] if it is a request that was not handled, or "". The value may be
+// invalid.
+func (k *ApiKey) RetirementRequest() string {
+	value := k.Annotations[AnnotationRetire]
+	if rotation := k.Status.Rotation; rotation != nil && slices.Contains(rotation.HandledRetirements, value) {
+		return ""
+	}
+	return value
+}
+
+// PendingToken returns the token of a rotation that is in progress, or nil.
+func (k *ApiKey) PendingToken() *ApiKeyPendingToken {
+	if k.Status.Rotation == nil {
+		return nil
+	}
+	return k.Status.Rotation.Pending
+}
+
+// RetiringToken returns the token before the last rotation, or nil if there is none or it was ended.
+func (k *ApiKey) RetiringToken() *ApiKeyRetiringToken {
+	if k.Status.Rotation == nil {
+		return nil
+	}
+	return k.Status.Rotation.Retiring
+}

@@ -10,12 +10,22 @@ const SecretType = "apikey-operator.io/token"
 // DefaultSecretKey is the data key of the token in its Secret if spec.secret.key is absent.
 const DefaultSecretKey = "token"
 
-// AnnotationKeep is the annotation that prevents the operator from deleting an expired ApiKey. Its value must be
-// "true".
-const AnnotationKeep = "apikey-operator.io/keep"
+// Annotations of an ApiKey that the operator reads.
+const (
+	// AnnotationKeep prevents the operator from deleting an expired ApiKey. Its value must be "true".
+	AnnotationKeep = "apikey-operator.io/keep"
+
+	// AnnotationRotate requests a rotation: ID or ID;overlap=DURATION, such as 2027-01-31;overlap=1h. Each value is a request
+	// once. The ID has 1 to 64 printable ASCII characters, but no semicolon.
+	AnnotationRotate = "apikey-operator.io/rotate"
+
+	// AnnotationRetire ends the retiring token at once. Its value is an ID, as in [AnnotationRotate], and each value is a
+	// request once.
+	AnnotationRetire = "apikey-operator.io/retire"
+)
 
 // ApiKey requests an API key: a random token that has roles. The key may expire, and may be restricted to networks. The
-// operator delivers the token once, in a Secret, and keeps only its digest. The spec is immutable, except for suspend. Deleting an ApiKey
+// operator delivers the token in a Secret, and keeps only its digest. The spec is immutable, except for suspend. Deleting an ApiKey
 // revokes its token.
 //
 // +kubebuilder:object:root=true
@@ -29,6 +39,7 @@ const AnnotationKeep = "apikey-operator.io/keep"
 // +kubebuilder:printcolumn:name="CIDRs",type=string,JSONPath=`.spec.cidrs`,priority=1
 // +kubebuilder:printcolumn:name="Display Name",type=string,JSONPath=`.spec.displayName`,priority=1
 // +kubebuilder:printcolumn:name="Hint",type=string,JSONPath=`.status.tokenHint`,priority=1
+// +kubebuilder:printcolumn:name="Rotated",type=date,JSONPath=`.status.rotation.rotatedAt`,priority=1
 type ApiKey struct {
 	metav1.TypeMeta `json:",inline"`
 
@@ -39,7 +50,7 @@ type ApiKey struct {
 	// spec describes the API key: what it may do, and until when. Only suspend can
 	// be edited: to change anything else, delete the ApiKey and create a new one.
 	// +required
-	// +kubebuilder:validation:XValidation:rule="(has(self.displayName) == has(oldSelf.displayName) && (!has(self.displayName) || self.displayName == oldSelf.displayName)) && self.roles == oldSelf.roles && self.expiry == oldSelf.expiry && (has(self.cidrs) == has(oldSelf.cidrs) && (!has(self.cidrs) || self.cidrs == oldSelf.cidrs)) && (has(self.secret) == has(oldSelf.secret) && (!has(self.secret) || self.secret == oldSelf.secret)) && (has(self.ttlAfterExpired) == has(oldSelf.ttlAfterExpired) && (!has(self.ttlAfterExpired) || self.ttlAfterExpired == oldSelf.ttlAfterExpired))",messageExpression="'the spec of an ApiKey is immutable (changed:' + (has(self.displayName) != has(oldSelf.displayName) || has(self.displayName) && self.displayName != oldSelf.displayName ? ' spec.displayName' : '') + (self.roles != oldSelf.roles ? ' spec.roles' : '') + (self.expiry != oldSelf.expiry ? ' spec.expiry' : '') + (has(self.cidrs) != has(oldSelf.cidrs) || has(self.cidrs) && self.cidrs != oldSelf.cidrs ? ' spec.cidrs' : '') + (has(self.secret) != has(oldSelf.secret) || has(self.secret) && self.secret != oldSelf.secret ? ' spec.secret' : '') + (has(self.ttlAfterExpired) != has(oldSelf.ttlAfterExpired) || has(self.ttlAfterExpired) && self.ttlAfterExpired != oldSelf.ttlAfterExpired ? ' spec.ttlAfterExpired' : '') + '); delete this ApiKey, which revokes its token, and create a new one'"
+	// +kubebuilder:validation:XValidation:rule="(has(self.displayName) == has(oldSelf.displayName) && (!has(self.displayName) || self.displayName == oldSelf.displayName)) && self.roles == oldSelf.roles && self.expiry == oldSelf.expiry && (has(self.cidrs) == has(oldSelf.cidrs) && (!has(self.cidrs) || self.cidrs == oldSelf.cidrs)) && (has(self.secret) == has(oldSelf.secret) && (!has(self.secret) || self.secret == oldSelf.secret)) && (has(self.ttlAfterExpired) == has(oldSelf.ttlAfterExpired) && (!has(self.ttlAfterExpired) || self.ttlAfterExpired == oldSelf.ttlAfterExpired)) && (has(self.rotation) == has(oldSelf.rotation) && (!has(self.rotation) || self.rotation == oldSelf.rotation))",messageExpression="'the spec of an ApiKey is immutable (changed:' + (has(self.displayName) != has(oldSelf.displayName) || has(self.displayName) && self.displayName != oldSelf.displayName ? ' spec.displayName' : '') + (self.roles != oldSelf.roles ? ' spec.roles' : '') + (self.expiry != oldSelf.expiry ? ' spec.expiry' : '') + (has(self.cidrs) != has(oldSelf.cidrs) || has(self.cidrs) && self.cidrs != oldSelf.cidrs ? ' spec.cidrs' : '') + (has(self.secret) != has(oldSelf.secret) || has(self.secret) && self.secret != oldSelf.secret ? ' spec.secret' : '') + (has(self.ttlAfterExpired) != has(oldSelf.ttlAfterExpired) || has(self.ttlAfterExpired) && self.ttlAfterExpired != oldSelf.ttlAfterExpired ? ' spec.ttlAfterExpired' : '') + (has(self.rotation) != has(oldSelf.rotation) || has(self.rotation) && self.rotation != oldSelf.rotation ? ' spec.rotation' : '') + '); delete this ApiKey, which revokes its token, and create a new one'"
 	Spec ApiKeySpec `json:"spec,omitzero"`
 
 	// status is what the operator observed and did. Only the operator writes it.
@@ -50,11 +61,14 @@ type ApiKey struct {
 	// +optional
 	// +kubebuilder:default:={"observedGeneration":-1}
 	// +kubebuilder:validation:XValidation:rule="!has(oldSelf.expiresAt) || has(self.expiresAt) && self.expiresAt == oldSelf.expiresAt",message="status.expiresAt is immutable once it is set"
-	// +kubebuilder:validation:XValidation:rule="!has(oldSelf.issuedAt) || has(self.issuedAt) && self.issuedAt == oldSelf.issuedAt && has(self.hash) && self.hash == oldSelf.hash",message="status.hash and status.issuedAt are immutable once the key is issued"
+	// +kubebuilder:validation:XValidation:rule="!has(oldSelf.issuedAt) || has(self.issuedAt) && self.issuedAt == oldSelf.issuedAt && has(self.hash) && (self.hash == oldSelf.hash || has(oldSelf.rotation) && has(oldSelf.rotation.pending) && self.hash == oldSelf.rotation.pending.hash)",message="once the key is issued, status.issuedAt is immutable, and status.hash changes only to the pending token of a rotation"
+	// +kubebuilder:validation:XValidation:rule="!has(oldSelf.issuedAt) || !has(self.rotation) || !has(self.rotation.retiring) || has(self.hash) && (self.hash != oldSelf.hash ? self.rotation.retiring.hash == oldSelf.hash : has(oldSelf.rotation) && has(oldSelf.rotation.retiring) && self.rotation.retiring.hash == oldSelf.rotation.retiring.hash && self.rotation.retiring.retiresAt == oldSelf.rotation.retiring.retiresAt)",message="status.rotation.retiring is the token before the last rotation, and its retiresAt never changes"
 	Status ApiKeyStatus `json:"status,omitzero"`
 }
 
 // ApiKeySpec describes the API key that a user requests.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.rotation) || !has(self.rotation.every) || !has(self.secret) || !has(self.secret.revealFor)",message="rotation.every can't be combined with secret.revealFor: a rotation by schedule would deliver a token that nobody waits for; remove one of the two",fieldPath=".rotation.every"
 type ApiKeySpec struct {
 	// displayName describes for people what the key is for and who uses it: 1 to
 	// 256 characters. It has no effect on access.
@@ -118,6 +132,36 @@ type ApiKeySpec struct {
 	// at the usual times. suspend is the only field of the spec that can be edited.
 	// +optional
 	Suspend *bool `json:"suspend,omitempty"`
+
+	// rotation says when the token is replaced by a new one, while the key stays
+	// the same. Absent means on request only: the annotation
+	// apikey-operator.io/rotate requests a rotation of any issued key.
+	// +optional
+	Rotation *ApiKeyRotation `json:"rotation,omitempty"`
+}
+
+// ApiKeyRotation says when the token of a key is replaced by a new one.
+//
+// +kubebuilder:validation:MinProperties=1
+// +kubebuilder:validation:XValidation:rule="!has(self.every) || !has(self.overlap) || int('0' + self.every.find('[0-9]+d').split('d')[0]) * 86400 + int('0' + self.every.find('[0-9]+h').split('h')[0]) * 3600 + int('0' + self.every.find('[0-9]+m').split('m')[0]) * 60 + int('0' + self.every.find('[0-9]+s').split('s')[0]) > int('0' + self.overlap.find('[0-9]+d').split('d')[0]) * 86400 + int('0' + self.overlap.find('[0-9]+h').split('h')[0]) * 3600 + int('0' + self.overlap.find('[0-9]+m').split('m')[0]) * 60 + int('0' + self.overlap.find('[0-9]+s').split('s')[0])",messageExpression="'overlap (' + self.overlap + ') must be less than every (' + self.every + '), because at most two tokens are valid at the same time'",fieldPath=".overlap"
+type ApiKeyRotation struct {
+	// every is the time between two rotations. The operator replaces the token
+	// after this time, or up to a tenth of it earlier. Days, hours, minutes and
+	// seconds in this order, such as 30d; more than zero and at most 3650d. A time
+	// below the operator's --min-rotation-every, which defaults to 1h, counts as
+	// that. Absent means that the token is replaced on request only. It can't be
+	// combined with spec.secret.revealFor.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be more than zero, such as 30d"
+	Every Duration `json:"every,omitempty"`
+
+	// overlap is how long the old token stays valid after the new one was
+	// delivered. Days, hours, minutes and seconds in this order, such as 24h; at
+	// most 30d and less than every. 0s means that the old token is refused at once.
+	// Absent means 24h, or half of every if that is less.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="int('0' + self.find('[0-9]+d').split('d')[0]) * 86400 + int('0' + self.find('[0-9]+h').split('h')[0]) * 3600 + int('0' + self.find('[0-9]+m').split('m')[0]) * 60 + int('0' + self.find('[0-9]+s').split('s')[0]) <= 2592000",message="must be at most 30d"
+	Overlap Duration `json:"overlap,omitempty"`
 }
 
 // Duration is a length of time as days, hours, minutes and seconds in this order, each optional, such as 90d, 12h30m or
@@ -194,8 +238,9 @@ type ApiKeyStatus struct {
 	// +kubebuilder:validation:Minimum=-1
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// hash is the digest of the whole token: sha256: followed by 64 hexadecimal
-	// digits. Verifiers accept the token as soon as its digest is written here.
+	// hash is the digest of the whole current token: sha256: followed by 64
+	// hexadecimal digits. Verifiers accept the token as soon as its digest is
+	// written here.
 	// +optional
 	// +kubebuilder:validation:MaxLength=71
 	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
@@ -208,9 +253,9 @@ type ApiKeyStatus struct {
 	// +kubebuilder:validation:MaxLength=21
 	TokenHint string `json:"tokenHint,omitempty"`
 
-	// issuedAt is when the operator confirmed that the Secret holds the token.
-	// After that, the operator never mints another token for this key, even if the
-	// Secret is deleted.
+	// issuedAt is when the operator confirmed that the Secret holds the first
+	// token. After that, the operator mints another token for this key only in a
+	// rotation, even if the Secret is deleted.
 	// +optional
 	IssuedAt *metav1.Time `json:"issuedAt,omitempty"`
 
@@ -240,13 +285,110 @@ type ApiKeyStatus struct {
 	// +optional
 	SecretDeletedAt *metav1.Time `json:"secretDeletedAt,omitempty"`
 
-	// conditions are Ready and, while they apply, Expiring, Stalled, OutOfPolicy
-	// and ClockSkewed.
+	// rotation is what the operator observed and did about rotation. Absent means
+	// that the key was never rotated and has no schedule.
+	// +optional
+	Rotation *ApiKeyRotationStatus `json:"rotation,omitempty"`
+
+	// conditions are Ready and, while they apply, Expiring, Stalled, OutOfPolicy,
+	// RotationBlocked and ClockSkewed.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// ApiKeyRotationStatus is the observed state of the rotation of a key.
+type ApiKeyRotationStatus struct {
+	// rotatedAt is when the operator confirmed that the Secret holds the token of
+	// the last rotation.
+	// +optional
+	RotatedAt *metav1.Time `json:"rotatedAt,omitempty"`
+
+	// count is the number of rotations.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Count int32 `json:"count,omitempty"`
+
+	// nextAt is when the next rotation by schedule is due. Absent means that none
+	// is due before the key expires.
+	// +optional
+	NextAt *metav1.Time `json:"nextAt,omitempty"`
+
+	// handledRequests are the last 16 values of the annotation
+	// apikey-operator.io/rotate that were handled, the latest last. None of them is
+	// a request again.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=128
+	HandledRequests []string `json:"handledRequests,omitempty"`
+
+	// handledRetirements are the last 16 values of the annotation
+	// apikey-operator.io/retire that were handled, the latest last. None of them is
+	// a request again.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=128
+	HandledRetirements []string `json:"handledRetirements,omitempty"`
+
+	// pending is the token of a rotation that is in progress. Verifiers accept it.
+	// It becomes the current token once the operator has confirmed that the Secret
+	// holds it.
+	// +optional
+	Pending *ApiKeyPendingToken `json:"pending,omitempty"`
+
+	// retiring is the token before the last rotation, while verifiers still accept
+	// it.
+	// +optional
+	Retiring *ApiKeyRetiringToken `json:"retiring,omitempty"`
+}
+
+// ApiKeyPendingToken is the token of a rotation that is in progress.
+type ApiKeyPendingToken struct {
+	// hash is the digest of the token, as in status.hash.
+	// +required
+	// +kubebuilder:validation:MaxLength=71
+	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
+	Hash string `json:"hash,omitempty"`
+
+	// tokenHint is the first characters of the token.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=21
+	TokenHint string `json:"tokenHint,omitempty"`
+
+	// request is the value of the annotation that requested the rotation. Absent
+	// means that it was due by schedule.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	Request string `json:"request,omitempty"`
+
+	// overlap is how long the current token stays valid after this one is
+	// confirmed.
+	// +required
+	Overlap Duration `json:"overlap,omitempty"`
+}
+
+// ApiKeyRetiringToken is the token before the last rotation.
+type ApiKeyRetiringToken struct {
+	// hash is the digest of the token, as in status.hash.
+	// +required
+	// +kubebuilder:validation:MaxLength=71
+	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
+	Hash string `json:"hash,omitempty"`
+
+	// tokenHint is the first characters of the token.
+	// +optional
+	// +kubebuilder:validation:MaxLength=21
+	TokenHint string `json:"tokenHint,omitempty"`
+
+	// retiresAt is the time from which the token is refused. If the key expires
+	// earlier, that counts.
+	// +required
+	RetiresAt metav1.Time `json:"retiresAt,omitzero"`
 }
 
 // ApiKeyList is a list of ApiKeys.

@@ -20,6 +20,10 @@ const (
 	// ConditionOutOfPolicy is present, with status True, while an issued key would not be issued again: no policy allows
 	// it now, or the catalogue lacks one of its roles. The key keeps working.
 	ConditionOutOfPolicy = "OutOfPolicy"
+
+	// ConditionRotationBlocked is present, with status True, while a rotation is due or requested and can't be done. The
+	// current token stays valid, and Ready stays True.
+	ConditionRotationBlocked = "RotationBlocked"
 )
 
 // Reason is the reason of a condition, and of the event about the same transition.
@@ -54,6 +58,16 @@ const (
 	ReasonDeliveryRefused Reason = "DeliveryRefused"
 )
 
+// Reasons of RotationBlocked, besides SecretConflict, UnknownRole, NotAllowed and DeliveryRefused.
+const (
+	// ReasonSecretTaken: a rotation by schedule is due, but the user has taken the token and deleted the Secret. The new token
+	// would reach nobody.
+	ReasonSecretTaken Reason = "SecretTaken"
+
+	// ReasonInvalidRequest: the value of the annotation that requests a rotation can't be read.
+	ReasonInvalidRequest Reason = "InvalidRequest"
+)
+
 // Reasons of other conditions and of events.
 const (
 	// ReasonDeadlineNear is the reason of [ConditionExpiring].
@@ -68,6 +82,12 @@ const (
 	// ReasonResumed is the reason of the event that says that spec.suspend is no longer true, so that verifiers accept the
 	// token again.
 	ReasonResumed Reason = "Resumed"
+
+	// ReasonRotated is the reason of the event that says that a rotation replaced the token.
+	ReasonRotated Reason = "Rotated"
+
+	// ReasonTokenRetired is the reason of the event that says that the token before the last rotation is no longer accepted.
+	ReasonTokenRetired Reason = "TokenRetired"
 
 	// ReasonSecretWithdrawn is the reason of the event that says that the Secret was deleted because spec.secret.revealFor
 	// had passed.

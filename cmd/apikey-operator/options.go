@@ -21,6 +21,7 @@ type options struct {
 
 	tokenPrefix     string
 	ttlAfterExpired string
+	minRotation     string
 
 	requireCatalogue bool
 	requirePolicy    bool
@@ -45,6 +46,7 @@ func defaultOptions() *options {
 	return &options{
 		tokenPrefix:     token.DefaultPrefix,
 		ttlAfterExpired: "24h",
+		minRotation:     "1h",
 		workers:         16,
 		leaderElect:     true,
 		leaseDuration:   15 * time.Second,
@@ -66,6 +68,8 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 		"prefix of new tokens: 2 to 16 lower-case letters and digits that start with a letter")
 	flags.StringVar(&o.ttlAfterExpired, "ttl-after-expired", o.ttlAfterExpired,
 		"how long to keep expired ApiKeys without spec.ttlAfterExpired: days, hours, minutes and seconds, such as 7d or 12h30m; 0s deletes them at once")
+	flags.StringVar(&o.minRotation, "min-rotation-every", o.minRotation,
+		"least time between two rotations of a key by schedule: days, hours, minutes and seconds, at least 1s; a shorter spec.rotation.every counts as this")
 
 	flags.BoolVar(&o.requireCatalogue, "require-catalogue", o.requireCatalogue,
 		"issue no key while the cluster has no ApiRole; without this flag, keys may then have any role")
@@ -108,6 +112,11 @@ func (o *options) validate(flags *pflag.FlagSet) error {
 	}
 	if _, err := expiry.ParseDuration(o.ttlAfterExpired); err != nil {
 		wrong("ttl-after-expired", o.ttlAfterExpired, err.Error())
+	}
+	if every, err := expiry.ParseDuration(o.minRotation); err != nil {
+		wrong("min-rotation-every", o.minRotation, err.Error())
+	} else if every == 0 {
+		wrong("min-rotation-every", o.minRotation, "must be at least 1s")
 	}
 	if o.workers < 1 || o.workers > maxWorkers {
 		wrong("workers", o.workers, fmt.Sprintf("must be 1 to %d", maxWorkers))

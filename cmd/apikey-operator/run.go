@@ -50,6 +50,10 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 	if err != nil {
 		return err
 	}
+	minRotation, err := expiry.ParseDuration(o.minRotation)
+	if err != nil {
+		return err
+	}
 	serverURL, _, err := rest.DefaultServerUrlFor(config)
 	if err != nil {
 		return fmt.Errorf("determine the address of the API server: %w", err)
@@ -64,16 +68,17 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 	}
 
 	controllers := operator.New(operator.Parts{
-		Client:          mgr.GetClient(),
-		Live:            mgr.GetAPIReader(),
-		Rules:           rules,
-		Recorder:        recorder,
-		Registry:        metrics.Registry,
-		Clock:           clock.RealClock{},
-		Skew:            skew.Skew,
-		TokenPrefix:     o.tokenPrefix,
-		TTLAfterExpired: ttl,
-		CountDelay:      counting.DefaultDelay,
+		Client:           mgr.GetClient(),
+		Live:             mgr.GetAPIReader(),
+		Rules:            rules,
+		Recorder:         recorder,
+		Registry:         metrics.Registry,
+		Clock:            clock.RealClock{},
+		Skew:             skew.Skew,
+		TokenPrefix:      o.tokenPrefix,
+		TTLAfterExpired:  ttl,
+		MinRotationEvery: minRotation,
+		CountDelay:       counting.DefaultDelay,
 	})
 	if err := controllers.SetupWithManager(mgr, operator.Options{
 		Workers: o.workers, Namespaces: o.namespaces, MetricPerKey: o.metricPerKey,

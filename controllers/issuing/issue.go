@@ -50,16 +50,18 @@ func (r *Reconciler) resume(ctx context.Context, s *scope, minted token.Token) e
 		return err
 	}
 	found := whose(secret, s.key)
-	if (found == planted || found == predecessors) && !secret.DeletionTimestamp.IsZero() {
+	delivered := found == ours && holds(secret, s.key, s.key.Status.Hash)
+	if !delivered && (found == ours || found == predecessors) && !secret.DeletionTimestamp.IsZero() {
 		return r.write(ctx, s, conflicted{fmt.Sprintf("Secret %q, which does not belong to this key, is being deleted but has finalizers; "+
 			"the key is issued once the Secret is gone", secret.Name)})
 	}
 	switch found {
 	case nobodys:
 		// There is no Secret to delete.
-	case delivered:
-		return r.confirm(ctx, s)
-	case planted:
+	case ours:
+		if delivered {
+			return r.confirm(ctx, s)
+		}
 		// The Secret is owned by this key but does not hold the committed token. Somebody else created it, or an operator did
 		// whose commit was overwritten. Commit before the deletion, so that a crash in between leaves nothing to confirm.
 		if minted, err = r.commit(ctx, s); err != nil {

@@ -53,6 +53,11 @@ func (r *Reconciler) assertAllowed(ctx context.Context, s *scope) error {
 	return nil
 }
 
+// blockRotation writes to the status that roles or policies refuse the rotation that is due.
+func (r *Reconciler) blockRotation(ctx context.Context, s *scope) error {
+	return r.write(ctx, s, rotationRefused(s.verdict))
+}
+
 // tellUnread writes the status of a key that can't be judged because the rules have not been loaded.
 func (r *Reconciler) tellUnread(ctx context.Context, s *scope) error {
 	unread := r.Rules.Unread()
@@ -75,7 +80,7 @@ func (r *Reconciler) takeBack(ctx context.Context, s *scope) error {
 	if err := r.write(ctx, s, refused{verdict: s.verdict}); err != nil {
 		return err
 	}
-	if found == delivered || found == planted {
+	if found == ours {
 		if err := r.deleteSecret(ctx, s, secret); err != nil {
 			return err
 		}

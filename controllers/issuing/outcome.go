@@ -131,6 +131,12 @@ func (confirmed) settle(s *scope) {
 		setReady(s, v1alpha1.ReasonIssued, issuedMessage(s))
 	}
 	s.key.Status.IssuedAt = ptr.To(metav1.NewTime(s.now))
+	// Requests from before the first token ask for nothing that the user does not have.
+	if rotate, retire := s.key.RotationRequest(), s.key.RetirementRequest(); rotate != "" || retire != "" {
+		status := rotationStatus(s.key)
+		handle(&status.HandledRequests, rotate)
+		handle(&status.HandledRetirements, retire)
+	}
 }
 
 func (confirmed) tell(r *Reconciler, s *scope, before v1alpha1.Reason) {
@@ -185,7 +191,10 @@ func (expired) settle(s *scope) {
 	// the old transition time.
 	meta.RemoveStatusCondition(&s.key.Status.Conditions, v1alpha1.ConditionReady)
 	setReady(s, v1alpha1.ReasonExpired, expiredMessage(s))
-	if s.facts.Committed && !s.facts.SecretDeleted {
+	if status := s.key.Status.Rotation; status != nil {
+		status.Pending, status.Retiring, status.NextAt = nil, nil, nil
+	}
+	if s.facts.Committed && s.facts.SecretLeft() {
 		s.key.Status.SecretDeletedAt = ptr.To(metav1.NewTime(s.now))
 	}
 }

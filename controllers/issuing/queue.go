@@ -2,6 +2,7 @@ package issuing
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,14 +73,14 @@ func (r *Reconciler) enqueue(ctx context.Context, object client.Object, q queue)
 	}
 }
 
-// overdue reports whether the key must be marked as expired, or its Secret deleted, now.
+// overdue reports whether a token must be ended now: the key marked as expired, its retiring token removed, or its Secret deleted.
 func (r *Reconciler) overdue(key *v1alpha1.ApiKey) bool {
 	known, err := facts.Of(key, r.TTLAfterExpired)
 	if err != nil {
 		return false
 	}
 	due := lifecycle.Plan(known, lifecycle.Verdict{}, r.Clock.Now()).Due
-	return due == lifecycle.AtDeadline || due == lifecycle.AtWithdrawal
+	return due == lifecycle.AtDeadline || due == lifecycle.AtRetirement || due == lifecycle.AtWithdrawal
 }
 
 // priority returns the priority with which a key is requeued; nil keeps its current priority.
@@ -112,10 +113,15 @@ func requestFor(object client.Object) reconcile.Request {
 	return reconcile.Request{NamespacedName: client.ObjectKeyFromObject(object)}
 }
 
-// appeared reports whether an update is more than a status write of this controller: the UID or the generation differs. A
-// key that was replaced while the watch was interrupted arrives as an update with another UID and the same generation.
+// appeared reports whether an update is more than a status write of this controller: the UID, the generation or a request in an
+// annotation differs. A key that was replaced while the watch was interrupted arrives as an update with another UID and the same
+// generation.
 func appeared(e event.UpdateEvent) bool {
-	return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() || e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration()
+	before, now := e.ObjectOld, e.ObjectNew
+	return before.GetUID() != now.GetUID() || before.GetGeneration() != now.GetGeneration() ||
+		slices.ContainsFunc([]string{v1alpha1.AnnotationRotate, v1alpha1.AnnotationRetire}, func(name string) bool {
+			return before.GetAnnotations()[name] != now.GetAnnotations()[name]
+		})
 }
 
 // sweeper judges all keys in memory whenever roles, policies or the labels of a namespace change, and enqueues the keys

@@ -58,6 +58,8 @@ type Reconciler struct {
 	TokenPrefix string
 	// TTLAfterExpired is how long an expired ApiKey is kept if spec.ttlAfterExpired is absent.
 	TTLAfterExpired time.Duration
+	// MinRotationEvery is the least time between two rotations by schedule. A shorter spec.rotation.every counts as this.
+	MinRotationEvery time.Duration
 
 	gates gates
 }
@@ -180,6 +182,14 @@ func (r *Reconciler) do(ctx context.Context, s *scope) error {
 		return r.resume(ctx, s, token.Token{})
 	case lifecycle.Suspend, lifecycle.Lift:
 		return r.suspend(ctx, s)
+	case lifecycle.Rotate, lifecycle.ResumeRotation:
+		return r.rotate(ctx, s)
+	case lifecycle.BlockRotation:
+		return r.blockRotation(ctx, s)
+	case lifecycle.Retire:
+		return r.retire(ctx, s, "")
+	case lifecycle.RetireNow:
+		return r.retire(ctx, s, s.key.RetirementRequest())
 	case lifecycle.Withdraw:
 		return r.withdraw(ctx, s)
 	case lifecycle.Expire:

@@ -2,12 +2,14 @@ package issuing
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -54,10 +56,46 @@ func newSecret(key *v1alpha1.ApiKey, content string) *corev1.Secret {
 				BlockOwnerDeletion: ptr.To(false),
 			}},
 		},
-		Type:      v1alpha1.SecretType,
-		Immutable: ptr.To(true),
-		Data:      map[string][]byte{key.SecretKey(): []byte(content)},
+		// Not immutable: a rotation replaces the token, and a kubelet never follows an immutable Secret while a pod of its node
+		// mounts it (kubernetes#131589). Admission policies keep everyone else from changing it.
+		Type: v1alpha1.SecretType,
+		Data: map[string][]byte{key.SecretKey(): []byte(content)},
 	}
+}
+
+// emptySecret returns a Secret that names the object of a patch and receives the answer.
+func emptySecret(secret *corev1.Secret) *corev1.Secret {
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: secret.Namespace, Name: secret.Name}}
+}
+
+// replaceToken returns a JSON Patch (RFC 6902) that replaces the token of exactly this Secret. It fails if the Secret was created
+// anew or holds another token meanwhile. The data key has no character that a JSON Pointer would have to escape.
+func replaceToken(secret *corev1.Secret, dataKey, content string) client.Patch {
+	type operation struct {
+		Op    string `json:"op"`
+		Path  string `json:"path"`
+		Value any    `json:"value"`
+	}
+	operations := []operation{
+		{"test", "/metadata/uid", secret.UID},
+		{"test", "/data/" + dataKey, secret.Data[dataKey]},
+		{"replace", "/data/" + dataKey, []byte(content)},
+	}
+	patch, _ := json.Marshal(operations) // can't fail: there are only strings and bytes
+	return client.RawPatch(types.JSONPatchType, patch)
+}
+
+// redactSecret removes the tokens that a Secret holds from a text that comes from elsewhere. secret may be nil.
+func redactSecret(secret *corev1.Secret, text string) string {
+	if secret == nil {
+		return text
+	}
+	for _, value := range secret.Data {
+		if held, err := token.Parse(string(value)); err == nil {
+			text = held.Redact(text)
+		}
+	}
+	return text
 }
 
 // readSecret reads the key's Secret from the API server. It returns nil if there is none.
@@ -88,13 +126,7 @@ func (r *Reconciler) deleteSecret(ctx context.Context, s *scope, secret *corev1.
 		return errStale
 	case client.IgnoreNotFound(err) != nil:
 		// The error of an admission plugin may quote the Secret.
-		text := err.Error()
-		for _, value := range secret.Data {
-			if held, err := token.Parse(string(value)); err == nil {
-				text = held.Redact(text)
-			}
-		}
-		return fmt.Errorf("delete Secret %q: %s", secret.Name, text)
+		return fmt.Errorf("delete Secret %q: %s", secret.Name, redactSecret(secret, err.Error()))
 	}
 	return nil
 }
@@ -106,7 +138,7 @@ func (r *Reconciler) deleteOwnSecret(ctx context.Context, s *scope) (bool, error
 		return false, err
 	}
 	switch whose(secret, s.key) {
-	case delivered, planted:
+	case ours:
 		return true, r.deleteSecret(ctx, s, secret)
 	case nobodys, predecessors, foreign:
 	}
@@ -119,10 +151,8 @@ type owner int
 const (
 	// nobodys: the Secret does not exist.
 	nobodys owner = iota
-	// delivered: it belongs to this key and holds the committed token.
-	delivered
-	// planted: its owner reference names this key, but it does not hold the committed token.
-	planted
+	// ours: its owner reference names this key. [holds] says whether it holds a token of the key.
+	ours
 	// predecessors: it belongs to another ApiKey of the same name, which came before or after this one.
 	predecessors
 	// foreign: it belongs to something else. The operator never changes it.
@@ -143,9 +173,11 @@ func whose(secret *corev1.Secret, key *v1alpha1.ApiKey) owner {
 	if controller.UID != key.UID {
 		return predecessors
 	}
+	return ours
+}
+
+// holds reports whether the Secret holds the token with the digest.
+func holds(secret *corev1.Secret, key *v1alpha1.ApiKey, hash string) bool {
 	found, err := token.Parse(string(secret.Data[key.SecretKey()]))
-	if err != nil || found.Digest().String() != key.Status.Hash {
-		return planted
-	}
-	return delivered
+	return err == nil && found.Digest().String() == hash
 }

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -26,7 +27,7 @@ import (
 // lifecycle does not allow.
 func (r *Reconciler) write(ctx context.Context, s *scope, o outcome) error {
 	before := s.key.DeepCopy()
-	settle(s, o)
+	r.settle(s, o)
 	if equality.Semantic.DeepEqual(before.Status, s.key.Status) {
 		return nil
 	}
@@ -34,18 +35,25 @@ func (r *Reconciler) write(ctx context.Context, s *scope, o outcome) error {
 		s.key = before
 		return reconcile.TerminalError(fmt.Errorf("status not written: transition from %s to %s is not allowed", from, to))
 	}
-	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	if err := r.Client.Status().Patch(ctx, s.key, patch); err != nil {
+	patch, err := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}).Data(s.key)
+	if err != nil {
 		s.key = before
 		return fmt.Errorf("write status: %w", err)
 	}
+	// Decode into a new object, because a field that the API server drops would stay in the old one.
+	written := &v1alpha1.ApiKey{ObjectMeta: metav1.ObjectMeta{Namespace: before.Namespace, Name: before.Name}}
+	if err := r.Client.Status().Patch(ctx, written, client.RawPatch(types.MergePatchType, patch)); err != nil {
+		s.key = before
+		return fmt.Errorf("write status: %w", err)
+	}
+	s.key = written
 	s.facts.Record = facts.Record(s.key)
 	r.tell(s, before, o)
 	return nil
 }
 
 // settle applies an outcome to the status. Only settle and the outcomes themselves set conditions.
-func settle(s *scope, o outcome) {
+func (r *Reconciler) settle(s *scope, o outcome) {
 	s.key.Status.ObservedGeneration = s.key.Generation
 	o.settle(s)
 	if s.asked.Clock == lifecycle.Wrong {
@@ -61,8 +69,12 @@ func settle(s *scope, o outcome) {
 		setCondition(s, v1alpha1.ConditionOutOfPolicy, metav1.ConditionTrue, v1alpha1.ReasonOutOfPolicy, outOfPolicyMessage(s.verdict))
 	}
 
+	r.schedule(s)
 	settled := s.facts
-	settled.Record = facts.Record(s.key)
+	if again, err := facts.Of(s.key, r.TTLAfterExpired); err == nil {
+		settled = again
+	}
+	settleRotation(s, settled)
 	if at, ok := settled.DeadlineAt(s.now).Time(); ok && s.key.IsReady() && settled.Expiring(s.now) {
 		setCondition(s, v1alpha1.ConditionExpiring, metav1.ConditionTrue, v1alpha1.ReasonDeadlineNear,
 			fmt.Sprintf("the key expires at %s; before then, create another ApiKey and switch clients to its token", at.Format(time.RFC3339)))
@@ -120,6 +132,12 @@ func setCondition(s *scope, conditionType string, status metav1.ConditionStatus,
 // tell counts a transition and emits its event. It is called after the status write succeeded.
 func (r *Reconciler) tell(s *scope, before *v1alpha1.ApiKey, o outcome) {
 	o.tell(r, s, before.ReadyReason())
+	if blocked := s.key.Condition(v1alpha1.ConditionRotationBlocked); blocked != nil {
+		if told := before.Condition(v1alpha1.ConditionRotationBlocked); told == nil || told.Reason != blocked.Reason {
+			r.Metrics.rotationsBlocked.WithLabelValues(blocked.Reason).Inc()
+			r.event(s, corev1.EventTypeWarning, v1alpha1.Reason(blocked.Reason), "Rotate", blocked.Message)
+		}
+	}
 	for _, warning := range []string{v1alpha1.ConditionExpiring, v1alpha1.ConditionClockSkewed, v1alpha1.ConditionOutOfPolicy} {
 		if now := s.key.Condition(warning); now != nil && before.Condition(warning) == nil {
 			r.event(s, corev1.EventTypeWarning, v1alpha1.Reason(now.Reason), "Warn", now.Message)

@@ -49,6 +49,24 @@ func ParseDuration(text string) (time.Duration, error) {
 	return time.Duration(seconds) * time.Second, nil
 }
 
+// FormatDuration formats a duration of at most [MaxDuration] so that [ParseDuration] returns it, truncated to the second.
+func FormatDuration(d time.Duration) string {
+	text := ""
+	for _, unit := range []struct {
+		length time.Duration
+		name   string
+	}{{day, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
+		if n := d / unit.length; n > 0 {
+			text += strconv.FormatInt(int64(n), 10) + unit.name
+			d %= unit.length
+		}
+	}
+	if text == "" {
+		return "0s"
+	}
+	return text
+}
+
 // ParseMoment parses a time in RFC 3339 and truncates it to the second.
 func ParseMoment(text string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339, text)

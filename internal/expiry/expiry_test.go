@@ -99,6 +99,18 @@ func FuzzParseDuration(f *testing.F) {
 	})
 }
 
+func TestFormatDuration(t *testing.T) {
+	for want, d := range map[string]time.Duration{
+		"0s": 0, "1s": time.Second, "59m59s": time.Hour - time.Second, "1d": 24 * time.Hour, "3650d": expiry.MaxDuration,
+		"1d2h3m4s": 26*time.Hour + 3*time.Minute + 4*time.Second, "5m": 5*time.Minute + time.Second - 1,
+	} {
+		got := expiry.FormatDuration(d)
+		if back, err := expiry.ParseDuration(got); got != want || err != nil || back != d.Truncate(time.Second) {
+			t.Errorf("%s: %q, which is %s, %v; want %q", d, got, back, err, want)
+		}
+	}
+}
+
 func TestParseMoment(t *testing.T) {
 	for text, want := range map[string]time.Time{
 		"2027-01-31T00:00:00Z":                time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC),

@@ -10,6 +10,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
 	"github.com/apikey-operator/apikey-operator/internal/gitops"
 	"github.com/apikey-operator/apikey-operator/internal/lifecycle"
+	"github.com/apikey-operator/apikey-operator/internal/rotation"
 )
 
 // Of returns the facts of a key. defaultTTL is how long an expired key is kept if its spec does not say. An error means that
@@ -27,8 +28,26 @@ func Of(key *v1alpha1.ApiKey, defaultTTL time.Duration) (lifecycle.Facts, error)
 	if f.Deadline, f.Life, err = deadline(key); err != nil {
 		return f, err
 	}
+	setRotation(&f, key)
 	f.WithdrawAt, err = withdrawAt(key)
 	return f, err
+}
+
+// setRotation sets the times of rotations.
+func setRotation(f *lifecycle.Facts, key *v1alpha1.ApiKey) {
+	status := key.Status.Rotation
+	if status == nil {
+		return
+	}
+	if status.RotatedAt != nil {
+		f.RotatedAt = status.RotatedAt.Time
+	}
+	if status.NextAt != nil {
+		f.NextRotationAt = status.NextAt.Time
+	}
+	if status.Retiring != nil {
+		f.RetiresAt = status.Retiring.RetiresAt.Time
+	}
 }
 
 // Record returns what is written about a key, which is enough to determine its state.
@@ -49,10 +68,69 @@ func Record(key *v1alpha1.ApiKey) lifecycle.Record {
 	if r.Told == lifecycle.ToldExpired {
 		r.KeptBy = KeptBy(key)
 	}
+	r.Rotation = rotationOf(key)
 	if stalled := key.Condition(v1alpha1.ConditionStalled); stalled != nil && stalled.Reason == string(v1alpha1.ReasonSecretConflict) {
 		r.ConflictSince = stalled.LastTransitionTime.Time
 	}
 	return r
+}
+
+// rotationOf returns what is written about rotations of a key. A request that can't be read is none, see [InvalidRequest].
+func rotationOf(key *v1alpha1.ApiKey) lifecycle.Rotation {
+	r := lifecycle.Rotation{Begun: key.PendingToken() != nil, Retiring: key.RetiringToken() != nil}
+	if value := key.RotationRequest(); value != "" {
+		request, err := rotation.ParseRequest(value)
+		r.Requested = err == nil
+		r.AtOnce = r.Requested && request.HasOverlap && request.Overlap == 0
+	}
+	if value := key.RetirementRequest(); value != "" {
+		r.RetireRequested = rotation.ValidateRetirement(value) == nil
+	}
+	if blocked := key.Condition(v1alpha1.ConditionRotationBlocked); blocked != nil {
+		r.Blocked, r.BlockedSince = true, blocked.LastTransitionTime.Time
+	}
+	return r
+}
+
+// InvalidRequest returns the error of a request to rotate the key or to end its retiring token that can't be read, or nil.
+func InvalidRequest(key *v1alpha1.ApiKey) error {
+	if value := key.RotationRequest(); value != "" {
+		if _, err := rotation.ParseRequest(value); err != nil {
+			return fmt.Errorf("annotation %s: %w", v1alpha1.AnnotationRotate, err)
+		}
+	}
+	if value := key.RetirementRequest(); value != "" {
+		if err := rotation.ValidateRetirement(value); err != nil {
+			return fmt.Errorf("annotation %s: %w", v1alpha1.AnnotationRetire, err)
+		}
+	}
+	return nil
+}
+
+// Overlap returns how long the current token stays valid after a rotation by schedule. An error means that the spec has a value
+// that the schema of the CRD refuses.
+func Overlap(key *v1alpha1.ApiKey, minEvery time.Duration) (time.Duration, error) {
+	every, err := Every(key, minEvery)
+	if err != nil {
+		return 0, err
+	}
+	overlap := time.Duration(-1)
+	if spec := key.Spec.Rotation; spec != nil && spec.Overlap != "" {
+		if overlap, err = duration("spec.rotation.overlap", spec.Overlap); err != nil {
+			return 0, err
+		}
+	}
+	return rotation.Overlap(every, overlap), nil
+}
+
+// Every returns the period of rotations, which is at least minEvery, or 0 if the key is rotated on request only. An error means
+// that the spec has a value that the schema of the CRD refuses.
+func Every(key *v1alpha1.ApiKey, minEvery time.Duration) (time.Duration, error) {
+	if key.Spec.Rotation == nil || key.Spec.Rotation.Every == "" {
+		return 0, nil
+	}
+	every, err := duration("spec.rotation.every", key.Spec.Rotation.Every)
+	return max(every, minEvery), err
 }
 
 // State returns the state of a key.
@@ -80,16 +158,35 @@ func told(reason v1alpha1.Reason) lifecycle.Told {
 	}
 }
 
-// AcceptedUntil returns the deadline until which verifiers accept the key's token. It has passed for keys that have no
-// digest or are marked as expired. An error means that the spec has a value that the schema of the CRD refuses; the deadline
-// has passed then, too.
-func AcceptedUntil(key *v1alpha1.ApiKey) (expiry.Deadline, error) {
+// Credential is a digest, as it is in the status, and the deadline until which verifiers accept its token.
+type Credential struct {
+	// Field is the field of the status that has the digest.
+	Field    string
+	Hash     string
+	Deadline expiry.Deadline
+}
+
+// Credentials returns the tokens of a key that verifiers know: the current one, the pending one of a rotation, and the retiring
+// one. The deadline has passed for keys that are marked as expired. An error means that the spec has a value that the schema of
+// the CRD refuses; all deadlines have passed then.
+func Credentials(key *v1alpha1.ApiKey) ([]Credential, error) {
 	f := lifecycle.Facts{Record: Record(key)}
+	if !f.Findable() {
+		return nil, nil
+	}
 	var err error
 	if f.State().Alive() {
 		f.Deadline, f.Life, err = deadline(key)
+		setRotation(&f, key)
 	}
-	return f.AcceptedUntil(), err
+	all := []Credential{{"status.hash", key.Status.Hash, f.AcceptedUntil()}}
+	if pending := key.PendingToken(); pending != nil {
+		all = append(all, Credential{"status.rotation.pending.hash", pending.Hash, f.AcceptedUntil()})
+	}
+	if retiring := key.RetiringToken(); retiring != nil {
+		all = append(all, Credential{"status.rotation.retiring.hash", retiring.Hash, f.RetiringAcceptedUntil()})
+	}
+	return all, err
 }
 
 // deadline returns the deadline of a key, or its lifetime if the deadline is not fixed yet. Once the deadline is fixed, it
@@ -158,7 +255,11 @@ func withdrawAt(key *v1alpha1.ApiKey) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	return key.Status.IssuedAt.Add(revealFor), nil
+	delivered := key.Status.IssuedAt.Time
+	if status := key.Status.Rotation; status != nil && status.RotatedAt != nil {
+		delivered = status.RotatedAt.Time
+	}
+	return delivered.Add(revealFor), nil
 }
 
 // collectAt returns when an expired key is deleted, or zero if it is kept or its expiry time is unknown.
@@ -202,12 +303,21 @@ func KeptBy(key *v1alpha1.ApiKey) string {
 }
 
 // Trim removes metadata that no controller reads, because it may be much larger than the rest of a cached key. It does not
-// change the result of [KeptBy]. The live key keeps its metadata, because patches of the status contain none.
+// change the result of [KeptBy], and keeps requests to rotate. The live key keeps its metadata, because patches of the status contain none.
 func Trim(key *v1alpha1.ApiKey) {
 	kept := key.IsKept()
-	key.Labels, key.Annotations = gitops.Essence(key.Labels, key.Annotations)
+	all := key.Annotations
+	key.Labels, key.Annotations = gitops.Essence(key.Labels, all)
 	if kept {
 		key.Annotations = map[string]string{v1alpha1.AnnotationKeep: "true"} // it takes precedence over the tools
+	}
+	for _, name := range []string{v1alpha1.AnnotationRotate, v1alpha1.AnnotationRetire} {
+		if value, ok := all[name]; ok {
+			if key.Annotations == nil {
+				key.Annotations = map[string]string{}
+			}
+			key.Annotations[name] = value[:min(len(value), rotation.MaxValue+1)] // no longer value is valid
+		}
 	}
 	key.OwnerReferences, key.Finalizers, key.ManagedFields = nil, nil, nil
 }

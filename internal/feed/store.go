@@ -129,20 +129,25 @@ func (s *store) understand(key *v1alpha1.ApiKey) *fact {
 	unreadable := func(field string, err error) {
 		s.logger.Error(err, "API key refused because a field of its ApiKey can't be read", "namespace", key.Namespace, "name", key.Name, "field", field)
 	}
-	digest, err := token.ParseDigest(key.Status.Hash)
+	credentials, err := facts.Credentials(key)
 	if err != nil {
-		unreadable("status.hash", err)
+		unreadable("spec.expiry", err)
+	}
+	for _, c := range credentials {
+		digest, err := token.ParseDigest(c.Hash)
+		if err != nil {
+			unreadable(c.Field, err)
+			continue
+		}
+		f.entry.Credentials = append(f.entry.Credentials, index.Credential{Digest: digest, Deadline: c.Deadline})
+	}
+	if len(f.entry.Credentials) == 0 {
 		return f
 	}
 	f.indexed = true
 	f.entry.UID = string(key.UID)
 	f.entry.Created = key.CreationTimestamp.Time
 	f.entry.Roles = s.source.Share(key.Spec.Roles)
-	deadline, err := facts.AcceptedUntil(key)
-	if err != nil {
-		unreadable("spec.expiry", err)
-	}
-	f.entry.Credentials = []index.Credential{{Digest: digest, Deadline: deadline}}
 	f.entry.Suspended = key.IsSuspended()
 	f.entry.Networks = access.AnyNetwork()
 	if len(key.Spec.CIDRs) > 0 {

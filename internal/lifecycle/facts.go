@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/internal/rotation"
 )
 
 // Facts are everything that is known about a key: its [Record] and the times of its life. Zero times are safe: a deadline
@@ -16,6 +17,12 @@ type Facts struct {
 	Life time.Duration
 	// WithdrawAt is when the Secret of an issued key is deleted; zero if the Secret stays as long as the key is valid.
 	WithdrawAt time.Time
+	// RotatedAt is when the last rotation was confirmed; zero if there was none.
+	RotatedAt time.Time
+	// NextRotationAt is when the next rotation by schedule is due; zero if there is none.
+	NextRotationAt time.Time
+	// RetiresAt is when the retiring token is no longer accepted. It counts only if there is such a token.
+	RetiresAt time.Time
 	// CollectAt is when an expired key is deleted; zero if that is unknown or the key is kept.
 	CollectAt time.Time
 }
@@ -38,6 +45,64 @@ func (f Facts) AcceptedUntil() expiry.Deadline {
 	return f.Deadline
 }
 
+// RetiringAcceptedUntil returns the deadline until which verifiers accept the token before the last rotation: the end of the
+// overlap, or the key's deadline if that is earlier.
+func (f Facts) RetiringAcceptedUntil() expiry.Deadline {
+	key := f.AcceptedUntil()
+	if at, ok := key.Time(); !f.Rotation.Retiring || ok && at.Before(f.RetiresAt) {
+		return key
+	}
+	return expiry.At(f.RetiresAt)
+}
+
+// RequestedRotationAt returns from when a requested rotation may begin, or false if none is requested. Two confirmed tokens are
+// the most that a key has, so a request waits for the end of an overlap, unless it ends both tokens at once.
+func (f Facts) RequestedRotationAt() (time.Time, bool) {
+	if !f.Rotation.Requested {
+		return time.Time{}, false
+	}
+	var at time.Time
+	if !f.RotatedAt.IsZero() {
+		at = f.RotatedAt.Add(rotation.MinInterval)
+	}
+	if f.Rotation.Retiring && !f.Rotation.AtOnce {
+		at = latest(at, f.RetiresAt)
+	}
+	return at, true
+}
+
+// rotationAt returns when a rotation begins or continues, or false if none is due.
+func (f Facts) rotationAt() (time.Time, bool) {
+	if f.Rotation.Begun {
+		return time.Time{}, true
+	}
+	at, requested := f.RequestedRotationAt()
+	if f.NextRotationAt.IsZero() {
+		return at, requested
+	}
+	next := f.NextRotationAt
+	if f.Rotation.Retiring {
+		next = latest(next, f.RetiresAt)
+	}
+	if requested && at.Before(next) {
+		return at, true
+	}
+	return next, true
+}
+
+// RotationDue reports whether a rotation must begin or continue now.
+func (f Facts) RotationDue(now time.Time) bool {
+	at, ok := f.rotationAt()
+	return ok && f.State().Out() && !now.Before(at)
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
 // Expiring reports whether the key is in the last part of its life, in which it has the condition Expiring.
 func (f Facts) Expiring(now time.Time) bool {
 	warnFrom, ok := f.at(AtWarning, Verdict{}, now)
@@ -54,6 +119,10 @@ func (f Facts) at(moment Moment, verdict Verdict, now time.Time) (time.Time, boo
 		return f.Deadline.Time()
 	case AtWithdrawal:
 		return f.WithdrawAt, !f.WithdrawAt.IsZero() && !f.SecretDeleted
+	case AtRetirement:
+		return f.RetiresAt, f.Rotation.Retiring
+	case AtRotation:
+		return f.rotationAt()
 	case AtCollection:
 		return f.CollectAt, !f.CollectAt.IsZero()
 	case AtWarning:
@@ -93,6 +162,12 @@ const (
 	// says that the other Secret is gone.
 	minConflictDelay = time.Second
 	maxConflictDelay = time.Minute
+
+	// The requeue delay of a rotation that is blocked grows in the same way.
+	maxBlockedDelay = 10 * time.Minute
+
+	// atOnce is the requeue delay after a pass if another action is already due.
+	atOnce = time.Millisecond
 )
 
 // Look says when a key must be checked again. The zero value says that time alone changes nothing.
@@ -134,6 +209,12 @@ func (f Facts) again(action Action, verdict Verdict, now time.Time) Look {
 		look.delay = unreadDelay
 	case state == Conflicted:
 		look.delay = min(max(now.Sub(f.ConflictSince), minConflictDelay), maxConflictDelay)
+	case actions[action].rotates && f.Rotation.Blocked:
+		look.delay = min(max(now.Sub(f.Rotation.BlockedSince), minConflictDelay), maxBlockedDelay)
+	case state.Out() && verdict.Rules == Unread && f.RotationDue(now):
+		look.delay = unreadDelay
+	case actions[action].leaves:
+		look.delay = atOnce
 	case states[state].polled:
 		look.delay = MaxWait
 	}

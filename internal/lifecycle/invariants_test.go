@@ -12,8 +12,9 @@ import (
 var (
 	asks    = []Action{AskRules, AskGate, AskClock}
 	mints   = []Action{Issue, Try, Resume}
-	deletes = []Action{TakeBack, Withdraw, Expire, Collect}
-	tells   = []Action{TellUnread, TellSkew, Settle, Hold, Refuse, Suspend, Lift}
+	rotates = []Action{Rotate, ResumeRotation}
+	deletes = []Action{TakeBack, Withdraw, Expire, Collect, Retire}
+	tells   = []Action{TellUnread, TellSkew, Settle, Hold, Refuse, Suspend, Lift, BlockRotation, RetireNow}
 )
 
 // planned is a plan with all that it was made of.
@@ -26,6 +27,7 @@ type planned struct {
 
 func (p planned) asks() bool    { return slices.Contains(asks, p.step.Action) }
 func (p planned) mints() bool   { return slices.Contains(mints, p.step.Action) }
+func (p planned) rotates() bool { return slices.Contains(rotates, p.step.Action) }
 func (p planned) deletes() bool { return slices.Contains(deletes, p.step.Action) }
 func (p planned) tells() bool   { return slices.Contains(tells, p.step.Action) }
 
@@ -56,6 +58,23 @@ var invariants = []struct {
 	{"a token is minted only for a living key that the rules allow", func(p planned) bool {
 		return !p.mints() || p.verdict.Rules == Allowed && !p.dead()
 	}},
+	{"a key is rotated only if it is issued and lives, and a rotation was begun, requested or scheduled", func(p planned) bool {
+		begun := p.facts.Rotation.Begun || p.facts.Rotation.Requested || p.come(p.facts.NextRotationAt)
+		return !p.rotates() || p.facts.Issued && !p.dead() && begun
+	}},
+	{"a rotation begins only if the rules allow it", func(p planned) bool {
+		return !p.does(Rotate) || p.verdict.Rules == Allowed && !p.facts.Rotation.Begun
+	}},
+	{"a rotation begins in an overlap only if it ends both tokens at once", func(p planned) bool {
+		overlaps := p.facts.Rotation.Retiring && !p.come(p.facts.RetiresAt)
+		return !p.does(Rotate) || !overlaps || p.facts.Rotation.Requested && p.facts.Rotation.AtOnce
+	}},
+	{"a rotation is told to be refused only if it is", func(p planned) bool {
+		return !p.does(BlockRotation) || p.verdict.Rules == Refused && p.facts.RotationDue(p.now)
+	}},
+	{"a token retires only in its time or on request", func(p planned) bool {
+		return (!p.does(Retire) || p.facts.Rotation.Retiring && p.come(p.facts.RetiresAt)) && (!p.does(RetireNow) || p.facts.Rotation.RetireRequested)
+	}},
 	{"a token is minted only past an open gate", func(p planned) bool {
 		return !p.mints() || slices.Contains([]Gate{Open, AskFirst, Turn}, p.verdict.Gate)
 	}},
@@ -63,7 +82,7 @@ var invariants = []struct {
 		return !p.does(Issue) || p.verdict.Gate == Open && p.step.State != Held
 	}},
 	{"what writes a time or deletes needs a right clock", func(p planned) bool {
-		return !p.mints() && !p.deletes() || p.step.NeedsClock && p.verdict.Clock == Right
+		return !p.mints() && !p.rotates() && !p.deletes() || p.step.NeedsClock && p.verdict.Clock == Right
 	}},
 	{"a clock is told to be wrong only if it is", func(p planned) bool {
 		return !p.does(TellSkew) || p.verdict.Clock == Wrong
@@ -91,7 +110,7 @@ var invariants = []struct {
 			(!p.does(AskClock) || p.verdict.Clock == ClockUnasked)
 	}},
 	{"every action is of a kind that these know", func(p planned) bool {
-		return p.asks() || p.mints() || p.deletes() || p.tells() || p.does(Nothing)
+		return p.asks() || p.mints() || p.rotates() || p.deletes() || p.tells() || p.does(Nothing)
 	}},
 	{"a look is never in the past", func(p planned) bool {
 		look := p.step.Again
@@ -110,10 +129,13 @@ var invariants = []struct {
 
 // inTime looks ahead from a key that stays as it is: once a moment has come at which the plan is another, somebody must have looked.
 func inTime(p planned) bool {
-	if p.asks() || p.mints() || p.deletes() || p.does(TellSkew) {
+	if p.asks() || p.mints() || p.rotates() || p.deletes() || p.does(TellSkew) {
 		return true // the key is not as it will be, or nothing is decided
 	}
-	moments := []time.Time{p.facts.WithdrawAt, p.facts.CollectAt}
+	moments := []time.Time{p.facts.WithdrawAt, p.facts.CollectAt, p.facts.RetiresAt, p.facts.NextRotationAt}
+	if at, ok := p.facts.RequestedRotationAt(); ok {
+		moments = append(moments, at)
+	}
 	if deadline, ok := p.facts.Deadline.Time(); ok {
 		moments = append(moments, deadline)
 	}
@@ -168,6 +190,7 @@ func TestInvariants(t *testing.T) {
 			}
 		}
 	}
+	all = append(all, rotating(past, future)...)
 	used := make([]bool, len(rows))
 	for _, facts := range all {
 		for rules := RulesUnasked; rules <= Allowed; rules++ {
@@ -195,6 +218,24 @@ func TestInvariants(t *testing.T) {
 			t.Errorf("no key ever comes to the row %d: %q", i, rows[i].why)
 		}
 	}
+}
+
+// rotating are facts of keys with all combinations of what is written about rotations.
+func rotating(past, future time.Time) []Facts {
+	var all []Facts
+	for bits := range 1 << 8 {
+		bit := func(n int) bool { return bits&(1<<n) != 0 }
+		record := Record{Told: ToldIssued, Committed: true, Issued: bit(0), IssuedAt: past, SecretNamed: true, SecretDeleted: bit(1)}
+		record.Rotation = Rotation{Begun: bit(2), Retiring: bit(3), Requested: bit(4), AtOnce: bit(5), RetireRequested: bit(6), Blocked: bit(7), BlockedSince: past}
+		for _, deadline := range []expiry.Deadline{expiry.Never(), expiry.At(past), expiry.At(future)} {
+			for _, next := range []time.Time{{}, past, future} {
+				for _, end := range []time.Time{past, future} {
+					all = append(all, Facts{Record: record, Deadline: deadline, WithdrawAt: past, NextRotationAt: next, RetiresAt: end, RotatedAt: past})
+				}
+			}
+		}
+	}
+	return all
 }
 
 // For every answer, a plan comes to an end after three questions.
@@ -232,15 +273,22 @@ func TestQuestionsEnd(t *testing.T) {
 }
 
 func FuzzPlan(f *testing.F) {
-	f.Add(uint16(0), int64(0), int64(0), int64(0), int64(0), int64(0), byte(0), byte(0), byte(0), int64(0))
-	f.Add(uint16(0x7ff), int64(1), int64(1), int64(-1), int64(1), int64(1), byte(3), byte(1), byte(1), int64(1))
-	f.Fuzz(func(t *testing.T, bits uint16, deadline, life, issued, withdraw, collect int64, rules, gate, clock byte, wait int64) {
+	f.Add(uint32(0), int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), int64(0), byte(0), byte(0), byte(0), int64(0))
+	f.Add(uint32(0x7ff), int64(1), int64(1), int64(-1), int64(1), int64(1), int64(1), int64(1), byte(3), byte(1), byte(1), int64(1))
+	f.Add(uint32(0x3f5087), int64(1), int64(1), int64(-1), int64(1), int64(1), int64(-1), int64(1), byte(3), byte(1), byte(1), int64(1))
+	f.Fuzz(func(t *testing.T, bits uint32, deadline, life, issued, withdraw, collect, next, retires int64, rules, gate, clock byte, wait int64) {
 		bit := func(n int) bool { return bits&(1<<n) != 0 }
 		at := func(offset int64) time.Time { return noon.Add(time.Duration(offset)) }
 		facts := Facts{Record: Record{
-			Told: Told(bits>>12) % (ToldExpired + 1), Deleting: bit(0), Committed: bit(1), Issued: bit(2), IssuedAt: at(issued), SecretNamed: bit(3),
+			Told: Told(bits>>12&0xf) % (ToldExpired + 1), Deleting: bit(0), Committed: bit(1), Issued: bit(2), IssuedAt: at(issued), SecretNamed: bit(3),
 			SecretDeleted: bit(4), ClockSkewed: bit(5), Suspend: bit(10), ConflictSince: at(issued),
+			Rotation: Rotation{
+				Begun: bit(16), Retiring: bit(17), Requested: bit(18), AtOnce: bit(19), RetireRequested: bit(20), Blocked: bit(21), BlockedSince: at(issued),
+			},
 		}}
+		if bit(11) {
+			facts.NextRotationAt, facts.RetiresAt, facts.RotatedAt = at(next), at(retires), at(issued)
+		}
 		if bit(6) {
 			facts.KeptBy = "Flux"
 		}

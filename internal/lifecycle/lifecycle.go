@@ -1,7 +1,7 @@
 // Package lifecycle defines the states of a key, what is due in each state, and when to check the key again. It must not depend on
 // Kubernetes, read a clock or write anything: [Plan] takes [Facts] and a [Verdict], and returns a [Step].
 //
-// To add a state (a suspended key, or one whose token is rotated):
+// To add a state:
 //
 //   - add a constant of type [State] and its line in states: its name, its stage and the moments that change it;
 //   - add a case to [Record.State], and to [Record] the fields that identify the state;
@@ -31,7 +31,7 @@ const (
 	Committed
 	// Conflicted keys can't be delivered because a Secret that is not theirs has the name, and their status says so.
 	Conflicted
-	// Issued keys have a confirmed token. No other token is ever minted for them.
+	// Issued keys have a confirmed token. Only a rotation mints another one for them.
 	Issued
 	// Suspended keys are issued, but verifiers refuse their token, and their status says so.
 	Suspended
@@ -66,6 +66,9 @@ const (
 	AfterOthers
 )
 
+// outMoments are the moments of keys that have a confirmed token.
+var outMoments = []Moment{AtDeadline, AtRetirement, AtWithdrawal, AtRotation, AtWarning}
+
 // states describes every state.
 var states = [numStates]struct {
 	name    string
@@ -83,8 +86,8 @@ var states = [numStates]struct {
 	Held:       {name: "Held", stage: unissued, moments: []Moment{AtDeadline, AtShortLife}, urgency: AfterOthers, polled: true},
 	Committed:  {name: "Committed", stage: unissued, moments: []Moment{AtDeadline}, polled: true},
 	Conflicted: {name: "Conflicted", stage: unissued, moments: []Moment{AtDeadline}, urgency: AfterOthers, polled: true},
-	Issued:     {name: "Issued", stage: issued, moments: []Moment{AtDeadline, AtWithdrawal, AtWarning}, urgency: Prompt},
-	Suspended:  {name: "Suspended", stage: issued, moments: []Moment{AtDeadline, AtWithdrawal, AtWarning}, urgency: Prompt},
+	Issued:     {name: "Issued", stage: issued, moments: outMoments, urgency: Prompt},
+	Suspended:  {name: "Suspended", stage: issued, moments: outMoments, urgency: Prompt},
 	Expired:    {name: "Expired", stage: over, moments: []Moment{AtCollection}, urgency: Prompt},
 	Tombstone:  {name: "Tombstone", stage: over, urgency: Prompt},
 	Deleting:   {name: "Deleting", stage: over},
@@ -136,6 +139,10 @@ const (
 	AtDeadline
 	// AtWithdrawal is when the Secret of a valid key is deleted.
 	AtWithdrawal
+	// AtRetirement is when the token before the last rotation is no longer accepted.
+	AtRetirement
+	// AtRotation is when a rotation begins, or continues if it has begun.
+	AtRotation
 	// AtCollection is when an expired key is deleted.
 	AtCollection
 	// AtWarning is when the condition Expiring begins.
@@ -181,12 +188,30 @@ type Record struct {
 	SecretNamed, SecretDeleted bool
 	// Suspend says that spec.suspend is true.
 	Suspend bool
+	// Rotation is what is written about rotations of the key.
+	Rotation Rotation
 	// ConflictSince is when the current Secret conflict began; zero if there is none or the time is unknown.
 	ConflictSince time.Time
 	// ClockSkewed says that the key has the condition ClockSkewed.
 	ClockSkewed bool
 	// KeptBy says what prevents the deletion of the expired key; "" if nothing does.
 	KeptBy string
+}
+
+// Rotation is what is written about rotations of a key. The zero value is a key that was never rotated.
+type Rotation struct {
+	// Begun says that the status has a pending token, which verifiers accept, but which is not confirmed.
+	Begun bool
+	// Retiring says that the status has a retiring token: the one before the last rotation.
+	Retiring bool
+	// Requested says that a user requests a rotation. AtOnce says that its overlap is zero, so that it need not wait until the
+	// retiring token is gone.
+	Requested, AtOnce bool
+	// RetireRequested says that a user requests the end of the retiring token.
+	RetireRequested bool
+	// Blocked says that the key has the condition RotationBlocked, and BlockedSince when it began.
+	Blocked      bool
+	BlockedSince time.Time
 }
 
 // State returns the state of the key. If the record contradicts itself, permanent facts win: a key that was ever marked as
@@ -217,10 +242,10 @@ func (r Record) State() State {
 }
 
 // SecretLeft reports whether a Secret of this key may exist. A token that was removed before it was confirmed may have left
-// one.
+// one, and a rotation that has begun may have created one.
 func (r Record) SecretLeft() bool {
 	if r.Committed {
-		return !r.SecretDeleted
+		return !r.SecretDeleted || r.Rotation.Begun
 	}
 	return r.SecretNamed
 }

@@ -109,6 +109,17 @@ const (
 	// Lift writes to the status that the key is no longer suspended.
 	Lift
 
+	// Rotate commits, delivers and confirms a new token for an issued key. The token before it retires.
+	Rotate
+	// ResumeRotation continues a rotation that was not confirmed.
+	ResumeRotation
+	// BlockRotation writes to the status that roles or policies do not allow the rotation that is due.
+	BlockRotation
+	// Retire removes the digest of the retiring token, because its overlap has passed.
+	Retire
+	// RetireNow is [Retire] on request.
+	RetireNow
+
 	// Withdraw deletes the Secret of a valid key.
 	Withdraw
 	// Expire deletes the Secret and marks the key as expired.
@@ -126,6 +137,9 @@ var actions = [numActions]struct {
 	byTime bool
 	// settles says that the action updates the whole status. If the key has the condition ClockSkewed, it needs a right clock too.
 	settles bool
+	// rotates says that the action tries a rotation. leaves says that the action changes the facts so that it is not planned again.
+	// If such an action is still due after a pass, the pass did something more important.
+	rotates, leaves bool
 }{
 	Nothing:    {name: "Nothing"},
 	AskRules:   {name: "AskRules"},
@@ -140,11 +154,18 @@ var actions = [numActions]struct {
 	Issue:      {name: "Issue", byTime: true},
 	Try:        {name: "Try", byTime: true},
 	Resume:     {name: "Resume", byTime: true},
-	Suspend:    {name: "Suspend", settles: true},
-	Lift:       {name: "Lift", settles: true},
-	Withdraw:   {name: "Withdraw", byTime: true},
-	Expire:     {name: "Expire", byTime: true},
-	Collect:    {name: "Collect", byTime: true},
+	Suspend:    {name: "Suspend", settles: true, leaves: true},
+	Lift:       {name: "Lift", settles: true, leaves: true},
+
+	Rotate:         {name: "Rotate", byTime: true, rotates: true, leaves: true},
+	ResumeRotation: {name: "ResumeRotation", byTime: true, rotates: true, leaves: true},
+	BlockRotation:  {name: "BlockRotation", settles: true},
+	Retire:         {name: "Retire", byTime: true, leaves: true},
+	RetireNow:      {name: "RetireNow", settles: true, leaves: true},
+
+	Withdraw: {name: "Withdraw", byTime: true, leaves: true},
+	Expire:   {name: "Expire", byTime: true},
+	Collect:  {name: "Collect", byTime: true},
 }
 
 // String returns the name of the action.
@@ -158,8 +179,12 @@ type row struct {
 	gate  []Gate
 	// left says that the key may have a token that is committed, or not completely removed.
 	left bool
-	// suspend says that spec.suspend is true.
-	suspend bool
+	// suspend says that spec.suspend is true, and resume that it is not.
+	suspend, resume bool
+	// retire says that the end of the retiring token is requested.
+	retire bool
+	// begun says that a rotation has begun, and free that it is not blocked.
+	begun, free bool
 
 	do Action
 	// to are the other states to which the action may lead.
@@ -175,10 +200,17 @@ var rows = []row{
 	{in: living, due: AtDeadline, do: Expire, to: []State{Expired, Tombstone}, why: "its deadline has passed"},
 	{in: living, rules: []Rules{RulesUnasked}, do: AskRules, why: "roles and policies have not been asked"},
 
+	{in: outStates, due: AtRetirement, do: Retire, why: "its overlap has passed"},
+	{in: outStates, retire: true, do: RetireNow, why: "the end of its retiring token was requested"},
+	// Before the Secret is withdrawn, because the Secret may hold the new token already.
+	{in: outStates, begun: true, free: true, do: ResumeRotation, why: "its rotation was begun but not confirmed"},
 	{in: outStates, due: AtWithdrawal, do: Withdraw, why: "its revealFor has passed"},
 	{in: []State{Issued}, suspend: true, do: Suspend, to: []State{Suspended}, why: "spec.suspend is true"},
-	{in: []State{Suspended}, suspend: true, do: Settle, why: "it is suspended"},
-	{in: []State{Suspended}, do: Lift, to: []State{Issued}, why: "spec.suspend is no longer true"},
+	{in: []State{Suspended}, resume: true, do: Lift, to: []State{Issued}, why: "spec.suspend is no longer true"},
+	{in: outStates, due: AtRotation, begun: true, do: ResumeRotation, why: "its rotation was begun but not confirmed"},
+	{in: outStates, due: AtRotation, rules: []Rules{Allowed}, do: Rotate, why: "a rotation is due"},
+	{in: outStates, due: AtRotation, rules: []Rules{Refused}, do: BlockRotation, why: "a rotation is due, but roles or policies refuse it"},
+	{in: []State{Suspended}, do: Settle, why: "it is suspended"},
 	{in: []State{Issued}, do: Settle, why: "it is issued"},
 
 	{in: []State{Pending}, rules: []Rules{Unread}, do: TellUnread, why: "roles and policies can't be read"},
@@ -211,7 +243,9 @@ func (r row) matches(record Record, due Moment, verdict Verdict) bool {
 		(r.rules == nil || slices.Contains(r.rules, verdict.Rules)) &&
 		(r.gate == nil || slices.Contains(r.gate, verdict.Gate)) &&
 		(record.Committed || record.SecretNamed || !r.left) &&
-		(record.Suspend || !r.suspend)
+		(record.Suspend || !r.suspend) && !(record.Suspend && r.resume) &&
+		(record.Rotation.RetireRequested || !r.retire) &&
+		(record.Rotation.Begun || !r.begun) && !(record.Rotation.Blocked && r.free)
 }
 
 // Step is the result of [Plan].

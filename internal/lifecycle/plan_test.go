@@ -71,6 +71,7 @@ func TestEveryStateAndMoment(t *testing.T) {
 		"deadline":   {AtDeadline, func(f *Facts) { f.Deadline, f.Life = expiry.At(noon), 0 }, living, Expire, false},
 		"withdrawal": {AtWithdrawal, func(f *Facts) { f.WithdrawAt = noon }, []State{Issued, Suspended}, Withdraw, true},
 		"collection": {AtCollection, func(f *Facts) { f.CollectAt = noon }, []State{Expired}, Collect, false},
+		"retirement": {AtRetirement, func(f *Facts) { f.Rotation.Retiring, f.RetiresAt = true, noon }, []State{Issued, Suspended}, Retire, true},
 		"warning": {AtWarning, func(f *Facts) {
 			f.Deadline, f.Life, f.IssuedAt = expiry.At(noon.Add(2*time.Hour)), 0, noon.Add(-8*time.Hour)
 		}, []State{Issued, Suspended}, Settle, true},
@@ -118,7 +119,24 @@ func TestBoundaries(t *testing.T) {
 		"deadline of a suspended key":  {at(Suspended, deadline), allowed, Settle, Expire, AtDeadline},
 		"deadline of an issued key":    {at(Issued, deadline), allowed, Settle, Expire, AtDeadline},
 		"withdrawal":                   {at(Issued, func(f *Facts) { f.WithdrawAt = noon }), allowed, Settle, Withdraw, AtWithdrawal},
-		"collection":                   {at(Expired, func(f *Facts) { f.CollectAt = noon }), allowed, Settle, Collect, AtCollection},
+		"retirement": {
+			at(Issued, func(f *Facts) { f.Rotation.Retiring, f.RetiresAt = true, noon }), allowed, Settle, Retire, AtRetirement,
+		},
+		"rotation by schedule":        {at(Issued, func(f *Facts) { f.NextRotationAt = noon }), allowed, Settle, Rotate, AtRotation},
+		"rotation of a suspended key": {at(Suspended, func(f *Facts) { f.NextRotationAt = noon }), allowed, Settle, Rotate, AtRotation},
+		"rotation that the rules refuse": {
+			at(Issued, func(f *Facts) { f.NextRotationAt = noon }), Verdict{Rules: Refused, Clock: Right}, Settle, BlockRotation, AtRotation,
+		},
+		"rotation a minute after the last": {
+			at(Issued, func(f *Facts) { f.Rotation.Requested, f.RotatedAt = true, noon.Add(-time.Minute) }), allowed, Settle, Rotate, AtRotation,
+		},
+		"rotation after the overlap": {
+			at(Issued, func(f *Facts) {
+				f.Rotation = Rotation{Requested: true, Retiring: true}
+				f.RotatedAt, f.RetiresAt = noon.Add(-time.Hour), noon
+			}), allowed, Settle, Retire, AtRetirement,
+		},
+		"collection": {at(Expired, func(f *Facts) { f.CollectAt = noon }), allowed, Settle, Collect, AtCollection},
 		"warning": {
 			at(Issued, func(f *Facts) { f.Deadline, f.IssuedAt = expiry.At(noon.Add(2*time.Hour)), noon.Add(-8*time.Hour) }), allowed,
 			Settle, Settle, AtWarning,
@@ -186,7 +204,13 @@ func TestClock(t *testing.T) {
 		"take back the end": {due(Waiting, func(f *Facts) { f.SecretNamed = true }), Verdict{Rules: Refused}, TakeBack, true},
 		"expire":            {due(Waiting, func(f *Facts) { f.Deadline, f.Life = expiry.At(noon), 0 }), Verdict{}, Expire, true},
 		"withdraw":          {due(Issued, func(f *Facts) { f.WithdrawAt = noon }), allowed, Withdraw, true},
+		"retire":            {due(Issued, func(f *Facts) { f.Rotation.Retiring, f.RetiresAt = true, noon }), allowed, Retire, true},
+		"rotate":            {due(Issued, func(f *Facts) { f.Rotation.Requested = true }), allowed, Rotate, true},
+		"resume a rotation": {due(Issued, func(f *Facts) { f.Rotation.Begun = true }), allowed, ResumeRotation, true},
 		"collect":           {due(Expired, func(f *Facts) { f.CollectAt = noon }), Verdict{}, Collect, true},
+
+		"retire now":       {due(Issued, func(f *Facts) { f.Rotation.RetireRequested = true }), allowed, RetireNow, false},
+		"block a rotation": {due(Issued, func(f *Facts) { f.Rotation.Requested = true }), Verdict{Rules: Refused}, BlockRotation, false},
 
 		"refuse": {sample(t, Pending), Verdict{Rules: Refused}, Refuse, false},
 		"hold":   {sample(t, Held), Verdict{Rules: Allowed, Gate: Shut}, Hold, false},
@@ -228,6 +252,13 @@ func TestWhenToLookAgain(t *testing.T) {
 	conflict := func(age time.Duration) func(*Facts) {
 		return func(f *Facts) { f.ConflictSince = noon.Add(-age) }
 	}
+	blocked := func(age time.Duration) func(*Facts) {
+		return func(f *Facts) { f.Rotation = Rotation{Requested: true, Blocked: true, BlockedSince: noon.Add(-age)} }
+	}
+	begun := func(f *Facts) {
+		f.Rotation = Rotation{Begun: true, Blocked: true, BlockedSince: noon.Add(-time.Minute)}
+	}
+	allowed := Verdict{Rules: Allowed, Gate: Open, Clock: Right}
 	refused, shut := Verdict{Rules: Refused}, Verdict{Rules: Allowed, Gate: Shut}
 	for name, c := range map[string]struct {
 		facts   Facts
@@ -269,6 +300,23 @@ func TestWhenToLookAgain(t *testing.T) {
 		"issued, withdrawn": {
 			settled(Issued, func(f *Facts) { f.Deadline, f.WithdrawAt, f.SecretDeleted = expiry.Never(), soon, true }), Verdict{}, 0,
 		},
+		"to retire": {settled(Issued, func(f *Facts) { f.Rotation.Retiring, f.RetiresAt = true, soon }), allowed, time.Minute},
+		"to rotate": {settled(Issued, func(f *Facts) { f.NextRotationAt = soon }), allowed, time.Minute},
+		"requested within a minute of the last": {
+			settled(Issued, func(f *Facts) { f.Rotation.Requested, f.RotatedAt = true, noon.Add(-time.Second) }), allowed, 59 * time.Second,
+		},
+		"rotation due after another action": {settled(Issued, func(f *Facts) { f.Rotation.Requested = true }), allowed, time.Millisecond},
+		"rotation blocked since now":        {settled(Issued, blocked(0)), allowed, time.Second},
+		"rotation blocked for 2 minutes":    {settled(Issued, blocked(2*time.Minute)), allowed, 2 * time.Minute},
+		"rotation blocked for a day":        {settled(Issued, blocked(day)), allowed, 10 * time.Minute},
+		"rotation begun and blocked":        {settled(Issued, begun), allowed, time.Minute},
+		"rotation refused by the rules": {
+			settled(Issued, func(f *Facts) { f.Deadline, f.Rotation.Requested = expiry.Never(), true }), refused, 0,
+		},
+		"rotation due, rules unread": {
+			settled(Issued, func(f *Facts) { f.Deadline, f.Rotation.Requested = expiry.Never(), true }), Verdict{Rules: Unread}, time.Minute,
+		},
+		"suspended besides":        {settled(Issued, func(f *Facts) { f.Suspend = true }), allowed, time.Millisecond},
 		"expired":                  {settled(Expired, func(f *Facts) { f.CollectAt = soon }), Verdict{}, time.Minute},
 		"expired, nobody can tell": {settled(Expired, func(f *Facts) { f.CollectAt = time.Time{} }), Verdict{}, 0},
 		"expired, collection due":  {settled(Expired, func(f *Facts) { f.CollectAt = noon }), Verdict{Clock: Right}, 0},

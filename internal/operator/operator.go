@@ -63,6 +63,8 @@ type Parts struct {
 	TokenPrefix string
 	// TTLAfterExpired is how long an expired ApiKey is kept if spec.ttlAfterExpired is absent.
 	TTLAfterExpired time.Duration
+	// MinRotationEvery is the least time between two rotations by schedule.
+	MinRotationEvery time.Duration
 	// CountDelay is how long changes of keys are gathered before the keys of each role are counted.
 	CountDelay time.Duration
 }
@@ -82,6 +84,7 @@ func New(p Parts) *Controllers {
 		Issuing: &issuing.Reconciler{
 			Client: p.Client, Live: p.Live, Rules: p.Rules, Recorder: p.Recorder, Metrics: issuing.NewMetrics(p.Registry),
 			Clock: p.Clock, Skew: p.Skew, TokenPrefix: p.TokenPrefix, TTLAfterExpired: p.TTLAfterExpired,
+			MinRotationEvery: p.MinRotationEvery,
 		},
 		Expiring: &expiring.Reconciler{
 			Client: p.Client, Live: p.Live, Recorder: p.Recorder, Deleted: expiring.NewDeletedCounter(p.Registry),

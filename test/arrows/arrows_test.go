@@ -78,6 +78,10 @@ var rules = []rule{
 		forbidden: []string{"context", "log", "net"},
 	},
 	{
+		room: "internal/rotation", why: "when a rotation is due follows from plain values, including the time",
+		forbidden: []string{"context", "log", "net", module + "internal/lifecycle", module + "internal/token"},
+	},
+	{
 		room: "internal/facts", why: "this package reads the life of a key from its object; it calls nothing and decides nothing, so that every room can use it",
 		forbidden: []string{
 			"k8s.io/client-go", "sigs.k8s.io/controller-runtime", module + "controllers", module + "internal/token", module + "internal/grant",
@@ -150,7 +154,7 @@ var rules = []rule{
 // pureRooms lists the packages that are tested, fuzzed and reused without a cluster.
 var pureRooms = []string{
 	"internal/access", "internal/expiry", "internal/gitops", "internal/grant", "internal/index", "internal/lifecycle", "internal/monitoring",
-	"internal/token", "internal/verify", "internal/version",
+	"internal/rotation", "internal/token", "internal/verify", "internal/version",
 }
 
 // impure lists what no pure room may depend on.
@@ -270,7 +274,8 @@ var imports = []struct {
 	allowed []string
 }{
 	{room: "api/...", allowed: []string{"k8s.io/apimachinery"}},
-	{room: "internal/lifecycle", allowed: []string{module + "internal/expiry"}},
+	{room: "internal/lifecycle", allowed: []string{module + "internal/expiry", module + "internal/rotation"}},
+	{room: "internal/rotation", allowed: []string{module + "internal/expiry"}},
 }
 
 func TestImports(t *testing.T) {
@@ -339,7 +344,8 @@ func TestJudge(t *testing.T) {
 
 // clockless lists the rooms that must not read a clock, because their callers pass the time.
 var clockless = []string{
-	"internal/access", "internal/expiry", "internal/facts", "internal/grant", "internal/index", "internal/lifecycle", "internal/verify",
+	"internal/access", "internal/expiry", "internal/facts", "internal/grant", "internal/index", "internal/lifecycle", "internal/rotation",
+	"internal/verify",
 }
 
 // clocks lists the functions of package time that read a clock or wait.

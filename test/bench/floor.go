@@ -99,7 +99,7 @@ func (f *floor) threeWrites(ctx context.Context, key *v1alpha1.ApiKey) error {
 				APIVersion: v1alpha1.GroupVersion.String(), Kind: "ApiKey", Name: key.Name, UID: key.UID, Controller: ptr.To(true),
 			}},
 		},
-		Type: v1alpha1.SecretType, Immutable: ptr.To(true), Data: map[string][]byte{"token": []byte(minted.Reveal())},
+		Type: v1alpha1.SecretType, Data: map[string][]byte{"token": []byte(minted.Reveal())},
 	}
 	if _, err := f.secrets.CoreV1().Secrets(key.Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
@@ -25,7 +26,7 @@ import (
 const (
 	statusRefused  = "only the operator's service account (which has the verb issue on apikeys, but not by a wildcard) may write status"
 	createRefused  = "may create a Secret of type apikey-operator.io/token; to get a token, create an ApiKey"
-	contentRefused = "the data and the type of a Secret of type apikey-operator.io/token can't be changed"
+	contentRefused = "the data, the type and the field immutable of a Secret of type apikey-operator.io/token can't be changed"
 	ownerRefused   = "the owner of a Secret of type apikey-operator.io/token can't be changed"
 	limitRefused   = "may create and delete only Secrets of type apikey-operator.io/token"
 )
@@ -155,8 +156,8 @@ var _ = Describe("A namespace admin", Label("releases"), func() {
 			}
 			return err
 		}
-		Expect(change(func(s *corev1.Secret) { s.Data["token"] = []byte(text) })).To(MatchError(ContainSubstring("immutable")))
-		Expect(change(func(s *corev1.Secret) { s.Immutable = nil })).To(MatchError(ContainSubstring("immutable")))
+		Expect(change(func(s *corev1.Secret) { s.Data["token"] = []byte(text) })).To(MatchError(ContainSubstring(contentRefused)))
+		Expect(change(func(s *corev1.Secret) { s.Immutable = ptr.To(true) })).To(MatchError(ContainSubstring(contentRefused)))
 		Expect(change(func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque })).To(MatchError(ContainSubstring("immutable")))
 		Expect(change(func(s *corev1.Secret) { s.OwnerReferences = nil })).To(MatchError(ContainSubstring(ownerRefused)))
 		Expect(change(func(s *corev1.Secret) { s.OwnerReferences[0].UID = "00000000-0000-0000-0000-000000000000" })).

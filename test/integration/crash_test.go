@@ -8,6 +8,8 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/token"
@@ -41,6 +43,8 @@ type scenario struct {
 	prepare func(ns string) *v1alpha1.ApiKey
 	// step, if not zero, is by how much the clock advances after the key was issued. The crash comes after that.
 	step time.Duration
+	// then, if set, changes the key after it was issued. The crash comes after that.
+	then func(*v1alpha1.ApiKey)
 	// end checks the final state, which must be the same whichever operator reached it.
 	end func(*v1alpha1.ApiKey)
 	// writes is the least number of writes in the scenario. It makes sure that the loop below doesn't end too early.
@@ -84,6 +88,24 @@ var _ = Describe("A crash before or after any write", func() {
 				Expect(reason(key)).To(Equal(v1alpha1.ReasonIssued))
 				gone(key)
 			}},
+		{name: "rotating a key on request", prepare: plain(), then: requestRotation, end: expectRotated, writes: 3},
+		{name: "rotating a key by schedule", prepare: plain(build.Rotation(v1alpha1.ApiKeyRotation{Every: "2h", Overlap: "1h"})),
+			step: 2 * time.Hour, end: expectRotated, writes: 3},
+		{name: "rotating a key whose Secret was taken", prepare: plain(), writes: 3, end: expectRotated,
+			then: func(key *v1alpha1.ApiKey) {
+				Expect(admin.Delete(ctx, secretOf(key))).To(Succeed())
+				requestRotation(key)
+			}},
+		{name: "rotating a suspended key without an overlap", prepare: plain(), writes: 3,
+			then: func(key *v1alpha1.ApiKey) {
+				annotate(key, v1alpha1.AnnotationRotate, "leaked;overlap=0s")
+				Expect(admin.Patch(ctx, key, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"suspend":true}}`)))).To(Succeed())
+			},
+			end: func(key *v1alpha1.ApiKey) {
+				expectNewToken(key)
+				Expect(reason(key)).To(Equal(v1alpha1.ReasonSuspended))
+				Expect(key.RetiringToken()).To(BeNil())
+			}},
 	}
 
 	for _, scenario := range scenarios {
@@ -94,9 +116,12 @@ var _ = Describe("A crash before or after any write", func() {
 					o := options()
 					o.Clock = clock
 					key := scenario.prepare(namespace())
-					if scenario.step != 0 {
+					if scenario.step != 0 || scenario.then != nil {
 						settle(controllers(o), key)
 						clock.Step(scenario.step)
+					}
+					if scenario.then != nil {
+						scenario.then(key)
 					}
 
 					network, dead := crash(n, how)

@@ -43,7 +43,7 @@ var _ = Describe("Issuing", Label("releases"), func() {
 
 		secret := reread(secretOf(key))
 		Expect(secret.Type).To(BeEquivalentTo("apikey-operator.io/token"))
-		Expect(secret.Immutable).To(HaveValue(BeTrue()))
+		Expect(secret.Immutable).To(BeNil())
 		Expect(secret.Labels).To(Equal(map[string]string{"app.kubernetes.io/managed-by": "apikey-operator"}))
 		Expect(secret.Annotations).To(BeEmpty())
 		Expect(secret.OwnerReferences).To(Equal([]metav1.OwnerReference{{

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -42,6 +43,9 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 		Entry("64 networks", build.CIDRs(many(64, "10.%d.0.0/16")...)),
 		Entry("every address, and one", build.CIDRs("0.0.0.0/0", "::/0", "192.0.2.1/32", "2001:db8::1/128")),
 		Entry("a ttl of zero", build.TTL("0s")),
+		Entry("a rotation by schedule", build.Rotation(v1alpha1.ApiKeyRotation{Every: "30d", Overlap: "29d23h59m59s"})),
+		Entry("a rotation without an overlap", build.Rotation(v1alpha1.ApiKeyRotation{Every: "1s", Overlap: "0s"})),
+		Entry("an overlap for rotations on request", build.Rotation(v1alpha1.ApiKeyRotation{Overlap: "30d"})),
 		Entry("a Secret's name, key and time", build.Secret(v1alpha1.ApiKeySecret{Name: "a.b", Key: "API_KEY.txt", RevealFor: "15m"})),
 	)
 
@@ -83,6 +87,16 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 		Entry("a Secret's name", build.Secret(v1alpha1.ApiKeySecret{Name: "My_Secret"}), "spec.secret.name", "must be a DNS subdomain"),
 		Entry("a Secret's key", build.Secret(v1alpha1.ApiKeySecret{Key: "../x"}), "spec.secret.key", "must be a file name"),
 		Entry("a reveal of zero", build.Secret(v1alpha1.ApiKeySecret{RevealFor: "0s"}), "spec.secret.revealFor", "more than zero"),
+		Entry("a rotation without a field", build.Rotation(v1alpha1.ApiKeyRotation{}), "spec.rotation", "at least 1 propert"),
+		Entry("a period of zero", build.Rotation(v1alpha1.ApiKeyRotation{Every: "0s"}), "spec.rotation.every", "must be more than zero, such as 30d"),
+		Entry("a period in weeks", build.Rotation(v1alpha1.ApiKeyRotation{Every: "4w"}), "spec.rotation.every", "such as 90d or 12h30m"),
+		Entry("an overlap of more than 30 days", build.Rotation(v1alpha1.ApiKeyRotation{Overlap: "30d1s"}), "spec.rotation.overlap", "must be at most 30d"),
+		Entry("an overlap as long as the period", build.Rotation(v1alpha1.ApiKeyRotation{Every: "1h", Overlap: "60m"}),
+			"spec.rotation.overlap", "overlap (60m) must be less than every (1h), because at most two tokens are valid at the same time"),
+		Entry("a schedule with revealFor", func(key *v1alpha1.ApiKey) {
+			key.Spec.Rotation = &v1alpha1.ApiKeyRotation{Every: "30d"}
+			key.Spec.Secret = &v1alpha1.ApiKeySecret{RevealFor: "15m"}
+		}, "spec.rotation.every", "can't be combined with secret.revealFor"),
 		Entry("a display name too long", func(key *v1alpha1.ApiKey) { key.Spec.DisplayName = strings.Repeat("é", 257) },
 			"spec.displayName", "256"),
 	)
@@ -202,6 +216,7 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 			"cidrs":           `null`,
 			"secret":          `{"name":"x"}`,
 			"ttlAfterExpired": `"1d"`,
+			"rotation":        `{"every":"30d"}`,
 		}
 		for field := range reflect.TypeFor[v1alpha1.ApiKeySpec]().Fields() {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
@@ -236,7 +251,33 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.ExpiresAt = &metav1.Time{Time: s.ExpiresAt.AddDate(1, 0, 0)} })).
 			To(MatchError(ContainSubstring("expiresAt is immutable")))
 		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.Hash = "sha256:" + strings.Repeat("0", 64) })).
-			To(MatchError(ContainSubstring("are immutable once the key is issued")))
-		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.IssuedAt = nil })).To(MatchError(ContainSubstring("are immutable once")))
+			To(MatchError(ContainSubstring("status.hash changes only to the pending token of a rotation")))
+		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.IssuedAt = nil })).To(MatchError(ContainSubstring("status.issuedAt is immutable")))
+
+		// A rotation is the only way, and it fixes what the token before was and how long it goes on.
+		const retiring = "is the token before the last rotation, and its retiresAt never changes"
+		hash := func(digit string) string { return "sha256:" + strings.Repeat(digit, 64) }
+		until := func(t time.Time, hash string) *v1alpha1.ApiKeyRetiringToken {
+			return &v1alpha1.ApiKeyRetiringToken{Hash: hash, RetiresAt: metav1.NewTime(t)}
+		}
+		soon := time.Now().Truncate(time.Second).Add(time.Hour)
+		first := key.Status.Hash
+		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) {
+			s.Rotation = &v1alpha1.ApiKeyRotationStatus{Retiring: until(soon, hash("1"))}
+		})).To(MatchError(ContainSubstring(retiring)))
+		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) {
+			s.Rotation = &v1alpha1.ApiKeyRotationStatus{Pending: &v1alpha1.ApiKeyPendingToken{Hash: hash("2"), TokenHint: "ak_2", Overlap: "1h"}}
+		})).To(Succeed())
+		rotate := func(to string, retires *v1alpha1.ApiKeyRetiringToken) func(*v1alpha1.ApiKeyStatus) {
+			return func(s *v1alpha1.ApiKeyStatus) {
+				s.Hash, s.Rotation = to, &v1alpha1.ApiKeyRotationStatus{Retiring: retires}
+			}
+		}
+		Expect(tamper(rotate(hash("3"), until(soon, first)))).To(MatchError(ContainSubstring("pending token of a rotation")))
+		Expect(tamper(rotate(hash("2"), until(soon, hash("1"))))).To(MatchError(ContainSubstring(retiring)))
+		Expect(tamper(rotate(hash("2"), until(soon, first)))).To(Succeed())
+		Expect(tamper(rotate(hash("2"), until(soon.Add(time.Second), first)))).To(MatchError(ContainSubstring(retiring)))
+		Expect(tamper(rotate(first, nil))).To(MatchError(ContainSubstring("pending token of a rotation")), "there is no way back")
+		Expect(tamper(func(s *v1alpha1.ApiKeyStatus) { s.Rotation = nil })).To(Succeed(), "an overlap may end early")
 	})
 })

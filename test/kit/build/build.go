@@ -66,6 +66,11 @@ func Secret(secret v1alpha1.ApiKeySecret) Option {
 	return func(key *v1alpha1.ApiKey) { key.Spec.Secret = &secret }
 }
 
+// Rotation sets when the key's token is rotated.
+func Rotation(rotation v1alpha1.ApiKeyRotation) Option {
+	return func(key *v1alpha1.ApiKey) { key.Spec.Rotation = &rotation }
+}
+
 // Label adds a label.
 func Label(name, value string) Option {
 	return func(key *v1alpha1.ApiKey) { metav1.SetMetaDataLabel(&key.ObjectMeta, name, value) }

@@ -43,6 +43,8 @@ type Options struct {
 	Clock clock.PassiveClock
 	// Skew returns how far the clock is off the API server's. It defaults to zero.
 	Skew func(context.Context) (time.Duration, error)
+	// MinRotationEvery is the least time between two rotations by schedule. It defaults to an hour.
+	MinRotationEvery time.Duration
 	// Rules decide whether an empty role catalogue, or a cluster without policies, denies every key.
 	Rules rulebook.Options
 }
@@ -63,12 +65,16 @@ func (o Options) controllers(c client.Client, live client.Reader, rules *ruleboo
 	if o.Skew == nil {
 		o.Skew = func(context.Context) (time.Duration, error) { return 0, nil }
 	}
+	if o.MinRotationEvery == 0 {
+		o.MinRotationEvery = time.Hour
+	}
 	registry := prometheus.NewRegistry()
 	o.Witness.registries.add(registry)
 	return &Controllers{
 		Controllers: operator.New(operator.Parts{
 			Client: c, Live: live, Rules: rules, Recorder: recorder, Registry: registry, Clock: o.Clock, Skew: o.Skew,
-			TokenPrefix: "ak", TTLAfterExpired: DefaultTTL, CountDelay: 50 * time.Millisecond,
+			TokenPrefix: "ak", TTLAfterExpired: DefaultTTL, MinRotationEvery: o.MinRotationEvery,
+			CountDelay: 50 * time.Millisecond,
 		}),
 		Registry: registry,
 		logger:   o.Witness.Logger(),

@@ -112,7 +112,8 @@ func (w *Witness) see(event watch.Event) {
 	case *corev1.Secret:
 		for _, value := range object.Data {
 			w.tokens[string(value)] = true
-			if found, err := token.Parse(string(value)); err == nil && event.Type == watch.Added {
+			// An update of a Secret that holds the token already, as of its labels, comes later than the first.
+			if found, err := token.Parse(string(value)); err == nil && event.Type != watch.Deleted {
 				w.first(w.delivered, found.Digest().String(), object)
 			}
 		}
@@ -123,6 +124,9 @@ func (w *Witness) see(event watch.Event) {
 		w.statuses++
 		if object.Status.Hash != "" {
 			w.first(w.committed, object.Status.Hash, object)
+		}
+		if pending := object.PendingToken(); pending != nil {
+			w.first(w.committed, pending.Hash, object)
 		}
 		// An edit of spec.suspend raises the generation, and the operator answers with the next status.
 		edited := equality.Semantic.DeepEqual(w.last[object.UID], object.Status)

@@ -20,7 +20,7 @@ for _, condition in ipairs(obj.status.conditions) do
   elseif condition.type == "Stalled" then
     stalled = condition.status == "True"
   elseif condition.status == "True" then
-    -- Expiring, OutOfPolicy or ClockSkewed: the key works, but its owner should know.
+    -- Expiring, OutOfPolicy, RotationBlocked or ClockSkewed: the key works, but its owner should know.
     remarks = remarks .. "; " .. condition.message
   end
 end

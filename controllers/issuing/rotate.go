@@ -180,7 +180,7 @@ func (r *Reconciler) commitRotation(ctx context.Context, s *scope, wanted order)
 }
 
 // patchSecret replaces the token in the Secret. The patch applies only to exactly this Secret with exactly this token; its labels
-// and annotations belong to its users. If the Secret was created anew meanwhile with the same token, patchSecret tries once more.
+// and annotations belong to its users. If the Secret was replaced meanwhile by one with the same token, patchSecret tries a second time.
 func (r *Reconciler) patchSecret(ctx context.Context, s *scope, secret *corev1.Secret, minted token.Token) error {
 	key := s.key.SecretKey()
 	err := r.Client.Patch(quiet(ctx), emptySecret(secret), replaceToken(secret, key, minted.Reveal()))

@@ -68,8 +68,8 @@ func emptySecret(secret *corev1.Secret) *corev1.Secret {
 	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: secret.Namespace, Name: secret.Name}}
 }
 
-// replaceToken returns a JSON Patch (RFC 6902) that replaces the token of exactly this Secret. It fails if the Secret was created
-// anew or holds another token meanwhile. The data key has no character that a JSON Pointer would have to escape.
+// replaceToken returns a JSON Patch (RFC 6902) that replaces the token of exactly this Secret. It fails if the Secret was
+// replaced or holds another token meanwhile. The data key has no character that a JSON Pointer would have to escape.
 func replaceToken(secret *corev1.Secret, dataKey, content string) client.Patch {
 	type operation struct {
 		Op    string `json:"op"`

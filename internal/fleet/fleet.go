@@ -45,6 +45,13 @@ var (
 		[]string{"within"}, nil)
 	outOfPolicyDesc = prometheus.NewDesc(monitoring.Operator+"_keys_out_of_policy",
 		"Number of issued ApiKeys with the condition OutOfPolicy: they work but would not be issued again. Reported by the leader.", nil, nil)
+	rotationBlockedDesc = prometheus.NewDesc(monitoring.Operator+"_keys_rotation_blocked",
+		"Number of ApiKeys with the condition RotationBlocked, by its reason: they keep their token. Reported by the leader.",
+		[]string{"reason"}, nil)
+	retiringDesc = prometheus.NewDesc(monitoring.Operator+"_retiring_tokens",
+		"Number of tokens from before a rotation that are still accepted. Reported by the leader.", nil, nil)
+	longestOverlapDesc = prometheus.NewDesc(monitoring.Operator+"_retiring_tokens_longest_seconds",
+		"Longest time for which a token from before a rotation is still accepted, 0 if there is none. Reported by the leader.", nil, nil)
 	keyExpiryDesc = prometheus.NewDesc(monitoring.Operator+"_key_expiry_timestamp_seconds",
 		"Unix time at which an issued key expires, one series per key. Exported only with --expiry-metric-per-key. Reported by the leader.",
 		[]string{"namespace", "name"}, nil)
@@ -69,6 +76,9 @@ func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- longestWaitDesc
 	descs <- expiringDesc
 	descs <- outOfPolicyDesc
+	descs <- rotationBlockedDesc
+	descs <- retiringDesc
+	descs <- longestOverlapDesc
 	descs <- keyExpiryDesc
 }
 
@@ -100,6 +110,11 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
 	gauge(outOfPolicyDesc, float64(fleet.outOfPolicy))
+	gauge(retiringDesc, float64(fleet.retiring))
+	gauge(longestOverlapDesc, fleet.longestOverlap.Seconds())
+	for reason, n := range fleet.rotationBlocked {
+		gauge(rotationBlockedDesc, float64(n), reason)
+	}
 	for state, n := range fleet.states {
 		gauge(keysDesc, float64(n), state)
 	}
@@ -118,10 +133,14 @@ type census struct {
 	longestWait map[string]time.Duration
 	expiring    map[string]int
 	outOfPolicy int
+
+	rotationBlocked map[string]int
+	retiring        int
+	longestOverlap  time.Duration
 }
 
 func newCensus() *census {
-	c := &census{states: map[string]int{}, longestWait: map[string]time.Duration{}, expiring: map[string]int{}}
+	c := &census{states: map[string]int{}, longestWait: map[string]time.Duration{}, expiring: map[string]int{}, rotationBlocked: map[string]int{}}
 	for _, state := range []string{
 		unseen, string(v1alpha1.ReasonIssuing), string(v1alpha1.ReasonSecretConflict), string(v1alpha1.ReasonUnknownRole),
 		string(v1alpha1.ReasonNotAllowed), string(v1alpha1.ReasonDeliveryRefused),
@@ -133,6 +152,12 @@ func newCensus() *census {
 	}
 	for _, within := range expiringWithin {
 		c.expiring[within.label] = 0
+	}
+	for _, reason := range []v1alpha1.Reason{
+		v1alpha1.ReasonSecretConflict, v1alpha1.ReasonSecretTaken, v1alpha1.ReasonDeliveryRefused, v1alpha1.ReasonNotAllowed,
+		v1alpha1.ReasonUnknownRole, v1alpha1.ReasonInvalidRequest,
+	} {
+		c.rotationBlocked[string(reason)] = 0
 	}
 	return c
 }
@@ -149,6 +174,7 @@ func (c *census) count(key *v1alpha1.ApiKey, now time.Time) {
 	if !key.DeletionTimestamp.IsZero() {
 		return
 	}
+	c.countRotation(key, now)
 	if longest, waits := c.longestWait[state]; waits {
 		c.longestWait[state] = max(longest, now.Sub(key.CreationTimestamp.Time))
 	}
@@ -161,5 +187,15 @@ func (c *census) count(key *v1alpha1.ApiKey, now time.Time) {
 		if left <= within.span {
 			c.expiring[within.label]++
 		}
+	}
+}
+
+func (c *census) countRotation(key *v1alpha1.ApiKey, now time.Time) {
+	if blocked := key.Condition(v1alpha1.ConditionRotationBlocked); blocked != nil {
+		c.rotationBlocked[blocked.Reason]++
+	}
+	if retiring := key.RetiringToken(); retiring != nil && now.Before(retiring.RetiresAt.Time) {
+		c.retiring++
+		c.longestOverlap = max(c.longestOverlap, retiring.RetiresAt.Sub(now))
 	}
 }

@@ -79,3 +79,27 @@ func TestKeysExpiring(t *testing.T) {
 		}
 	}
 }
+
+func TestRotation(t *testing.T) {
+	retiring := func(left time.Duration) *v1alpha1.ApiKey {
+		key := stateOf(v1alpha1.ReasonIssued, 90*day)
+		key.Status.Rotation = &v1alpha1.ApiKeyRotationStatus{Retiring: &v1alpha1.ApiKeyRetiringToken{RetiresAt: metav1.NewTime(noon.Add(left))}}
+		return key
+	}
+	blocked := retiring(time.Hour)
+	blocked.Status.Conditions = append(blocked.Status.Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionRotationBlocked, Reason: string(v1alpha1.ReasonSecretTaken),
+	})
+	deleted := blocked.DeepCopy()
+	deleted.DeletionTimestamp = ptr.To(metav1.NewTime(noon))
+	census := newCensus()
+	for _, key := range []*v1alpha1.ApiKey{stateOf(v1alpha1.ReasonIssued, day), retiring(time.Minute), retiring(0), retiring(-time.Minute), blocked, deleted} {
+		census.count(key, noon)
+	}
+	if census.retiring != 2 || census.longestOverlap != time.Hour {
+		t.Errorf("%d retiring, for %s at most; want 2 and 1h", census.retiring, census.longestOverlap)
+	}
+	if census.rotationBlocked["SecretTaken"] != 1 || len(census.rotationBlocked) != 6 {
+		t.Errorf("blocked: %v", census.rotationBlocked)
+	}
+}

@@ -17,21 +17,21 @@ func TestRotationAt(t *testing.T) {
 		want                time.Time
 		due                 bool // want counts only if it is set
 	}{
-		"nothing":                       {},
-		"retiring":                      {rotation: Rotation{Retiring: true}, rotated: noon, ends: hour},
-		"requested":                     {rotation: Rotation{Requested: true}, want: never, due: true},
-		"requested again":               {rotation: Rotation{Requested: true}, rotated: noon, want: minute, due: true},
-		"requested in an overlap":       {rotation: Rotation{Requested: true, Retiring: true}, rotated: noon, ends: hour, want: hour, due: true},
-		"requested in a short overlap":  {rotation: Rotation{Requested: true, Retiring: true}, rotated: noon, ends: noon.Add(1), want: minute, due: true},
-		"requested at once":             {rotation: Rotation{Requested: true, AtOnce: true, Retiring: true}, rotated: noon, ends: hour, want: minute, due: true},
-		"scheduled":                     {next: hour, want: hour, due: true},
-		"scheduled in an overlap":       {rotation: Rotation{Retiring: true}, next: minute, ends: hour, want: hour, due: true},
-		"scheduled after an overlap":    {rotation: Rotation{Retiring: true}, next: hour, ends: minute, want: hour, due: true},
-		"scheduled, requested before":   {rotation: Rotation{Requested: true}, rotated: noon, next: hour, want: minute, due: true},
-		"scheduled, requested after":    {rotation: Rotation{Requested: true}, rotated: hour, next: minute, want: minute, due: true},
-		"begun":                         {rotation: Rotation{Begun: true}, next: hour, want: never, due: true},
-		"begun in an overlap":           {rotation: Rotation{Begun: true, Retiring: true}, ends: hour, want: never, due: true},
-		"the end of another is no wait": {rotation: Rotation{Requested: true}, ends: hour, want: never, due: true},
+		"nothing":                      {},
+		"retiring":                     {rotation: Rotation{Retiring: true}, rotated: noon, ends: hour},
+		"requested":                    {rotation: Rotation{Requested: true}, want: never, due: true},
+		"requested again":              {rotation: Rotation{Requested: true}, rotated: noon, want: minute, due: true},
+		"requested in an overlap":      {rotation: Rotation{Requested: true, Retiring: true}, rotated: noon, ends: hour, want: hour, due: true},
+		"requested in a short overlap": {rotation: Rotation{Requested: true, Retiring: true}, rotated: noon, ends: noon.Add(1), want: minute, due: true},
+		"requested at once":            {rotation: Rotation{Requested: true, AtOnce: true, Retiring: true}, rotated: noon, ends: hour, want: minute, due: true},
+		"scheduled":                    {next: hour, want: hour, due: true},
+		"scheduled in an overlap":      {rotation: Rotation{Retiring: true}, next: minute, ends: hour, want: hour, due: true},
+		"scheduled after an overlap":   {rotation: Rotation{Retiring: true}, next: hour, ends: minute, want: hour, due: true},
+		"scheduled, requested before":  {rotation: Rotation{Requested: true}, rotated: noon, next: hour, want: minute, due: true},
+		"scheduled, requested after":   {rotation: Rotation{Requested: true}, rotated: hour, next: minute, want: minute, due: true},
+		"begun":                        {rotation: Rotation{Begun: true}, next: hour, want: never, due: true},
+		"begun in an overlap":          {rotation: Rotation{Begun: true, Retiring: true}, ends: hour, want: never, due: true},
+		"the end of another overlap":   {rotation: Rotation{Requested: true}, ends: hour, want: never, due: true},
 	} {
 		facts := sample(t, Issued)
 		facts.Rotation, facts.RotatedAt, facts.NextRotationAt, facts.RetiresAt = c.rotation, c.rotated, c.next, c.ends

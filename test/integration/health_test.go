@@ -157,6 +157,10 @@ var _ = Describe("The health of a key", func() {
 		pass(key)
 		expect(live(key), "Healthy", status.CurrentStatus, message(key, v1alpha1.ConditionExpiring), message(key, v1alpha1.ConditionOutOfPolicy))
 
+		annotate(key, v1alpha1.AnnotationRotate, "1")
+		pass(key)
+		expect(live(key), "Healthy", status.CurrentStatus, message(key, v1alpha1.ConditionRotationBlocked))
+
 		skew = -time.Hour
 		clock.Step(24 * time.Hour)
 		pass(key)

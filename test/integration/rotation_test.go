@@ -417,7 +417,7 @@ var _ = Describe("A rotation", Label("releases"), func() {
 		Expect(reread(secretOf(key)).Labels).To(HaveKeyWithValue("team", "a"))
 	})
 
-	It("commits anew if the Secret is taken between commit and delivery", func() {
+	It("commits another token if the Secret is taken between commit and delivery", func() {
 		key := issued()
 		requestRotation(key)
 		taken := o

@@ -1,5 +1,7 @@
 package v1alpha1
 
+import "slices"
+
 // Condition types of an ApiKey.
 const (
 	// ConditionReady is True once the key is issued and until it expires.
@@ -57,6 +59,32 @@ const (
 	// webhook. The operator retries with backoff, up to ten minutes between two attempts.
 	ReasonDeliveryRefused Reason = "DeliveryRefused"
 )
+
+// ReadyReasons returns all reasons of Ready.
+func ReadyReasons() []Reason {
+	return []Reason{
+		ReasonIssuing, ReasonSecretConflict, ReasonUnknownRole, ReasonNotAllowed, ReasonDeliveryRefused, ReasonIssued, ReasonSuspended,
+		ReasonExpired,
+	}
+}
+
+// IsReady reports whether Ready is True with this reason.
+func (r Reason) IsReady() bool { return r == ReasonIssued || r == ReasonSuspended }
+
+// IsStalled reports whether a key whose Ready has this reason is Stalled, too: it can't become Ready unless somebody acts.
+func (r Reason) IsStalled() bool {
+	return slices.Contains([]Reason{ReasonExpired, ReasonSecretConflict, ReasonUnknownRole, ReasonNotAllowed}, r)
+}
+
+// IsPending reports whether a key whose Ready has this reason may still be issued.
+func (r Reason) IsPending() bool { return !r.IsReady() && r != ReasonExpired }
+
+// RotationBlockedReasons returns all reasons of RotationBlocked.
+func RotationBlockedReasons() []Reason {
+	return []Reason{
+		ReasonSecretConflict, ReasonSecretTaken, ReasonDeliveryRefused, ReasonNotAllowed, ReasonUnknownRole, ReasonInvalidRequest,
+	}
+}
 
 // Reasons of RotationBlocked, besides SecretConflict, UnknownRole, NotAllowed and DeliveryRefused.
 const (

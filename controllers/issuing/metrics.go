@@ -69,10 +69,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	for _, trigger := range []string{triggerRequest, triggerSchedule} {
 		m.rotated.WithLabelValues(trigger)
 	}
-	for _, reason := range []v1alpha1.Reason{
-		v1alpha1.ReasonSecretConflict, v1alpha1.ReasonSecretTaken, v1alpha1.ReasonDeliveryRefused, v1alpha1.ReasonNotAllowed,
-		v1alpha1.ReasonUnknownRole, v1alpha1.ReasonInvalidRequest,
-	} {
+	for _, reason := range v1alpha1.RotationBlockedReasons() {
 		m.rotationsBlocked.WithLabelValues(string(reason))
 	}
 	for _, reason := range []v1alpha1.Reason{v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed, v1alpha1.ReasonDeliveryRefused} {

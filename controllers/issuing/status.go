@@ -105,15 +105,14 @@ func clearToken(s *scope, nothingLeft bool) {
 // setReady sets Ready, and Stalled too where somebody must act: kstatus reads Ready=False without Stalled as progress.
 func setReady(s *scope, reason v1alpha1.Reason, message string) {
 	ready := metav1.ConditionFalse
-	if reason == v1alpha1.ReasonIssued || reason == v1alpha1.ReasonSuspended {
+	if reason.IsReady() {
 		ready = metav1.ConditionTrue
 	}
 	setCondition(s, v1alpha1.ConditionReady, ready, reason, message)
 
-	switch reason {
-	case v1alpha1.ReasonExpired, v1alpha1.ReasonSecretConflict, v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed:
+	if reason.IsStalled() {
 		setCondition(s, v1alpha1.ConditionStalled, metav1.ConditionTrue, reason, message)
-	default:
+	} else {
 		meta.RemoveStatusCondition(&s.key.Status.Conditions, v1alpha1.ConditionStalled)
 	}
 }

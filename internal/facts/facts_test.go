@@ -189,6 +189,20 @@ func acceptedUntil(key *v1alpha1.ApiKey) (deadline.Deadline, error) {
 	return all[0].Deadline, err
 }
 
+// Each reason of Ready has a meaning of its own for the life of a key. A new one must be added to told.
+func TestEveryReasonIsTold(t *testing.T) {
+	means := map[lifecycle.Told][]v1alpha1.Reason{}
+	for _, reason := range v1alpha1.ReadyReasons() {
+		told := facts.Record(&v1alpha1.ApiKey{Status: status{Conditions: ready(reason)}}).Told
+		means[told] = append(means[told], reason)
+	}
+	for told, reasons := range means {
+		if len(reasons) > 1 && told != lifecycle.ToldRules || told == lifecycle.ToldNothing {
+			t.Errorf("%v have the same meaning", reasons)
+		}
+	}
+}
+
 // A verifier refuses what it can't read, what has no digest and what was marked as expired, whatever its own clock says.
 func TestAcceptedUntil(t *testing.T) {
 	tomorrow, inConflict, marked := noon.Add(day), ready(v1alpha1.ReasonSecretConflict), ready(v1alpha1.ReasonExpired)

@@ -141,22 +141,17 @@ type census struct {
 
 func newCensus() *census {
 	c := &census{states: map[string]int{}, longestWait: map[string]time.Duration{}, expiring: map[string]int{}, rotationBlocked: map[string]int{}}
-	for _, state := range []string{
-		unseen, string(v1alpha1.ReasonIssuing), string(v1alpha1.ReasonSecretConflict), string(v1alpha1.ReasonUnknownRole),
-		string(v1alpha1.ReasonNotAllowed), string(v1alpha1.ReasonDeliveryRefused),
-	} {
-		c.states[state], c.longestWait[state] = 0, 0
-	}
-	for _, state := range []v1alpha1.Reason{v1alpha1.ReasonIssued, v1alpha1.ReasonSuspended, v1alpha1.ReasonExpired} {
-		c.states[string(state)] = 0
+	c.states[unseen], c.longestWait[unseen] = 0, 0
+	for _, reason := range v1alpha1.ReadyReasons() {
+		c.states[string(reason)] = 0
+		if reason.IsPending() {
+			c.longestWait[string(reason)] = 0
+		}
 	}
 	for _, within := range expiringWithin {
 		c.expiring[within.label] = 0
 	}
-	for _, reason := range []v1alpha1.Reason{
-		v1alpha1.ReasonSecretConflict, v1alpha1.ReasonSecretTaken, v1alpha1.ReasonDeliveryRefused, v1alpha1.ReasonNotAllowed,
-		v1alpha1.ReasonUnknownRole, v1alpha1.ReasonInvalidRequest,
-	} {
+	for _, reason := range v1alpha1.RotationBlockedReasons() {
 		c.rotationBlocked[string(reason)] = 0
 	}
 	return c

@@ -169,11 +169,7 @@ func violations(key *v1alpha1.ApiKey) []string {
 		wrong("no Ready condition")
 		return found
 	}
-	known := []v1alpha1.Reason{
-		v1alpha1.ReasonIssued, v1alpha1.ReasonSuspended, v1alpha1.ReasonIssuing, v1alpha1.ReasonExpired, v1alpha1.ReasonSecretConflict,
-		v1alpha1.ReasonUnknownRole, v1alpha1.ReasonNotAllowed, v1alpha1.ReasonDeliveryRefused,
-	}
-	if !slices.Contains(known, v1alpha1.Reason(ready.Reason)) {
+	if !slices.Contains(v1alpha1.ReadyReasons(), v1alpha1.Reason(ready.Reason)) {
 		wrong("unknown reason %q", ready.Reason)
 	}
 	if issued := slices.Contains([]v1alpha1.Reason{v1alpha1.ReasonIssued, v1alpha1.ReasonSuspended}, v1alpha1.Reason(ready.Reason)); issued != (ready.Status == metav1.ConditionTrue) {

@@ -23,6 +23,18 @@ func (k *ApiKey) SecretKey() string {
 	return DefaultSecretKey
 }
 
+// Attributes returns spec.attributes with the values as strings, or nil if there are none.
+func (k *ApiKey) Attributes() map[string]string {
+	if len(k.Spec.Attributes) == 0 {
+		return nil
+	}
+	values := make(map[string]string, len(k.Spec.Attributes))
+	for name, value := range k.Spec.Attributes {
+		values[name] = string(value)
+	}
+	return values
+}
+
 // Condition returns the condition of the given type, or nil if the key does not have it.
 func (k *ApiKey) Condition(conditionType string) *metav1.Condition {
 	return meta.FindStatusCondition(k.Status.Conditions, conditionType)

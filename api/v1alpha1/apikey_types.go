@@ -38,6 +38,7 @@ const (
 // +kubebuilder:printcolumn:name="Roles",type=string,JSONPath=`.spec.roles`,priority=1
 // +kubebuilder:printcolumn:name="CIDRs",type=string,JSONPath=`.spec.cidrs`,priority=1
 // +kubebuilder:printcolumn:name="Display Name",type=string,JSONPath=`.spec.displayName`,priority=1
+// +kubebuilder:printcolumn:name="Owner",type=string,JSONPath=`.spec.attributes.owner`,priority=1
 // +kubebuilder:printcolumn:name="Hint",type=string,JSONPath=`.status.tokenHint`,priority=1
 // +kubebuilder:printcolumn:name="Rotated",type=date,JSONPath=`.status.rotation.rotatedAt`,priority=1
 type ApiKey struct {
@@ -50,7 +51,7 @@ type ApiKey struct {
 	// spec describes the API key: what it may do, and until when. Only suspend can
 	// be edited: to change anything else, delete the ApiKey and create a new one.
 	// +required
-	// +kubebuilder:validation:XValidation:rule="(has(self.displayName) == has(oldSelf.displayName) && (!has(self.displayName) || self.displayName == oldSelf.displayName)) && self.roles == oldSelf.roles && self.expiry == oldSelf.expiry && (has(self.cidrs) == has(oldSelf.cidrs) && (!has(self.cidrs) || self.cidrs == oldSelf.cidrs)) && (has(self.secret) == has(oldSelf.secret) && (!has(self.secret) || self.secret == oldSelf.secret)) && (has(self.ttlAfterExpired) == has(oldSelf.ttlAfterExpired) && (!has(self.ttlAfterExpired) || self.ttlAfterExpired == oldSelf.ttlAfterExpired)) && (has(self.rotation) == has(oldSelf.rotation) && (!has(self.rotation) || self.rotation == oldSelf.rotation))",messageExpression="'the spec of an ApiKey is immutable (changed:' + (has(self.displayName) != has(oldSelf.displayName) || has(self.displayName) && self.displayName != oldSelf.displayName ? ' spec.displayName' : '') + (self.roles != oldSelf.roles ? ' spec.roles' : '') + (self.expiry != oldSelf.expiry ? ' spec.expiry' : '') + (has(self.cidrs) != has(oldSelf.cidrs) || has(self.cidrs) && self.cidrs != oldSelf.cidrs ? ' spec.cidrs' : '') + (has(self.secret) != has(oldSelf.secret) || has(self.secret) && self.secret != oldSelf.secret ? ' spec.secret' : '') + (has(self.ttlAfterExpired) != has(oldSelf.ttlAfterExpired) || has(self.ttlAfterExpired) && self.ttlAfterExpired != oldSelf.ttlAfterExpired ? ' spec.ttlAfterExpired' : '') + (has(self.rotation) != has(oldSelf.rotation) || has(self.rotation) && self.rotation != oldSelf.rotation ? ' spec.rotation' : '') + '); delete this ApiKey, which revokes its token, and create a new one'"
+	// +kubebuilder:validation:XValidation:rule="(has(self.displayName) == has(oldSelf.displayName) && (!has(self.displayName) || self.displayName == oldSelf.displayName)) && self.roles == oldSelf.roles && self.expiry == oldSelf.expiry && (has(self.cidrs) == has(oldSelf.cidrs) && (!has(self.cidrs) || self.cidrs == oldSelf.cidrs)) && (has(self.secret) == has(oldSelf.secret) && (!has(self.secret) || self.secret == oldSelf.secret)) && (has(self.ttlAfterExpired) == has(oldSelf.ttlAfterExpired) && (!has(self.ttlAfterExpired) || self.ttlAfterExpired == oldSelf.ttlAfterExpired)) && (has(self.rotation) == has(oldSelf.rotation) && (!has(self.rotation) || self.rotation == oldSelf.rotation)) && (has(self.attributes) == has(oldSelf.attributes) && (!has(self.attributes) || self.attributes == oldSelf.attributes))",messageExpression="'the spec of an ApiKey is immutable (changed:' + (has(self.displayName) != has(oldSelf.displayName) || has(self.displayName) && self.displayName != oldSelf.displayName ? ' spec.displayName' : '') + (self.roles != oldSelf.roles ? ' spec.roles' : '') + (self.expiry != oldSelf.expiry ? ' spec.expiry' : '') + (has(self.cidrs) != has(oldSelf.cidrs) || has(self.cidrs) && self.cidrs != oldSelf.cidrs ? ' spec.cidrs' : '') + (has(self.secret) != has(oldSelf.secret) || has(self.secret) && self.secret != oldSelf.secret ? ' spec.secret' : '') + (has(self.ttlAfterExpired) != has(oldSelf.ttlAfterExpired) || has(self.ttlAfterExpired) && self.ttlAfterExpired != oldSelf.ttlAfterExpired ? ' spec.ttlAfterExpired' : '') + (has(self.rotation) != has(oldSelf.rotation) || has(self.rotation) && self.rotation != oldSelf.rotation ? ' spec.rotation' : '') + (has(self.attributes) != has(oldSelf.attributes) || has(self.attributes) && self.attributes != oldSelf.attributes ? ' spec.attributes' : '') + '); delete this ApiKey, which revokes its token, and create a new one'"
 	Spec ApiKeySpec `json:"spec,omitzero"`
 
 	// status is what the operator observed and did. Only the operator writes it.
@@ -126,6 +127,19 @@ type ApiKeySpec struct {
 	// +optional
 	TTLAfterExpired Duration `json:"ttlAfterExpired,omitempty"`
 
+	// attributes say whose key it is, for example owner: team-shop. They open
+	// nothing: gateways and services receive them with the identity of the key, and
+	// an ApiKeyPolicy can require them. 1 to 16 attributes. A name is a lower-case
+	// letter, followed by at most 62 lower-case letters, digits and -. All names and
+	// values together have at most 2048 characters. They are not secret: whoever can
+	// see the ApiKey sees them.
+	// +optional
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(name, name.matches('^[a-z][a-z0-9-]{0,62}$'))",messageExpression="'\"%s\" is not a name of an attribute: must be a lower-case letter, followed by at most 62 lower-case letters, digits and -, such as owner or cost-center'.format([self.filter(name, !name.matches('^[a-z][a-z0-9-]{0,62}$')).map(name, name.size() > 63 ? name.substring(0, 63) + '...' : name)[0]])"
+	// +kubebuilder:validation:XValidation:rule="self.map(name, size(name) + size(self[name])).sum() <= 2048",messageExpression="'the names and values of all attributes may have at most 2048 characters in total, but these have %d; shorten or remove some'.format([self.map(name, size(name) + size(self[name])).sum()])"
+	Attributes map[string]AttributeValue `json:"attributes,omitempty"`
+
 	// suspend makes verifiers refuse the token while it is true, with the answer
 	// that they give to an unknown token. Verifiers accept the token again once
 	// suspend is false or absent. The key still expires, and its Secret is deleted,
@@ -163,6 +177,14 @@ type ApiKeyRotation struct {
 	// +kubebuilder:validation:XValidation:rule="int('0' + self.find('[0-9]+d').split('d')[0]) * 86400 + int('0' + self.find('[0-9]+h').split('h')[0]) * 3600 + int('0' + self.find('[0-9]+m').split('m')[0]) * 60 + int('0' + self.find('[0-9]+s').split('s')[0]) <= 2592000",message="must be at most 30d"
 	Overlap Duration `json:"overlap,omitempty"`
 }
+
+// AttributeValue is the value of an attribute: 1 to 256 printable ASCII characters that neither start nor end with a
+// space. It is not -, which stands for a missing attribute.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=256
+// +kubebuilder:validation:XValidation:rule="self != '-' && self.matches('^[!-~]([ -~]*[!-~])?$')",messageExpression="self == '-' ? 'must not be -, which stands for a missing attribute; remove the attribute instead' : 'must be printable ASCII characters that neither start nor end with a space, such as team-shop'"
+type AttributeValue string
 
 // Duration is a length of time as days, hours, minutes and seconds in this order, each optional, such as 90d, 12h30m or
 // 0s; at most 3650d (ten years). A day is 24 hours. It differs from Go's duration format, which has no days.

@@ -76,7 +76,35 @@ type ApiKeyPolicySpec struct {
 	// of other keys; maxLifetime does. Absent means false.
 	// +optional
 	RequireExpiry *bool `json:"requireExpiry,omitempty"`
+
+	// requiredAttributes are the names of attributes that a key must have: 1 to 16
+	// names, such as owner. Absent means none.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[a-z][a-z0-9-]{0,62}$')",messageExpression="'\"%s\" is not a name of an attribute: must be a lower-case letter, followed by at most 62 lower-case letters, digits and -, such as owner or cost-center'.format([self])"
+	RequiredAttributes []string `json:"requiredAttributes,omitempty"`
+
+	// attributes are the values that attributes of a key may have, by the name of
+	// the attribute: 1 to 16 names with 1 to 64 values each. A value is compared as
+	// a whole. A key without such an attribute is allowed, unless requiredAttributes
+	// names it. Attributes that are not listed here may have any value.
+	// +optional
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(name, name.matches('^[a-z][a-z0-9-]{0,62}$'))",messageExpression="'\"%s\" is not a name of an attribute: must be a lower-case letter, followed by at most 62 lower-case letters, digits and -, such as owner or cost-center'.format([self.filter(name, !name.matches('^[a-z][a-z0-9-]{0,62}$')).map(name, name.size() > 63 ? name.substring(0, 63) + '...' : name)[0]])"
+	Attributes map[string]AttributeValues `json:"attributes,omitempty"`
 }
+
+// AttributeValues are the values that an attribute may have: 1 to 64.
+//
+// +listType=set
+// +kubebuilder:validation:MinItems=1
+// +kubebuilder:validation:MaxItems=64
+type AttributeValues []AttributeValue
 
 // NamespaceSelector selects namespaces by their labels. It works like every label selector of Kubernetes: all of
 // matchLabels and matchExpressions must match, and an empty selector selects every namespace.

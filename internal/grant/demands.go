@@ -22,6 +22,8 @@ var demands = []demand{
 	rolesAreAllowed,
 	networksLieWithin,
 	lifeIsShortEnough,
+	attributesArePresent,
+	attributesAreAllowed,
 }
 
 // check returns what the policy refuses about a key, or the zero refusal if it refuses nothing.

@@ -28,6 +28,10 @@ type Terms struct {
 	AllowedCIDRs []string
 	// RequireExpiry refuses keys that never expire.
 	RequireExpiry bool
+	// RequiredAttributes are the names of attributes that a key must have.
+	RequiredAttributes []string
+	// AllowedAttributes are the values that a key's attributes may have, by name. Attributes that are not listed may have any value.
+	AllowedAttributes map[string][]string
 	// Unreadable says what in the policy is invalid, or is empty. An invalid policy allows nothing.
 	Unreadable string
 }
@@ -48,6 +52,8 @@ type Request struct {
 	Shrinks bool
 	// CIDRs are the networks that the key may be used from. If empty, it may be used from any network.
 	CIDRs []string
+	// Attributes are the values of the key's attributes, by name.
+	Attributes map[string]string
 }
 
 // Outcome is the result of a judgement.

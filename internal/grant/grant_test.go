@@ -42,6 +42,16 @@ func from(cidrs ...string) func(*Request) { return func(r *Request) { r.CIDRs = 
 
 func with(roles ...string) func(*Request) { return func(r *Request) { r.Roles = roles } }
 
+// owned sets attributes, as pairs of name and value.
+func owned(pairs ...string) func(*Request) {
+	return func(r *Request) {
+		r.Attributes = map[string]string{}
+		for i := 0; i < len(pairs); i += 2 {
+			r.Attributes[pairs[i]] = pairs[i+1]
+		}
+	}
+}
+
 func team(name string) func(map[string]string) bool {
 	return func(labels map[string]string) bool { return labels["team"] == name }
 }
@@ -97,6 +107,18 @@ func TestOnePolicy(t *testing.T) {
 		"a key without networks":            {Terms{Roles: []string{"*"}, AllowedCIDRs: []string{"10.0.0.0/8"}}, from(), []string{"a key without cidrs (each must lie within one of 10.0.0.0/8)"}},
 		"an allowed network with host bits": {Terms{Roles: []string{"*"}, AllowedCIDRs: []string{"10.0.0.1/8", "10.0.0.0/8"}}, nil, []string{`the policy is invalid: spec.allowedCIDRs: invalid network "10.0.0.1/8"`}},
 		"an allowed network that is none":   {Terms{Roles: []string{"*"}, AllowedCIDRs: []string{"10.0.0.0/8", "x"}}, nil, []string{`the policy is invalid: spec.allowedCIDRs: invalid network "x"`}},
+		"a required attribute":              {Terms{Roles: []string{"*"}, RequiredAttributes: []string{"owner"}}, owned("owner", "team-a"), nil},
+		"a required attribute is missing":   {Terms{Roles: []string{"*"}, RequiredAttributes: []string{"plan", "owner"}}, owned("owner", "team-a"), []string{"a key without the attribute plan (it requires plan, owner)"}},
+		"all required attributes missing":   {Terms{Roles: []string{"*"}, RequiredAttributes: []string{"plan", "owner"}}, nil, []string{"a key without the attributes plan, owner (it requires plan, owner)"}},
+		"more attributes than required":     {Terms{Roles: []string{"*"}, RequiredAttributes: []string{"owner"}}, owned("owner", "team-a", "plan", "gold"), nil},
+		"an allowed value":                  {Terms{Roles: []string{"*"}, AllowedAttributes: map[string][]string{"owner": {"team-b", "team-a"}}}, owned("owner", "team-a"), nil},
+		"another value":                     {Terms{Roles: []string{"*"}, AllowedAttributes: map[string][]string{"owner": {"team-b", "team, c"}}}, owned("owner", "team-a"), []string{`policy "p" refuses the attribute owner: "team-a" (it allows "team-b", "team, c")`}},
+		"a part of an allowed value":        {Terms{Roles: []string{"*"}, AllowedAttributes: map[string][]string{"owner": {"team-a"}}}, owned("owner", "team"), []string{`the attribute owner: "team"`}},
+		"an allowed value in upper case":    {Terms{Roles: []string{"*"}, AllowedAttributes: map[string][]string{"owner": {"team-a"}}}, owned("owner", "TEAM-A"), []string{`the attribute owner: "TEAM-A"`}},
+		"no value is allowed":               {Terms{Roles: []string{"*"}, AllowedAttributes: map[string][]string{"owner": {}}}, owned("owner", "team-a"), []string{`the attribute owner: "team-a" (it allows )`}},
+		"two other values":                  {Terms{Roles: []string{"*"}, AllowedAttributes: map[string][]string{"plan": {"gold"}, "owner": {"team-b"}}}, owned("owner", "team-a", "plan", "tin"), []string{`the attribute owner: "team-a" (it allows "team-b"), and the attribute plan: "tin" (it allows "gold")`}},
+		"an attribute that is not listed":   {Terms{Roles: []string{"*"}, AllowedAttributes: map[string][]string{"owner": {"team-a"}}}, owned("plan", "gold"), nil},
+		"required, and another value":       {Terms{Roles: []string{"*"}, RequiredAttributes: []string{"plan"}, AllowedAttributes: map[string][]string{"owner": {"team-b"}}}, owned("owner", "team-a"), []string{`a key without the attribute plan (it requires plan), and the attribute owner: "team-a" (it allows "team-b")`}},
 		"its own namespace":                 {Terms{Roles: []string{"*"}, Selects: team("a")}, nil, nil},
 		"another's namespace":               {Terms{Roles: []string{"*"}, Selects: team("b")}, nil, []string{`none selects namespace "ns"`}},
 		"a policy that its reader gave up":  {Terms{Roles: []string{"*"}, Unreadable: "why"}, nil, []string{"refuses every key because the policy is invalid: why"}},

@@ -35,6 +35,9 @@ func translate(p *v1alpha1.ApiKeyPolicy) grant.Terms {
 		Roles:         p.Spec.Roles,
 		AllowedCIDRs:  p.Spec.AllowedCIDRs,
 		RequireExpiry: ptr.Deref(p.Spec.RequireExpiry, false),
+
+		RequiredAttributes: p.Spec.RequiredAttributes,
+		AllowedAttributes:  allowedAttributes(p.Spec.Attributes),
 	}
 	selector, err := metav1.LabelSelectorAsSelector(p.Spec.NamespaceSelector.LabelSelector())
 	if err != nil {
@@ -46,6 +49,18 @@ func translate(p *v1alpha1.ApiKeyPolicy) grant.Terms {
 		terms.Unreadable = "spec.maxLifetime: " + err.Error()
 	}
 	return terms
+}
+
+func allowedAttributes(attributes map[string]v1alpha1.AttributeValues) map[string][]string {
+	allowed := make(map[string][]string, len(attributes))
+	for name, values := range attributes {
+		texts := make([]string, len(values))
+		for i, value := range values {
+			texts[i] = string(value)
+		}
+		allowed[name] = texts
+	}
+	return allowed
 }
 
 func maxLifetime(text v1alpha1.Duration) (time.Duration, error) {

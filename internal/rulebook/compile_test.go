@@ -33,6 +33,22 @@ func TestWhatCanNotBeUnderstoodAllowsNothing(t *testing.T) {
 	}
 }
 
+func TestAttributesOfAPolicy(t *testing.T) {
+	terms := translate(&v1alpha1.ApiKeyPolicy{Spec: v1alpha1.ApiKeyPolicySpec{
+		RequiredAttributes: []string{"plan"}, Attributes: map[string]v1alpha1.AttributeValues{"owner": {"team-a", "team-b"}, "plan": {}},
+	}})
+	if want := map[string][]string{"owner": {"team-a", "team-b"}, "plan": {}}; !reflect.DeepEqual(terms.AllowedAttributes, want) {
+		t.Errorf("allowed attributes are %v, want %v", terms.AllowedAttributes, want)
+	}
+	key := &v1alpha1.ApiKey{Spec: v1alpha1.ApiKeySpec{
+		Expiry: v1alpha1.ApiKeyExpiry{After: "1d"}, Attributes: map[string]v1alpha1.AttributeValue{"owner": "team-a"},
+	}}
+	request, err := ask(key, time.Now())
+	if want := map[string]string{"owner": "team-a"}; err != nil || !reflect.DeepEqual(request.Attributes, want) {
+		t.Errorf("the request has the attributes %v, error %v; want %v", request.Attributes, err, want)
+	}
+}
+
 func expression(key, operator string, values ...v1alpha1.LabelValue) *v1alpha1.NamespaceSelector {
 	return &v1alpha1.NamespaceSelector{MatchExpressions: []v1alpha1.NamespaceSelectorRequirement{
 		{Key: key, Operator: v1alpha1.NamespaceSelectorOperator(operator), Values: values},
@@ -130,10 +146,15 @@ func TestEveryFieldOfAPolicyRefuses(t *testing.T) {
 		"maxLifetime":       {Roles: all, MaxLifetime: "1d"},
 		"allowedCIDRs":      {Roles: all, AllowedCIDRs: []string{"10.0.0.0/8"}},
 		"requireExpiry":     {Roles: all, RequireExpiry: ptr.To(true)},
+
+		"requiredAttributes": {Roles: all, RequiredAttributes: []string{"plan"}},
+		"attributes":         {Roles: all, Attributes: map[string]v1alpha1.AttributeValues{"owner": {"team-b"}}},
 	}
 	judge := func(spec v1alpha1.ApiKeyPolicySpec) grant.Outcome {
 		rules := compile(nil, []v1alpha1.ApiKeyPolicy{{Spec: spec}}, Options{})
-		return rules.Judge(grant.Request{Roles: []string{"a"}, Labels: map[string]string{"team": "a"}, Never: true}).Outcome
+		return rules.Judge(grant.Request{
+			Roles: []string{"a"}, Labels: map[string]string{"team": "a"}, Never: true, Attributes: map[string]string{"owner": "team-a"},
+		}).Outcome
 	}
 	if got := judge(v1alpha1.ApiKeyPolicySpec{Roles: all}); got != grant.Allowed {
 		t.Fatalf("outcome %d of a policy that allows all, want %d", got, grant.Allowed)

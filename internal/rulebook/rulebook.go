@@ -303,7 +303,7 @@ func namespaceMeta() *metav1.PartialObjectMetadata {
 // ask returns what a key requests. The lifetime of an issued key is the one it had at issue.
 func ask(key *v1alpha1.ApiKey, now time.Time) (grant.Request, error) {
 	spec := key.Spec
-	request := grant.Request{Namespace: key.Namespace, Roles: spec.Roles, CIDRs: spec.CIDRs}
+	request := grant.Request{Namespace: key.Namespace, Roles: spec.Roles, CIDRs: spec.CIDRs, Attributes: key.Attributes()}
 	life, err := facts.Life(key, now)
 	if err != nil {
 		return request, err

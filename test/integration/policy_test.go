@@ -68,6 +68,38 @@ var _ = Describe("Policy", Label("releases"), func() {
 		Entry("every network in halves", "the network 0.0.0.0/1, 128.0.0.0/1", build.CIDRs("0.0.0.0/1", "128.0.0.0/1")),
 	)
 
+	It("requires attributes, and their values, of new keys", func() {
+		policy := build.Policy("owners", tenantRoles, build.RequiredAttributes("owner", "plan"), build.AllowedAttribute("owner", "team-a", "team-b"))
+		rule(policy)
+		c := controllers(options())
+		ns := governed()
+		expectRefusal := func(name, refusal string, asks ...build.Option) {
+			GinkgoHelper()
+			key := build.ApiKey(ns, name, asks...)
+			create(key)
+			settle(c, key)
+			Expect(reason(key)).To(Equal(v1alpha1.ReasonNotAllowed))
+			Expect(condition(key, v1alpha1.ConditionReady).Message).To(ContainSubstring(`policy "owners" refuses ` + refusal))
+			Expect(exists(secretOf(key))).To(BeFalse())
+		}
+		expectRefusal("none", "a key without the attributes owner, plan (it requires owner, plan)")
+		expectRefusal("half", "a key without the attribute plan (it requires owner, plan)", build.Attribute("owner", "team-a"))
+		expectRefusal("foreign", `the attribute owner: "team-c" (it allows "team-a", "team-b")`,
+			build.Attribute("owner", "team-c"), build.Attribute("plan", "gold"))
+		owned := build.ApiKey(ns, "owned", build.Attribute("owner", "team-b"), build.Attribute("plan", "gold"), build.Attribute("other", "x"))
+		create(owned)
+		settle(c, owned)
+		expectIssued(owned)
+
+		By("a policy that is tightened: issued keys keep working and show it")
+		reread(policy).Spec.RequiredAttributes = append(policy.Spec.RequiredAttributes, "cost-center")
+		Expect(admin.Update(ctx, policy)).To(Succeed())
+		_, err := c.Pass(ctx, owned)
+		Expect(err).NotTo(HaveOccurred())
+		expectIssued(owned)
+		Expect(condition(owned, v1alpha1.ConditionOutOfPolicy).Message).To(ContainSubstring("a key without the attribute cost-center"))
+	})
+
 	It("is applied again when a policy is created, changed or deleted, and when a namespace is labelled", func() {
 		running(options())
 		ns := governed()
@@ -399,6 +431,22 @@ var _ = Describe("The schema of an ApiKeyPolicy", Label("releases"), func() {
 		Entry("all networks", build.AllowedCIDRs("0.0.0.0/0", "::/0")),
 		Entry("the longest life", build.MaxLifetime("3650d")),
 		Entry("a required expiry", build.RequireExpiry()),
+		Entry("required attributes", build.RequiredAttributes("owner", "cost-center")),
+		Entry("attributes with values", func(spec *v1alpha1.ApiKeyPolicySpec) {
+			build.AllowedAttribute("owner", "team-a", "Team B")(spec)
+			build.AllowedAttribute("plan", "gold")(spec)
+		}),
+		Entry("as many attributes as the schema allows", func(spec *v1alpha1.ApiKeyPolicySpec) {
+			for i := range 16 {
+				values := make([]v1alpha1.AttributeValue, 64)
+				for j := range values {
+					values[j] = v1alpha1.AttributeValue(fmt.Sprintf("%0256d", j))
+				}
+				name := fmt.Sprintf("%s-%02d", strings.Repeat("a", 60), i)
+				build.AllowedAttribute(name, values...)(spec)
+				spec.RequiredAttributes = append(spec.RequiredAttributes, name)
+			}
+		}),
 		Entry("an empty selector", func(spec *v1alpha1.ApiKeyPolicySpec) { spec.NamespaceSelector = &v1alpha1.NamespaceSelector{} }),
 		Entry("a label", build.Namespaces("kubernetes.io/metadata.name", "ns")),
 		Entry("an empty label", build.Namespaces("example.com/a", "")),
@@ -422,6 +470,14 @@ var _ = Describe("The schema of an ApiKeyPolicy", Label("releases"), func() {
 		Entry("host bits", build.AllowedCIDRs("10.0.0.1/8"), "spec.allowedCIDRs[0]", "10.0.0.1/8 has host bits; the network is 10.0.0.0/8"),
 		Entry("an address", build.AllowedCIDRs("10.0.0.1"), "spec.allowedCIDRs[0]", `"10.0.0.1" must be an IPv4 or IPv6 network`),
 		Entry("IPv4 mapped into IPv6", build.AllowedCIDRs("::ffff:10.0.0.0/104"), "spec.allowedCIDRs[0]", "IPv4-mapped IPv6 addresses are not allowed"),
+		Entry("a required attribute in upper case", build.RequiredAttributes("Owner"), "spec.requiredAttributes[0]", `"Owner" is not a name of an attribute`),
+		Entry("a required attribute twice", build.RequiredAttributes("owner", "owner"), "spec.requiredAttributes[1]", "Duplicate value"),
+		Entry("the name of an attribute", build.AllowedAttribute("cost_center", "1"), "spec.attributes",
+			`"cost_center" is not a name of an attribute: must be a lower-case letter`),
+		Entry("an attribute without values", build.AllowedAttribute("owner", []v1alpha1.AttributeValue{}...), "spec.attributes", "owner"),
+		Entry("an attribute's value with a line break", build.AllowedAttribute("owner", "a\nb"), "spec.attributes[owner][0]", "must be printable ASCII"),
+		Entry("an attribute's value that stands for none", build.AllowedAttribute("owner", "-"), "spec.attributes[owner][0]", "must not be -"),
+		Entry("an attribute's value twice", build.AllowedAttribute("owner", "a", "a"), "spec.attributes", "Duplicate value"),
 		Entry("an operator that does not exist", requirement("team", "Is", "a"), "operator", "Unsupported value"),
 		Entry("In without values", requirement("team", "In"), "spec.namespaceSelector.matchExpressions[0]", "the operator In needs values"),
 		Entry("Exists with values", requirement("team", "Exists", "a"), "matchExpressions[0]", "the operator Exists takes no values"),

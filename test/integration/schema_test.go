@@ -18,6 +18,24 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/build"
 )
 
+// attributes sets attributes, as pairs of name and value.
+func attributes(pairs ...string) build.Option {
+	return func(key *v1alpha1.ApiKey) {
+		for i := 0; i < len(pairs); i += 2 {
+			build.Attribute(pairs[i], v1alpha1.AttributeValue(pairs[i+1]))(key)
+		}
+	}
+}
+
+// numbered sets n attributes, each of which has size characters with its name.
+func numbered(n, size int) build.Option {
+	return func(key *v1alpha1.ApiKey) {
+		for i := range n {
+			build.Attribute(fmt.Sprintf("name-%02d", i), v1alpha1.AttributeValue(strings.Repeat("v", size-len("name-00"))))(key)
+		}
+	}
+}
+
 var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 	dryRun := func(key *v1alpha1.ApiKey) error {
 		return admin.Create(ctx, key, client.DryRunAll)
@@ -46,6 +64,9 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 		Entry("a rotation by schedule", build.Rotation(v1alpha1.ApiKeyRotation{Every: "30d", Overlap: "29d23h59m59s"})),
 		Entry("a rotation without an overlap", build.Rotation(v1alpha1.ApiKeyRotation{Every: "1s", Overlap: "0s"})),
 		Entry("an overlap for rotations on request", build.Rotation(v1alpha1.ApiKeyRotation{Overlap: "30d"})),
+		Entry("an owner", build.Attribute("owner", "team-shop")),
+		Entry("attributes at every limit", attributes("a"+strings.Repeat("z", 62), strings.Repeat("~", 256), "b-0-", "!", "c", "a \"value\", with = and spaces")),
+		Entry("16 attributes of 2 KiB", numbered(16, 128)),
 		Entry("a Secret's name, key and time", build.Secret(v1alpha1.ApiKeySecret{Name: "a.b", Key: "API_KEY.txt", RevealFor: "15m"})),
 	)
 
@@ -97,6 +118,31 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 			key.Spec.Rotation = &v1alpha1.ApiKeyRotation{Every: "30d"}
 			key.Spec.Secret = &v1alpha1.ApiKeySecret{RevealFor: "15m"}
 		}, "spec.rotation.every", "can't be combined with secret.revealFor"),
+		Entry("an attribute without a name", func(key *v1alpha1.ApiKey) { key.Spec.Attributes = map[string]v1alpha1.AttributeValue{"": "x"} },
+			"spec.attributes", `"" is not a name of an attribute`),
+		Entry("17 attributes", numbered(17, 20), "spec.attributes", "at most 16"),
+		Entry("attributes of more than 2 KiB", attributes("a", strings.Repeat("x", 256), "b", strings.Repeat("x", 256), "c", strings.Repeat("x", 256),
+			"d", strings.Repeat("x", 256), "e", strings.Repeat("x", 256), "f", strings.Repeat("x", 256), "g", strings.Repeat("x", 256), "h", strings.Repeat("x", 249)),
+			"spec.attributes", "may have at most 2048 characters in total, but these have 2049; shorten or remove some"),
+		Entry("an attribute in upper case", build.Attribute("Owner", "x"), "spec.attributes",
+			`"Owner" is not a name of an attribute: must be a lower-case letter, followed by`),
+		Entry("an attribute with an underscore", build.Attribute("cost_center", "x"), "spec.attributes", `"cost_center" is not a name of an attribute`),
+		Entry("an attribute that begins with a digit", build.Attribute("2nd", "x"), "spec.attributes", `"2nd" is not a name of an attribute`),
+		Entry("an attribute of 64 characters", build.Attribute(strings.Repeat("a", 64), "x"), "spec.attributes", "at most 62 lower-case letters"),
+		Entry("a megabyte of an attribute's name", build.Attribute(strings.Repeat("a", 1_000_000), "x"), "spec.attributes", "is not a name of an attribute"),
+		Entry("an attribute's value that stands for none", build.Attribute("owner", "-"), "spec.attributes[owner]",
+			"must not be -, which stands for a missing attribute; remove the attribute instead"),
+		Entry("an attribute without a value", build.Attribute("owner", ""), "spec.attributes[owner]", "at least 1 chars"),
+		Entry("an attribute of 257 characters", build.Attribute("owner", v1alpha1.AttributeValue(strings.Repeat("x", 257))), "spec.attributes.owner", "256"),
+		Entry("an attribute with a line break", build.Attribute("owner", "a\nX-Apikey-Name: admin"), "spec.attributes[owner]",
+			"must be printable ASCII characters that neither start nor end with a space, such as team-shop"),
+		Entry("an attribute that ends with a line break", build.Attribute("owner", "a\n"), "spec.attributes[owner]", "must be printable ASCII"),
+		Entry("an attribute with a control character", build.Attribute("owner", "a\x01b"), "spec.attributes[owner]", "must be printable ASCII"),
+		Entry("an attribute with a tab", build.Attribute("owner", "a\tb"), "spec.attributes[owner]", "must be printable ASCII"),
+		Entry("an attribute with DEL", build.Attribute("owner", "a\x7f"), "spec.attributes[owner]", "must be printable ASCII"),
+		Entry("an attribute beyond ASCII", build.Attribute("owner", "Jürgen"), "spec.attributes[owner]", "must be printable ASCII"),
+		Entry("an attribute with a space before", build.Attribute("owner", " a"), "spec.attributes[owner]", "neither start nor end with a space"),
+		Entry("an attribute with a space after", build.Attribute("owner", "a "), "spec.attributes[owner]", "neither start nor end with a space"),
 		Entry("a display name too long", func(key *v1alpha1.ApiKey) { key.Spec.DisplayName = strings.Repeat("é", 257) },
 			"spec.displayName", "256"),
 	)
@@ -107,7 +153,17 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 		},
 		Entry("a role in upper case", build.Roles("Admin"), `"Admin"`, "must be a DNS subdomain: lower-case"),
 		Entry("a date without a time", build.At("2030-01-01"), `"2030-01-01"`, "must be a time in RFC 3339"),
+		Entry("an attribute with a control character", build.Attribute("owner", "a\x01b"), `"a\x01b"`, "must be printable ASCII"),
 	)
+
+	It("keeps attributes as they were, all of them", func() {
+		key := build.ApiKey(namespace(), "owned", build.Attribute("owner", "team-a"), build.Attribute("plan", "gold"))
+		create(key)
+		for _, edit := range []string{`{"owner":"team-b"}`, `{"owner":null}`, `{"tier":"1"}`, `null`} {
+			Expect(admin.Patch(ctx, key.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"attributes":`+edit+`}}`)))).
+				To(MatchError(ContainSubstring("(changed: spec.attributes)")), edit)
+		}
+	})
 
 	It("refuses an empty expiry, which the Go type can't express", func() {
 		key := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{
@@ -217,6 +273,7 @@ var _ = Describe("The schema of an ApiKey", Label("releases"), func() {
 			"secret":          `{"name":"x"}`,
 			"ttlAfterExpired": `"1d"`,
 			"rotation":        `{"every":"30d"}`,
+			"attributes":      `{"owner":"team-b"}`,
 		}
 		for field := range reflect.TypeFor[v1alpha1.ApiKeySpec]().Fields() {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")

@@ -71,6 +71,16 @@ func Rotation(rotation v1alpha1.ApiKeyRotation) Option {
 	return func(key *v1alpha1.ApiKey) { key.Spec.Rotation = &rotation }
 }
 
+// Attribute adds an attribute.
+func Attribute(name string, value v1alpha1.AttributeValue) Option {
+	return func(key *v1alpha1.ApiKey) {
+		if key.Spec.Attributes == nil {
+			key.Spec.Attributes = map[string]v1alpha1.AttributeValue{}
+		}
+		key.Spec.Attributes[name] = value
+	}
+}
+
 // Label adds a label.
 func Label(name, value string) Option {
 	return func(key *v1alpha1.ApiKey) { metav1.SetMetaDataLabel(&key.ObjectMeta, name, value) }
@@ -116,6 +126,21 @@ func RequireExpiry() PolicyOption {
 	return func(spec *v1alpha1.ApiKeyPolicySpec) { spec.RequireExpiry = ptr.To(true) }
 }
 
+// RequiredAttributes sets the attributes that a key must have.
+func RequiredAttributes(names ...string) PolicyOption {
+	return func(spec *v1alpha1.ApiKeyPolicySpec) { spec.RequiredAttributes = names }
+}
+
+// AllowedAttribute sets the values that an attribute of a key may have.
+func AllowedAttribute(name string, values ...v1alpha1.AttributeValue) PolicyOption {
+	return func(spec *v1alpha1.ApiKeyPolicySpec) {
+		if spec.Attributes == nil {
+			spec.Attributes = map[string]v1alpha1.AttributeValues{}
+		}
+		spec.Attributes[name] = values
+	}
+}
+
 // Namespaces limits the policy to namespaces with a label.
 func Namespaces(label string, value v1alpha1.LabelValue) PolicyOption {
 	return func(spec *v1alpha1.ApiKeyPolicySpec) {
@@ -139,10 +164,11 @@ func TokenSecret(key *v1alpha1.ApiKey, text string) *corev1.Secret {
 }
 
 // Worst makes the key as large as the schema allows and adds the annotation that kubectl apply writes. Keys with different numbers share
-// no role name and no network.
+// no role name, no network and no attribute.
 func Worst(number int) Option {
 	return func(key *v1alpha1.ApiKey) {
 		const roles, length, networks = 256, 64, 64 // 16 KiB of names
+		const attributes, size = 16, 128            // 2 KiB of names and values
 		key.Spec.DisplayName = strings.Repeat("k", 256)
 		key.Spec.Roles = make([]string, roles)
 		for i := range key.Spec.Roles {
@@ -151,6 +177,11 @@ func Worst(number int) Option {
 		key.Spec.CIDRs = make([]string, networks)
 		for i := range key.Spec.CIDRs {
 			key.Spec.CIDRs[i] = fmt.Sprintf("2001:db8:%x:%x::/64", number, i)
+		}
+		key.Spec.Attributes = map[string]v1alpha1.AttributeValue{}
+		for i := range attributes {
+			name := fmt.Sprintf("attribute-%02d", i)
+			key.Spec.Attributes[name] = v1alpha1.AttributeValue(fmt.Sprintf("%0*x", size-len(name), number*attributes+i))
 		}
 		applied, err := json.Marshal(key)
 		if err != nil {

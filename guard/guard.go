@@ -107,6 +107,9 @@ type Identity struct {
 	// Roles that the API key carries, including those that other roles include, sorted. Callers must not
 	// modify the slice.
 	Roles []string
+	// Attributes of the ApiKey by name: whose key it is, as its author says. Nil if it has none. They don't
+	// prove anything, so don't open anything by them.
+	Attributes map[string]string
 }
 
 // Guard checks requests against the API keys of the cluster. Create it with [New]. It is safe for concurrent
@@ -189,7 +192,7 @@ func FromContext(ctx context.Context) (Identity, bool) {
 
 func withIdentity(ctx context.Context, key *verify.Key) context.Context {
 	return context.WithValue(ctx, contextKey{}, Identity{
-		Namespace: key.Namespace, Name: key.Name, UID: key.UID, Roles: key.Roles.Names(),
+		Namespace: key.Namespace, Name: key.Name, UID: key.UID, Roles: key.Roles.Names(), Attributes: key.Attributes.Map(),
 	})
 }
 

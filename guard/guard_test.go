@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -41,11 +42,13 @@ func TestHTTPScripts(t *testing.T) {
 		if !ok {
 			return script.Answer{}, false
 		}
+		attributes := map[string]string{}
 		next := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			identity, ok := FromContext(r.Context())
 			if !ok {
 				t.Error("the context of an accepted request has no identity")
 			}
+			maps.Copy(attributes, identity.Attributes)
 			for name, value := range map[string]string{"Namespace": identity.Namespace, "Name": identity.Name, "Uid": identity.UID, "Roles": fmt.Sprint(identity.Roles)} {
 				w.Header().Set("X-Apikey-"+name, value)
 			}
@@ -58,7 +61,9 @@ func TestHTTPScripts(t *testing.T) {
 		r.Header["Authorization"], r.Header["X-Api-Key"], r.Header["X-Forwarded-For"] = ask.Authorization, ask.APIKey, ask.ForwardedFor
 		recorder := httptest.NewRecorder()
 		guardOf(world).Handler(next, need).ServeHTTP(recorder, r)
-		return script.HTTPAnswer(t, recorder), true
+		answer := script.HTTPAnswer(t, recorder)
+		answer.Headers, answer.Attributes = nil, attributes // a service gets no headers of attributes
+		return answer, true
 	})
 }
 
@@ -80,6 +85,8 @@ func TestGRPCScripts(t *testing.T) {
 		_, err := interceptor(ctx, nil, &grpc.UnaryServerInfo{}, func(ctx context.Context, _ any) (any, error) {
 			identity, _ := FromContext(ctx)
 			answer.Identity = identity.Namespace + "/" + identity.Name
+			answer.Attributes = map[string]string{}
+			maps.Copy(answer.Attributes, identity.Attributes)
 			return nil, nil
 		})
 		answer.Bytes = fmt.Sprint(err)
@@ -116,6 +123,7 @@ func TestTokenAndForgedIdentityAreRemoved(t *testing.T) {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 	r.Header = http.Header{
 		"Authorization": {"Bearer " + key}, "X-Api-Key": {key}, "X-Other": {"stays"},
+		"X-Apikey-Attribute-Owner": {"admin"}, "X_apikey_attribute_owner": {"admin"},
 		"X-Apikey-Name": {"admin"}, "X_apikey_name": {"admin"}, "x.apikey.name": {"admin"}, "X-Apikey-Foo": {"x"},
 	}
 	recorder := httptest.NewRecorder()
@@ -127,7 +135,7 @@ func TestTokenAndForgedIdentityAreRemoved(t *testing.T) {
 		t.Error("the original request was modified")
 	}
 
-	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+key, "x-apikey-name", "admin", "x-other", "stays"))
+	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+key, "x-apikey-name", "admin", "x-apikey-attribute-owner", "admin", "x-other", "stays"))
 	interceptor := guardOf(world).UnaryServerInterceptor(func(string) Need { return Need{AnyKey: true} })
 	if _, err := interceptor(ctx, nil, &grpc.UnaryServerInfo{}, func(ctx context.Context, _ any) (any, error) {
 		seen, _ := metadata.FromIncomingContext(ctx)

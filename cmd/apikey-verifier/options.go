@@ -8,6 +8,7 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/cmd/internal/process"
 	"github.com/apikey-operator/apikey-operator/internal/access"
+	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/serve/tokenreview"
 	"github.com/apikey-operator/apikey-operator/internal/token"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
@@ -30,9 +31,10 @@ type options struct {
 	grpcDefaultRoles []string
 	requireScope     bool
 
-	forwardAllRoles bool
-	keepCredential  bool
-	audiences       []string
+	forwardAllRoles   bool
+	forwardAttributes []string
+	keepCredential    bool
+	audiences         []string
 
 	httpAddress    string
 	grpcAddress    string
@@ -55,6 +57,8 @@ type settings struct {
 	trusted  access.Networks
 	http     verify.Defaults
 	grpc     verify.Defaults
+	// attributes are sent to the upstream in headers.
+	attributes []serve.AttributeHeader
 }
 
 func (o *options) addFlags(flags *pflag.FlagSet) {
@@ -82,6 +86,8 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 
 	flags.BoolVar(&o.forwardAllRoles, "forward-all-roles", false,
 		"send all roles of a key in X-Apikey-Roles, not only those that the route requires; many long names can overflow a proxy's buffers")
+	flags.StringSliceVar(&o.forwardAttributes, "forward-attributes", nil,
+		"attributes of a key that the upstream receives over forward-auth and ext_authz, in headers such as X-Apikey-Attribute-Owner for owner; - for a key that lacks the attribute")
 	flags.BoolVar(&o.keepCredential, "keep-credential", false, "over ext_authz, do not remove the token from the request to the upstream")
 	flags.StringSliceVar(&o.audiences, "audiences", tokenreview.DefaultAudiences,
 		"audiences that a TokenReview may request; set it to the API server's --api-audiences, which defaults to its issuer")
@@ -132,6 +138,9 @@ func (o *options) settings(flags *pflag.FlagSet) (settings, error) {
 	s.grpc = s.http
 	if len(o.grpcDefaultRoles) > 0 {
 		s.grpc = o.defaults(&problems, "grpc-default-roles", o.grpcDefaultRoles)
+	}
+	if s.attributes, err = serve.NewAttributeHeaders(o.forwardAttributes); err != nil {
+		problems.Add("forward-attributes", o.forwardAttributes, err.Error())
 	}
 	o.validateListeners(&problems)
 	for flag, value := range map[string]time.Duration{"drain-delay": o.drainDelay, "drain-timeout": o.drainTimeout} {

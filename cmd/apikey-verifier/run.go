@@ -128,7 +128,7 @@ func httpHandler(config *rest.Config, o *options, s settings, checker *serve.Che
 	}
 	handle(forwardauth.Path, "forward-auth", func(p *serve.Protocol) http.Handler {
 		return &forwardauth.Handler{
-			Checker: p, Reader: reader, Defaults: s.http, AllRoles: o.forwardAllRoles,
+			Checker: p, Reader: reader, Defaults: s.http, AllRoles: o.forwardAllRoles, Attributes: s.attributes,
 			Proxies: access.Proxies{Trusted: s.trusted, PeerIsClient: o.peerIsClient},
 		}
 	})
@@ -149,7 +149,7 @@ func extAuthz(o *options, s settings, checker *serve.Checker) *extauthz.Server {
 	return &extauthz.Server{
 		Checker: checker.Protocol("ext_authz"), Reader: verify.Reader{Prefixes: o.tokenPrefixes}, Defaults: s.grpc,
 		Proxies:  access.Proxies{Trusted: s.trusted, PeerIsClient: true},
-		AllRoles: o.forwardAllRoles, KeepCredential: o.keepCredential,
+		AllRoles: o.forwardAllRoles, Attributes: s.attributes, KeepCredential: o.keepCredential,
 	}
 }
 

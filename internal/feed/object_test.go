@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/index"
+	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
 // whole returns an ApiKey with a value in every field that the index needs and in those that can be large.
@@ -35,6 +38,7 @@ func whole() *v1alpha1.ApiKey {
 			DisplayName: "Orders", Roles: []string{"write", "read"}, CIDRs: []string{"10.0.0.0/8"},
 			Expiry: v1alpha1.ApiKeyExpiry{After: "90d", At: "2027-01-31T00:00:00Z", Never: ptr.To(true)},
 			Secret: &v1alpha1.ApiKeySecret{Name: "token"}, TTLAfterExpired: "1h",
+			Attributes: map[string]v1alpha1.AttributeValue{"owner": "team-shop", "plan": "gold"},
 		},
 		Status: v1alpha1.ApiKeyStatus{
 			Hash: "sha256:" + strings.Repeat("0123abcd", 8), IssuedAt: &at, ExpiresAt: &at, Expires: "2027", SecretName: "token",
@@ -99,6 +103,41 @@ func TestCondense(t *testing.T) {
 	}
 	if facts.Items[0].indexed || !facts.Items[1].indexed {
 		t.Error("the key that is being deleted is indexed, or the other one is not")
+	}
+}
+
+// The schema refuses such attributes. If it is an older one, a value with a line break must not get into a header, and
+// nobody is let in without the attributes.
+func TestKeyWithUnreadableAttributesIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		attributes map[string]v1alpha1.AttributeValue
+		owner      string
+		result     verify.Result
+	}{
+		"none":         {nil, "-", verify.Allowed},
+		"an owner":     {map[string]v1alpha1.AttributeValue{"owner": "team-shop"}, "team-shop", verify.Allowed},
+		"a line break": {map[string]v1alpha1.AttributeValue{"owner": "team-shop\nX-Apikey-Name: admin"}, "-", verify.AddressDenied},
+		"a name":       {map[string]v1alpha1.AttributeValue{"owner": "team-shop", "Plan": "gold"}, "-", verify.AddressDenied},
+	} {
+		var log strings.Builder
+		x := index.New(time.Now(), index.Options{})
+		s := &store{source: x.Source(), replaced: func() {}, logger: funcr.New(func(_, args string) { log.WriteString(args) }, funcr.Options{})}
+		minted := token.Mint(token.DefaultPrefix)
+		key := whole()
+		key.DeletionTimestamp, key.Spec.CIDRs, key.Spec.Attributes = nil, nil, c.attributes
+		key.Spec.Expiry, key.Status.ExpiresAt, key.Status.Hash = v1alpha1.ApiKeyExpiry{Never: ptr.To(true)}, nil, minted.Digest().String()
+		key.Status.Conditions = nil
+		if err := s.Replace([]any{decode(t, key)}, ""); err != nil {
+			t.Fatal(err)
+		}
+		request := verify.Request{Credential: verify.Reader{Prefixes: []string{token.DefaultPrefix}}.Token(minted.Reveal())}
+		decision := verify.Decide(x, &request, time.Now())
+		if decision.Result != c.result || decision.Key == nil || decision.Key.Attributes.Get("owner") != c.owner {
+			t.Errorf("%s: the result is %s, want %s with the owner %s", name, decision.Result, c.result, c.owner)
+		}
+		if logged := strings.Contains(log.String(), `"field"="spec.attributes"`); logged != (c.result != verify.Allowed) {
+			t.Errorf("%s: logged %q", name, log.String())
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/facts"
 	"github.com/apikey-operator/apikey-operator/internal/index"
 	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
 // store is the store of a reflector for ApiKeys. It doesn't keep objects, but writes each to the index at
@@ -154,6 +155,10 @@ func (s *store) understand(key *v1alpha1.ApiKey) *fact {
 		if f.entry.Networks, err = access.ParseNetworks(key.Spec.CIDRs); err != nil {
 			unreadable("spec.cidrs", err)
 		}
+	}
+	if f.entry.Attributes, err = verify.NewAttributes(key.Attributes()); err != nil {
+		unreadable("spec.attributes", err)
+		f.entry.Networks = access.Networks{} // which contain no address, so that nobody is let in without the attributes
 	}
 	return f
 }

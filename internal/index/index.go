@@ -43,6 +43,8 @@ type Entry struct {
 	Networks access.Networks
 	// Roles in the spec of the ApiKey. The index may keep the slice and the strings.
 	Roles []string
+	// Attributes say whose key it is.
+	Attributes verify.Attributes
 }
 
 // Options configure an [Index]. The zero value is usable.
@@ -298,7 +300,7 @@ func (s *Source) put(e Entry) {
 	}
 	key, created := newKey(&e, kept, x.roles.acquire(e.Roles)), e.Created.Unix()
 	unchanged := kept != nil && kept.created == created && kept.key.Roles == key.Roles && kept.key.Suspended == key.Suspended &&
-		kept.key.Networks.Equal(key.Networks)
+		kept.key.Attributes == key.Attributes && kept.key.Networks.Equal(key.Networks)
 	var few [4]*entry
 	entries := few[:0]
 	for i, c := range e.Credentials {
@@ -332,7 +334,7 @@ func (s *Source) put(e Entry) {
 // newKey returns the key for an object, without a deadline. It shares the string of the object's existing
 // entry, if any.
 func newKey(e *Entry, kept *entry, roles *access.Roles) verify.Key {
-	key := verify.Key{Suspended: e.Suspended, Networks: e.Networks, Roles: roles}
+	key := verify.Key{Suspended: e.Suspended, Networks: e.Networks, Roles: roles, Attributes: e.Attributes}
 	if kept != nil {
 		key.Namespace, key.Name, key.UID = kept.key.Namespace, kept.key.Name, kept.key.UID
 		return key

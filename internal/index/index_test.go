@@ -370,6 +370,21 @@ func BenchmarkDecide(b *testing.B) {
 
 // BenchmarkMemory reports the live heap per key, for keys with two roles and two networks.
 func BenchmarkMemory(b *testing.B) {
+	benchmarkMemory(b, func(int) map[string]string { return nil })
+}
+
+// BenchmarkMemoryOfAttributes does the same for keys with two attributes: those of a hundred owners, or of an owner each.
+func BenchmarkMemoryOfAttributes(b *testing.B) {
+	for _, owners := range []int{100, 100_000} {
+		b.Run(fmt.Sprintf("%d owners", owners), func(b *testing.B) {
+			benchmarkMemory(b, func(i int) map[string]string {
+				return map[string]string{"owner": fmt.Sprintf("team-%d", i%owners), "plan": "gold"}
+			})
+		})
+	}
+}
+
+func benchmarkMemory(b *testing.B, attributes func(key int) map[string]string) {
 	const n = 100_000
 	heap := func() float64 {
 		var stats runtime.MemStats
@@ -386,6 +401,9 @@ func BenchmarkMemory(b *testing.B) {
 			e.UID = fmt.Sprintf("%036d", i)
 			var err error
 			if e.Networks, err = access.ParseNetworks([]string{"10.0.0.0/8", "2001:db8::/32"}); err != nil {
+				b.Fatal(err)
+			}
+			if e.Attributes, err = verify.NewAttributes(attributes(i)); err != nil {
 				b.Fatal(err)
 			}
 			s.Put(e)

@@ -77,6 +77,16 @@ func TestEachDigestHasItsDeadline(t *testing.T) {
 	}
 }
 
+// attributes are those of a key of this owner.
+func attributes(t *testing.T, owner string) verify.Attributes {
+	t.Helper()
+	a, err := verify.NewAttributes(map[string]string{"owner": owner, "plan": "gold"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
 // Callers may associate data with the address of a key. The frequent updates of the status must not change
 // it.
 func TestKeyStaysTheSameUnlessItChanges(t *testing.T) {
@@ -89,7 +99,7 @@ func TestKeyStaysTheSameUnlessItChanges(t *testing.T) {
 	}
 	base := func() index.Entry {
 		e := with("a", digest(1), digest(2))
-		e.Roles, e.Networks = []string{"read", "write"}, networks("10.0.0.0/8")
+		e.Roles, e.Networks, e.Attributes = []string{"read", "write"}, networks("10.0.0.0/8"), attributes(t, "team-a")
 		e.Credentials[0].Deadline, e.Credentials[1].Deadline = expiry.At(born.Add(time.Hour)), expiry.At(born.Add(time.Minute))
 		return e
 	}
@@ -109,6 +119,9 @@ func TestKeyStaysTheSameUnlessItChanges(t *testing.T) {
 		"networks":          {func(e *index.Entry) { e.Networks = networks("10.0.0.0/9") }, false, false},
 		"any network":       {func(e *index.Entry) { e.Networks = access.AnyNetwork() }, false, false},
 		"the suspension":    {func(e *index.Entry) { e.Suspended = true }, false, false},
+		"the attributes":    {func(e *index.Entry) { e.Attributes = attributes(t, "team-b") }, false, false},
+		"no attributes":     {func(e *index.Entry) { e.Attributes = verify.Attributes{} }, false, false},
+		"equal attributes":  {func(e *index.Entry) { e.Attributes = attributes(t, "team-a") }, true, true},
 		"the UID":           {func(e *index.Entry) { e.UID = "another" }, false, false},
 		"the creation time": {func(e *index.Entry) { e.Created = born.Add(time.Second) }, false, false},
 	} {
@@ -124,8 +137,21 @@ func TestKeyStaysTheSameUnlessItChanges(t *testing.T) {
 				t.Errorf("%s: the keys of the digests stay the same: %t and %t", name, find(x, digest(1)) == first, find(x, digest(2)) == second)
 			}
 		}
-		if first.Suspended != old.Suspended || first.Deadline != old.Deadline || first.Roles != old.Roles || first.UID != old.UID || !first.Networks.Equal(old.Networks) {
+		if first.Suspended != old.Suspended || first.Deadline != old.Deadline || first.Roles != old.Roles || first.UID != old.UID || first.Attributes != old.Attributes ||
+			!first.Networks.Equal(old.Networks) {
 			t.Errorf("%s: a key that others may be reading was modified", name)
+		}
+	}
+}
+
+func TestKeyHasTheAttributesOfItsObject(t *testing.T) {
+	x, s := loaded()
+	e := with("a", digest(1), digest(2))
+	e.Attributes = attributes(t, "team-a")
+	s.Put(e)
+	for _, d := range []token.Digest{digest(1), digest(2)} {
+		if got := find(x, d).Attributes.Get("owner"); got != "team-a" {
+			t.Errorf("the owner is %q, want team-a", got)
 		}
 	}
 }

@@ -26,6 +26,8 @@ type Key struct {
 	Networks access.Networks
 	// Roles that the key carries, including those that other roles include.
 	Roles *access.Roles
+	// Attributes say whose key it is. They open nothing: no decision depends on them.
+	Attributes Attributes
 }
 
 // Keys find the API keys that exist at present.

@@ -2,6 +2,7 @@ package verify_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +24,7 @@ func TestScripts(t *testing.T) {
 		answer := script.Answer{Class: decision.Result.Class()}
 		if decision.Allowed() {
 			answer.Identity = decision.Key.Namespace + "/" + decision.Key.Name
+			answer.Attributes = maps.Collect(decision.Key.Attributes.All())
 		}
 		return answer, true
 	})

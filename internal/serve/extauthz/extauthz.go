@@ -59,6 +59,8 @@ type Server struct {
 	Defaults verify.Defaults
 	// AllRoles sends all roles of the key to the upstream instead of those that the route requires.
 	AllRoles bool
+	// Attributes are sent to the upstream in headers. The dynamic metadata has all attributes of the key.
+	Attributes []serve.AttributeHeader
 	// KeepCredential forwards the token to the upstream.
 	KeepCredential bool
 }
@@ -130,21 +132,37 @@ func (s *Server) allowed(request *verify.Request, key *verify.Key, headers heade
 		overwrite(headerUID, key.UID),
 		overwrite(headerRoles, roles),
 	}}
+	for _, a := range s.Attributes {
+		ok.Headers = append(ok.Headers, overwrite(a.Lower, key.Attributes.Get(a.Attribute)))
+	}
 	credential := request.Credential
 	if s.KeepCredential {
 		credential = verify.Credential{}
 	}
-	ok.HeadersToRemove = headers.withheld(credential)
-	return &authv3.CheckResponse{
-		Status:       &rpcstatus.Status{Code: int32(codes.OK)},
-		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: ok},
-		DynamicMetadata: &structpb.Struct{Fields: map[string]*structpb.Value{
-			"namespace": structpb.NewStringValue(key.Namespace),
-			"name":      structpb.NewStringValue(key.Name),
-			"uid":       structpb.NewStringValue(key.UID),
-			"roles":     structpb.NewStringValue(roles),
-		}},
+	ok.HeadersToRemove = headers.withheld(credential, s.Attributes)
+	metadata := map[string]*structpb.Value{
+		"namespace": structpb.NewStringValue(key.Namespace),
+		"name":      structpb.NewStringValue(key.Name),
+		"uid":       structpb.NewStringValue(key.UID),
+		"roles":     structpb.NewStringValue(roles),
 	}
+	if !key.Attributes.Empty() {
+		metadata["attributes"] = attributes(key)
+	}
+	return &authv3.CheckResponse{
+		Status:          &rpcstatus.Status{Code: int32(codes.OK)},
+		HttpResponse:    &authv3.CheckResponse_OkResponse{OkResponse: ok},
+		DynamicMetadata: &structpb.Struct{Fields: metadata},
+	}
+}
+
+// attributes returns all attributes of a key, by name.
+func attributes(key *verify.Key) *structpb.Value {
+	fields := map[string]*structpb.Value{}
+	for name, value := range key.Attributes.All() {
+		fields[name] = structpb.NewStringValue(value)
+	}
+	return structpb.NewStructValue(&structpb.Struct{Fields: fields})
 }
 
 func denied(result verify.Result) *authv3.CheckResponse {

@@ -57,7 +57,7 @@ func check(t *testing.T, server *extauthz.Server, message *authv3.CheckRequest) 
 }
 
 func server(world *script.World) *extauthz.Server {
-	return &extauthz.Server{Checker: world.Protocol, Reader: world.Reader, Proxies: world.Proxies, Defaults: world.Defaults}
+	return &extauthz.Server{Checker: world.Protocol, Reader: world.Reader, Proxies: world.Proxies, Defaults: world.Defaults, Attributes: world.Attributes}
 }
 
 type field struct{ name, value string }
@@ -154,6 +154,15 @@ func answer(t *testing.T, response *authv3.CheckResponse) script.Answer {
 			t.Errorf("metadata %s is %q, but the header is %q", name, got, headers["x-apikey-"+name])
 		}
 	}
+	a.Attributes = map[string]string{}
+	for name, value := range response.GetDynamicMetadata().GetFields()["attributes"].GetStructValue().GetFields() {
+		a.Attributes[name] = value.GetStringValue()
+	}
+	list := map[string][]string{}
+	for name, value := range headers {
+		list[name] = []string{value}
+	}
+	a.Headers = script.AttributesOf(list)
 	return a
 }
 
@@ -198,6 +207,37 @@ func TestHeadersToRemove(t *testing.T) {
 		if got := slices.Sorted(slices.Values(response.GetOkResponse().GetHeadersToRemove())); !slices.Equal(got, c.removed) {
 			t.Errorf("%s: removes %v, want %v", name, got, c.removed)
 		}
+	}
+}
+
+// Envoy removes headers after it sets others, so a header that is overwritten must not be removed. A client's header of an attribute that is
+// not forwarded must be.
+func TestForgedAttributes(t *testing.T) {
+	world := script.NewWorld("ext_authz")
+	attributes, err := verify.NewAttributes(map[string]string{"owner": "team-shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := server(world)
+	if s.Attributes, err = serve.NewAttributeHeaders([]string{"owner", "plan"}); err != nil {
+		t.Fatal(err)
+	}
+	response, err := s.Check(t.Context(), &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Headers: map[string]string{
+			"x-api-key": world.PutOwned("a", nil, attributes), "x-apikey-attribute-owner": "admin", "x-apikey-attribute-plan": "gold",
+			"x-apikey-attribute-tier": "1", "x_apikey_attribute_owner": "admin", "x-apikey-attribute-owner-": "admin",
+		}}},
+	}})
+	if err != nil || response.GetOkResponse() == nil {
+		t.Fatalf("not accepted: %v, error %v", response, err)
+	}
+	set := options(response.GetOkResponse().GetHeaders())
+	if set["x-apikey-attribute-owner"] != "team-shop" || set["x-apikey-attribute-plan"] != "-" || len(set) != 6 {
+		t.Errorf("sets the headers %v, want the identity, the owner and no plan", set)
+	}
+	want := []string{"x-api-key", "x-apikey-attribute-owner-", "x-apikey-attribute-tier", "x_apikey_attribute_owner"}
+	if got := slices.Sorted(slices.Values(response.GetOkResponse().GetHeadersToRemove())); !slices.Equal(got, want) {
+		t.Errorf("removes %v, want %v", got, want)
 	}
 }
 

@@ -1,6 +1,7 @@
 package extauthz
 
 import (
+	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -46,7 +47,7 @@ func (h headers) values(name string) []string {
 
 // withheld returns the headers that must not reach the upstream. It omits the headers that the answer
 // overwrites: Envoy removes headers after it sets others.
-func (h headers) withheld(credential verify.Credential) []string {
+func (h headers) withheld(credential verify.Credential, attributes []serve.AttributeHeader) []string {
 	var names []string
 	add := func(name string) {
 		if !serve.Withheld(name, credential) {
@@ -55,7 +56,9 @@ func (h headers) withheld(credential verify.Credential) []string {
 		switch name = strings.ToLower(name); name {
 		case headerNamespace, headerName, headerUID, headerRoles:
 		default:
-			names = append(names, name)
+			if !slices.ContainsFunc(attributes, func(a serve.AttributeHeader) bool { return a.Lower == name }) {
+				names = append(names, name)
+			}
 		}
 	}
 	for name := range h.joined {

@@ -33,6 +33,8 @@ type Handler struct {
 	Defaults verify.Defaults
 	// AllRoles sends all roles of the key to the upstream instead of those that the route requires.
 	AllRoles bool
+	// Attributes are sent to the upstream in headers.
+	Attributes []serve.AttributeHeader
 }
 
 // ServeHTTP implements [http.Handler].
@@ -49,6 +51,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header[serve.HeaderName] = []string{decision.Key.Name}
 		header[serve.HeaderUID] = []string{decision.Key.UID}
 		header[serve.HeaderRoles] = []string{serve.Roles(decision.Key, request.Route, h.AllRoles)}
+		for _, a := range h.Attributes {
+			header[a.Header] = []string{decision.Key.Attributes.Get(a.Attribute)}
+		}
 	}
 	serve.AnswerTo(decision.Result).Write(w)
 }

@@ -16,7 +16,7 @@ import (
 )
 
 func handler(world *script.World) *forwardauth.Handler {
-	return &forwardauth.Handler{Checker: world.Protocol, Reader: world.Reader, Proxies: world.Proxies, Defaults: world.Defaults}
+	return &forwardauth.Handler{Checker: world.Protocol, Reader: world.Reader, Proxies: world.Proxies, Defaults: world.Defaults, Attributes: world.Attributes}
 }
 
 func request(ask script.Ask) *http.Request {

@@ -31,6 +31,8 @@ type answer struct {
 	ID        string `json:"jti,omitempty"`
 	Namespace string `json:"apikey_namespace,omitempty"`
 	Name      string `json:"apikey_name,omitempty"`
+	// Attributes are all attributes of the key, absent if it has none.
+	Attributes map[string]string `json:"apikey_attributes,omitempty"`
 }
 
 // Handler answers introspection requests. A request is a form with the parameter token and, for API keys that
@@ -83,6 +85,8 @@ func active(key *verify.Key) answer {
 		ID:        key.UID,
 		Namespace: key.Namespace,
 		Name:      key.Name,
+
+		Attributes: key.Attributes.Map(),
 	}
 	if at, ok := key.Deadline.Time(); ok {
 		a.Expires = at.Unix()

@@ -46,6 +46,11 @@ func TestScripts(t *testing.T) {
 		}
 		if document["active"] == true {
 			answer.Class, answer.Identity = verify.OK, document["sub"].(string)
+			answer.Attributes = map[string]string{}
+			told, _ := document["apikey_attributes"].(map[string]any)
+			for name, value := range told {
+				answer.Attributes[name] = value.(string)
+			}
 			return answer, true
 		}
 		if len(document) != 1 {
@@ -67,6 +72,18 @@ func TestActiveToken(t *testing.T) {
 	}
 	if cache := recorder.Header().Get("Cache-Control"); cache != "no-store" {
 		t.Errorf("Cache-Control is %q, want no-store: a cached response would outlive a revocation", cache)
+	}
+}
+
+func TestAttributes(t *testing.T) {
+	world := script.NewWorld("introspection")
+	attributes, err := verify.NewAttributes(map[string]string{"plan": "gold", "owner": "team-shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorder := post(world, form, "token="+world.PutOwned("a", nil, attributes))
+	if want := `"apikey_attributes":{"owner":"team-shop","plan":"gold"}}`; !strings.HasSuffix(strings.TrimSpace(recorder.Body.String()), want) {
+		t.Errorf("got %s, want %s at its end", recorder.Body, want)
 	}
 }
 

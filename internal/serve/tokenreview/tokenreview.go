@@ -54,6 +54,8 @@ type user struct {
 	Username string   `json:"username"`
 	UID      string   `json:"uid"`
 	Groups   []string `json:"groups"`
+	// Extra has the attributes of the key.
+	Extra map[string][]string `json:"extra,omitempty"`
 }
 
 // Handler answers TokenReviews. A TokenReview has no client address, so API keys that are restricted to
@@ -103,11 +105,26 @@ func (h *Handler) answer(w http.ResponseWriter, asked review, traceparent string
 	case decision.Allowed():
 		answer.Status = status{Authenticated: true, Audiences: audiences, User: &user{
 			Username: serve.Subject(decision.Key), UID: decision.Key.UID, Groups: groups(decision.Key.Roles.Names()),
+			Extra: extra(decision.Key),
 		}}
 	case decision.Result == verify.NotReady:
 		answer.Status.Error = "the API keys of the verifier are not loaded or are stale; try again later"
 	}
 	serve.WriteJSON(w, answer)
+}
+
+// extraPrefix comes before the names of attributes. The API server's own extra fields have other prefixes.
+const extraPrefix = "apikey-operator.io/"
+
+func extra(key *verify.Key) map[string][]string {
+	if key.Attributes.Empty() {
+		return nil
+	}
+	extra := map[string][]string{}
+	for name, value := range key.Attributes.All() {
+		extra[extraPrefix+name] = []string{value}
+	}
+	return extra
 }
 
 func groups(roles []string) []string {

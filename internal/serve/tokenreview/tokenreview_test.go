@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -72,6 +73,10 @@ func TestScripts(t *testing.T) {
 		case status.Authenticated:
 			answer.Class = verify.OK
 			answer.Identity = status.User.Username
+			answer.Attributes = map[string]string{}
+			for key, values := range status.User.Extra {
+				answer.Attributes[strings.TrimPrefix(key, "apikey-operator.io/")] = strings.Join(values, "\n")
+			}
 		case status.Error != "":
 			answer.Class = verify.Unavailable
 		default:
@@ -88,6 +93,19 @@ func TestUser(t *testing.T) {
 	if user.Username != "apikey:shop:a" || user.UID != "uid-of-a" ||
 		!slices.Equal(user.Groups, []string{"apikey:org.customer.read", "apikey:org.customer.write"}) || len(user.Extra) != 0 {
 		t.Errorf("user is %+v", user)
+	}
+}
+
+func TestExtra(t *testing.T) {
+	world := script.NewWorld("tokenreview")
+	attributes, err := verify.NewAttributes(map[string]string{"owner": "team-shop", "plan": "gold"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := decode(t, post(t, world, reviewOf(world.PutOwned("a", nil, attributes)))).Status.User
+	want := map[string]authenticationv1.ExtraValue{"apikey-operator.io/owner": {"team-shop"}, "apikey-operator.io/plan": {"gold"}}
+	if !reflect.DeepEqual(user.Extra, want) {
+		t.Errorf("extra is %v, want %v", user.Extra, want)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
+	"strings"
 	"testing"
 
 	"github.com/apikey-operator/apikey-operator/internal/access"
@@ -24,10 +25,16 @@ func NewWorld(protocol string) *World {
 
 // Put adds a key to the namespace shop, with these roles and without restrictions, and returns its token.
 func (w *World) Put(name string, roles []string) string {
+	return w.PutOwned(name, roles, verify.Attributes{})
+}
+
+// PutOwned adds a key as [World.Put] does, with attributes.
+func (w *World) PutOwned(name string, roles []string, attributes verify.Attributes) string {
 	minted := token.Mint(w.Reader.Prefixes[0])
 	w.source.Put(index.Entry{
 		ID: index.ID{Namespace: "shop", Name: name}, UID: "uid-of-" + name, Created: start,
 		Credentials: []index.Credential{{Digest: minted.Digest(), Deadline: expiry.Never()}}, Networks: access.AnyNetwork(), Roles: roles,
+		Attributes: attributes,
 	})
 	return minted.Reveal()
 }
@@ -73,5 +80,17 @@ func HTTPAnswer(t *testing.T, recorder *httptest.ResponseRecorder) Answer {
 		}
 		answer.Identity += value
 	}
+	answer.Headers = AttributesOf(response.Header)
 	return answer
+}
+
+// AttributesOf returns the attributes in headers, by name. The names of headers may be in any case.
+func AttributesOf(headers map[string][]string) map[string]string {
+	attributes := map[string]string{}
+	for header, values := range headers {
+		if name, ok := strings.CutPrefix(strings.ToLower(header), "x-apikey-attribute-"); ok {
+			attributes[name] = strings.Join(values, "\n") // no attribute has two values
+		}
+	}
+	return attributes
 }

@@ -4,21 +4,26 @@
 // A script has one statement per line. # starts a comment:
 //
 //	key NAME [namespace=N] [role=R]... [cidr=C]... [ttl=1h]     a key that exists from time 0; without ttl, it never expires
+//	key NAME ... [attribute=NAME:VALUE]...                      a key with attributes
 //	key NAME ... silent                                         a key in a namespace with stale data
 //	delete NAME                                                 deletes a key
 //	suspend NAME        resume NAME                             suspends a key, and resumes it
 //	token NAME                                                  a token that no key ever had
-//	prefixes P,...      proxies CIDR...      defaults role=R...      require-scope      unloaded
+//	prefixes P,...      proxies CIDR...      defaults role=R...      require-scope      forward ATTRIBUTE...      unloaded
 //	ask [at=30m] [from=ADDRESS] [xff=LINE]... [authorization=LINE]... [apikey=LINE]... [role=R]... [namespace=N] [param=NAME:VALUE] -> RESULT
 //
 // In a LINE, <NAME> stands for a token and <NAME!> for the same token with a wrong checksum. Quotes preserve
 // spaces. PROTOCOL=RESULT at the end of an ask overrides the result for a protocol that can't express all of
 // the request.
+//
+// After Allowed, header=NAME:VALUE is an attribute that the upstream must receive in a header, and attribute=NAME:VALUE
+// one that it must receive over a protocol that tells all attributes. It must receive no others.
 package script
 
 import (
 	"embed"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -52,6 +57,8 @@ type World struct {
 	Reader   verify.Reader
 	Proxies  access.Proxies
 	Defaults verify.Defaults
+	// Attributes are sent to the upstream in headers.
+	Attributes []serve.AttributeHeader
 	// Now is the time of the current request.
 	Now time.Time
 
@@ -102,6 +109,10 @@ type Answer struct {
 	// Identity is what the upstream receives: namespace, name, UID and roles, as far as the protocol has
 	// them. It is empty for a refusal.
 	Identity string
+	// Headers are the attributes that the upstream receives in headers, by name. Nil if the protocol has no headers.
+	Headers map[string]string
+	// Attributes are all attributes of the key that the protocol tells, by name. Nil if it doesn't tell them.
+	Attributes map[string]string
 }
 
 // Adapter sends a request over a protocol. It returns false if the protocol can't express the request.
@@ -193,6 +204,10 @@ func (r *runner) run(t *testing.T, line string) {
 		}
 	case "require-scope":
 		r.Defaults.RequireScope = true
+	case "forward":
+		if r.Attributes, err = serve.NewAttributeHeaders(args); err != nil {
+			t.Fatalf("line %d: %v", r.line, err)
+		}
 	case "unloaded":
 		r.loaded = false
 	case "ask":
@@ -211,6 +226,7 @@ func (r *runner) key(t *testing.T, args []string) {
 		Credentials: []index.Credential{{Digest: minted.Digest(), Deadline: expiry.Never()}}, Networks: access.AnyNetwork(),
 	}
 	var cidrs []string
+	attributes := map[string]string{}
 	for _, arg := range args[1:] {
 		option, value, _ := strings.Cut(arg, "=")
 		switch option {
@@ -220,6 +236,9 @@ func (r *runner) key(t *testing.T, args []string) {
 			entry.Roles = append(entry.Roles, value)
 		case "cidr":
 			cidrs = append(cidrs, value)
+		case "attribute":
+			name, value, _ := strings.Cut(value, ":")
+			attributes[name] = value
 		case "silent":
 			r.isSilent[entry.ID] = true
 		case "ttl":
@@ -231,6 +250,10 @@ func (r *runner) key(t *testing.T, args []string) {
 	if len(cidrs) > 0 {
 		// An error results in networks without addresses.
 		entry.Networks, _ = access.ParseNetworks(cidrs)
+	}
+	var err error
+	if entry.Attributes, err = verify.NewAttributes(attributes); err != nil {
+		t.Fatalf("line %d: %v", r.line, err)
 	}
 	r.tokens[name], r.entries[name] = minted, entry
 	r.sourceOf(entry.ID).Put(entry)
@@ -250,9 +273,17 @@ func (r *runner) ask(t *testing.T, args []string) {
 		t.Fatalf("line %d: a request without a result", r.line)
 	}
 	want := args[arrow+1]
+	told := Answer{Headers: map[string]string{}, Attributes: map[string]string{}}
 	for _, other := range args[arrow+2:] {
-		if protocol, result, _ := strings.Cut(other, "="); protocol == r.name {
-			want = result
+		option, value, _ := strings.Cut(other, "=")
+		name, attribute, _ := strings.Cut(value, ":")
+		switch option {
+		case r.name:
+			want = value
+		case "header":
+			told.Headers[name] = attribute
+		case "attribute":
+			told.Attributes[name] = attribute
 		}
 	}
 	ask := r.parse(t, args[:arrow])
@@ -287,6 +318,23 @@ func (r *runner) ask(t *testing.T, args []string) {
 		return
 	}
 	r.check(t, want, answer)
+	if want == verify.Allowed.String() {
+		r.checkAttributes(t, told, answer)
+	}
+}
+
+// checkAttributes compares the attributes that the upstream receives with those that it must receive.
+func (r *runner) checkAttributes(t *testing.T, want, got Answer) {
+	t.Helper()
+	if got.Headers != nil && !maps.Equal(got.Headers, want.Headers) {
+		t.Errorf("line %d: the upstream receives the attributes %v in headers, want %v", r.line, got.Headers, want.Headers)
+	}
+	if got.Attributes != nil && !maps.Equal(got.Attributes, want.Attributes) {
+		t.Errorf("line %d: the upstream receives the attributes %v, want %v", r.line, got.Attributes, want.Attributes)
+	}
+	if got.Headers == nil && got.Attributes == nil {
+		t.Errorf("line %d: the protocol tells no attributes", r.line)
+	}
 }
 
 // check compares the answer with the result.
@@ -301,6 +349,9 @@ func (r *runner) check(t *testing.T, want string, answer Answer) {
 	}
 	if result == verify.Allowed {
 		return
+	}
+	if len(answer.Headers)+len(answer.Attributes) > 0 {
+		t.Errorf("line %d: the answer for %s tells attributes of the key", r.line, want)
 	}
 	first, known := r.refusals[answer.Class]
 	if !known {

@@ -53,6 +53,7 @@ verifier:
   trustedProxies: [10.0.7.0/24, "2001:db8::/64"]
   requireScope: false
   defaultRoles: [org.permission.message.read]
+  forwardAttributes: [owner, cost-center]
   logAllowed: true
   tls: {enabled: true, plaintext: true}
   image: {digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}
@@ -281,7 +282,7 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 			}))
 			Expect(args(all, "apikey-verifier")).To(Equal([]string{
 				"--namespaces=team-a,team-b", "--token-prefixes=ak,acme", "--trusted-proxies=10.0.7.0/24,2001:db8::/64", "--require-scope=false",
-				"--default-roles=org.permission.message.read", "--tls-cert-dir=/tls", "--https-bind-address=:9443", "--grpc-tls-bind-address=:9444",
+				"--default-roles=org.permission.message.read", "--forward-attributes=owner,cost-center", "--tls-cert-dir=/tls", "--https-bind-address=:9443", "--grpc-tls-bind-address=:9444",
 				"--metrics-cert-dir=/metrics-tls", "--log-allowed",
 			}))
 			operator := named(all, "Deployment", "apikey-operator", &appsv1.Deployment{})
@@ -356,6 +357,8 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 		Entry(nil, "verifier: {trustedProxies: [0.0.0.0/0]}", "at '/verifier/trustedProxies/0'"),
 		Entry(nil, "operator: {ttlAfterExpired: 99999d}", "at '/operator/ttlAfterExpired'"),
 		Entry(nil, "verifier: {tokenPrefixes: []}", "at '/verifier/tokenPrefixes'"),
+		Entry(nil, "verifier: {forwardAttributes: [Owner]}", "at '/verifier/forwardAttributes/0'"),
+		Entry(nil, "verifier: {forwardAttributes: [owner, owner]}", "at '/verifier/forwardAttributes'"),
 		Entry(nil, "verifier: {logLevel: 11}", "at '/verifier/logLevel'"),
 		Entry(nil, "namespaces: [Team_A]", "at '/namespaces/0'"),
 		Entry(nil, "namespaces: [a, a]", "at '/namespaces'"),

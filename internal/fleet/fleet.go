@@ -53,8 +53,9 @@ var (
 	longestOverlapDesc = prometheus.NewDesc(monitoring.Operator+"_retiring_tokens_longest_seconds",
 		"Longest time for which a token from before a rotation is still accepted, 0 if there is none. Reported by the leader.", nil, nil)
 	keyExpiryDesc = prometheus.NewDesc(monitoring.Operator+"_key_expiry_timestamp_seconds",
-		"Unix time at which an issued key expires, one series per key. Exported only with --expiry-metric-per-key. Reported by the leader.",
-		[]string{"namespace", "name"}, nil)
+		"Unix time at which an issued key expires, one series per key. The label owner is the attribute of that name, empty if the key "+
+			"has none. Exported only with --expiry-metric-per-key. Reported by the leader.",
+		[]string{"namespace", "name", "owner"}, nil)
 )
 
 // Collector computes the metrics from the cache on every scrape, so that they can't differ from it.
@@ -103,7 +104,7 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 		fleet.count(key, now)
 		if c.perKey && key.IsReady() && key.Status.ExpiresAt != nil {
 			metrics <- prometheus.MustNewConstMetric(keyExpiryDesc, prometheus.GaugeValue,
-				float64(key.Status.ExpiresAt.Unix()), key.Namespace, key.Name)
+				float64(key.Status.ExpiresAt.Unix()), key.Namespace, key.Name, owner(key))
 		}
 	}
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
@@ -124,6 +125,22 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	for within, n := range fleet.expiring {
 		gauge(expiringDesc, float64(n), within)
 	}
+}
+
+// ownerAttribute is the attribute that labels the expiry metric. No other attribute does: an attribute can't be edited, so each key has one
+// series for its whole life, whatever its author writes.
+const ownerAttribute = "owner"
+
+// maxOwner is the maximum length of the label owner, which is that of an attribute in the schema.
+const maxOwner = 256
+
+// owner returns the value of the label owner. A value that is longer than the schema allows is left out.
+func owner(key *v1alpha1.ApiKey) string {
+	value := string(key.Spec.Attributes[ownerAttribute])
+	if len(value) > maxOwner {
+		return ""
+	}
+	return value
 }
 
 // census is the state of all keys at one time. Its maps contain every state and time span, so that alerts see 0 instead of

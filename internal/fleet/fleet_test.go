@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -101,5 +102,24 @@ func TestRotation(t *testing.T) {
 	}
 	if census.rotationBlocked["SecretTaken"] != 1 || len(census.rotationBlocked) != 6 {
 		t.Errorf("blocked: %v", census.rotationBlocked)
+	}
+}
+
+// A label of an attribute can't make the metric grow: there is one series for each key, and its length is limited.
+func TestOwner(t *testing.T) {
+	longest := v1alpha1.AttributeValue(strings.Repeat("x", 256))
+	for name, c := range map[string]struct {
+		attributes map[string]v1alpha1.AttributeValue
+		want       string
+	}{
+		"none":         {nil, ""},
+		"others":       {map[string]v1alpha1.AttributeValue{"plan": "gold"}, ""},
+		"an owner":     {map[string]v1alpha1.AttributeValue{"owner": "team-shop", "plan": "gold"}, "team-shop"},
+		"the longest":  {map[string]v1alpha1.AttributeValue{"owner": longest}, string(longest)},
+		"a longer one": {map[string]v1alpha1.AttributeValue{"owner": longest + "x"}, ""},
+	} {
+		if got := owner(&v1alpha1.ApiKey{Spec: v1alpha1.ApiKeySpec{Attributes: c.attributes}}); got != c.want {
+			t.Errorf("%s: the owner is %q, want %q", name, got, c.want)
+		}
 	}
 }

@@ -274,7 +274,7 @@ var _ = Describe("The operator's binary", func() {
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "apikey-operator-metrics-reader"},
 			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: ns, Name: "prometheus"}},
 		})
-		key := build.ApiKey(ns, "measured")
+		key := build.ApiKey(ns, "measured", build.Attribute("owner", `team "shop"`), build.Attribute("plan", "gold"))
 		create(key)
 		Eventually(func(g Gomega) {
 			code, body := scrape(reader.BearerToken)
@@ -285,7 +285,7 @@ var _ = Describe("The operator's binary", func() {
 				"apikey_operator_issue_duration_seconds_count ", "apikey_operator_expiry_lateness_seconds_count ",
 				`apikey_operator_keys{state="Issued"} `, `apikey_operator_keys{state="NotAllowed"} `,
 				`apikey_operator_refused_total{reason="UnknownRole"} `, "apikey_operator_keys_out_of_policy ", "apikey_operator_clock_skew_seconds ",
-				fmt.Sprintf(`apikey_operator_key_expiry_timestamp_seconds{name="measured",namespace="%s"} `, ns),
+				fmt.Sprintf(`apikey_operator_key_expiry_timestamp_seconds{name="measured",namespace="%s",owner="team \"shop\""} `, ns),
 			} {
 				g.Expect(body).To(ContainSubstring("\n" + line))
 			}

@@ -246,7 +246,7 @@ func scrapeBoth(t *testing.T) []labels.Labels {
 
 	admin, err := client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
 	g.Expect(err).NotTo(HaveOccurred())
-	key := build.ApiKey("default", "measured")
+	key := build.ApiKey("default", "measured", build.Attribute("owner", "team-shop"))
 	g.Expect(admin.Create(t.Context(), key)).To(Succeed())
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.SecretName()}}
 	g.Eventually(func(g Gomega) {

@@ -211,6 +211,19 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		}
 	})
 
+	It("does not start where --forward-attributes can't be understood", func() {
+		for list, problem := range map[string]string{
+			"Owner":       `--forward-attributes=[Owner]: "Owner" is not a name of an attribute: must be a lower-case letter`,
+			"owner,owner": `"owner" is listed twice: remove one`,
+			"owner,":      `"" is not a name of an attribute`,
+		} {
+			path := filepath.Join(plane.Root, "bin", "apikey-verifier")
+			out, err := exec.CommandContext(ctx, path, "--forward-attributes="+list, "--kubeconfig=/does/not/exist").CombinedOutput()
+			Expect(err).To(HaveOccurred())
+			Expect(string(out)).To(ContainSubstring(problem))
+		}
+	})
+
 	It("refuses the keys of a namespace that it may no longer read, and no others", func() {
 		const group = "apikey-operator.io"
 		mine, theirs, account := namespace(), namespace(), namespace()

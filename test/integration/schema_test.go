@@ -27,7 +27,7 @@ func attributes(pairs ...string) build.Option {
 	}
 }
 
-// numbered sets n attributes, each of which has size characters with its name.
+// numbered sets n attributes. Each has size characters, including its name.
 func numbered(n, size int) build.Option {
 	return func(key *v1alpha1.ApiKey) {
 		for i := range n {

@@ -55,11 +55,10 @@ type watched struct {
 	namespace string
 	selector  string
 	example   runtime.Object
-	newList   func() runtime.Object
-	// condense, if set, reduces each page of a list before all pages are collected.
-	condense func(list runtime.Object) (runtime.Object, error)
-	store    cache.ReflectorStore
-	feed     aged
+	list      func(context.Context, *rest.Request) (runtime.Object, error)
+	watch     func(context.Context, *rest.Request) (watch.Interface, error)
+	store     cache.ReflectorStore
+	feed      aged
 	// forbidden is called each time the API server denies access.
 	forbidden func()
 }
@@ -106,8 +105,7 @@ func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, e
 		keys := &store{source: source, logger: options.Logger, replaced: l.noteLoaded}
 		l.watches = append(l.watches, &watched{
 			resource: "apikeys", namespace: namespace, selector: selector,
-			example: &object{}, newList: func() runtime.Object { return &objectList{} },
-			condense: keys.condense, store: keys, feed: source,
+			example: &object{}, list: keys.list, watch: keys.watch, store: keys, feed: source,
 			forbidden: func() {
 				source.Forbidden()
 				l.noteLoaded()
@@ -117,7 +115,12 @@ func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, e
 	catalogue := x.Catalogue()
 	l.watches = append(l.watches, &watched{
 		resource: "apiroles",
-		example:  &v1alpha1.ApiRole{}, newList: func() runtime.Object { return &v1alpha1.ApiRoleList{} },
+		example:  &v1alpha1.ApiRole{},
+		list: func(ctx context.Context, request *rest.Request) (runtime.Object, error) {
+			list := &v1alpha1.ApiRoleList{}
+			return list, request.Do(ctx).Into(list)
+		},
+		watch:     func(ctx context.Context, request *rest.Request) (watch.Interface, error) { return request.Watch(ctx) },
 		store:     &roles{catalogue: catalogue, includes: map[string][]string{}, replaced: l.noteLoaded},
 		feed:      catalogue,
 		forbidden: func() {}, // wait: no key can be checked without the catalogue
@@ -174,22 +177,18 @@ func (l *Loader) reflector(r *watched) *cache.Reflector {
 			// The empty version requests a consistent read. An older version would make deleted keys valid again. Only a
 			// consistent read can be paged, too.
 			o.ResourceVersion = ""
-			list := r.newList()
-			err := l.client.Get().Namespace(r.namespace).Resource(r.resource).VersionedParams(&o, l.params).Do(ctx).Into(list)
+			list, err := r.list(ctx, l.client.Get().Namespace(r.namespace).Resource(r.resource).VersionedParams(&o, l.params))
 			// Forbidden is the answer for a namespace that is gone or has no Role for us. Other errors say nothing about the
 			// namespace: the API server is unavailable, and the reflector retries.
 			if apierrors.IsForbidden(err) {
 				r.forbidden()
 			}
-			if err != nil || r.condense == nil {
-				return list, err
-			}
-			return r.condense(list)
+			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.LabelSelector = r.selector
 			o.Watch = true
-			return l.client.Get().Namespace(r.namespace).Resource(r.resource).VersionedParams(&o, l.params).Watch(ctx)
+			return r.watch(ctx, l.client.Get().Namespace(r.namespace).Resource(r.resource).VersionedParams(&o, l.params))
 		},
 	}
 	logger := klog.Background()

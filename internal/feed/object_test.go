@@ -88,13 +88,17 @@ func TestCondense(t *testing.T) {
 	}
 	list.Items[1].Name, list.Items[1].DeletionTimestamp = "other", nil
 	s := &store{source: index.New(time.Now(), index.Options{}).Source()}
-	condensed, err := s.condense(decode(t, list))
+	text, err := json.Marshal(list)
 	if err != nil {
 		t.Fatal(err)
 	}
-	facts, ok := condensed.(*factList)
-	if !ok || !reflect.DeepEqual(facts.ListMeta, list.ListMeta) || len(facts.Items) != 2 {
-		t.Fatalf("condense returns %+v, want a factList with two items", condensed)
+	page, err := readList(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts := s.condense(page)
+	if !reflect.DeepEqual(facts.ListMeta, list.ListMeta) || len(facts.Items) != 2 {
+		t.Fatalf("condense returns %+v, want a factList with two items", facts)
 	}
 	for i, item := range list.Items {
 		if got, want := &facts.Items[i], s.understand(&item); !reflect.DeepEqual(got, want) || got.entry.Name != item.Name {

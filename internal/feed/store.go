@@ -1,12 +1,15 @@
 package feed
 
 import (
+	"context"
 	"fmt"
 	"time"
 
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
@@ -38,17 +41,35 @@ func (f *fact) DeepCopyObject() runtime.Object {
 	return &c
 }
 
-// condense converts a page of objects to facts.
-func (s *store) condense(list runtime.Object) (runtime.Object, error) {
-	page, ok := list.(*objectList)
-	if !ok {
-		return nil, fmt.Errorf("list of ApiKeys returned a %T", list)
+// list reads a page of a list and converts its objects to facts at once. A reflector that lists in pages collects all of them.
+func (s *store) list(ctx context.Context, request *rest.Request) (runtime.Object, error) {
+	text, err := request.Do(ctx).Raw()
+	if err != nil {
+		return nil, err
 	}
+	page, err := readList(text)
+	if err != nil {
+		return nil, err
+	}
+	return s.condense(page), nil
+}
+
+// watch follows changes. The result decodes events as [store.list] does lists.
+func (s *store) watch(ctx context.Context, request *rest.Request) (watch.Interface, error) {
+	body, err := request.Stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return newStream(body), nil
+}
+
+// condense converts a page of objects to facts.
+func (s *store) condense(page *objectList) *factList {
 	facts := &factList{ListMeta: page.ListMeta, Items: make([]fact, len(page.Items))}
 	for i := range page.Items {
 		facts.Items[i] = *s.understand(page.Items[i].key())
 	}
-	return facts, nil
+	return facts
 }
 
 // Transformer implements [cache.TransformingStore], so that a reflector collects facts and not objects while

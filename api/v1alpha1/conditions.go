@@ -23,8 +23,8 @@ const (
 	// it now, or the catalogue lacks one of its roles. The key keeps working.
 	ConditionOutOfPolicy = "OutOfPolicy"
 
-	// ConditionRotationBlocked is present, with status True, while a rotation is due or requested and can't be done. The
-	// current token stays valid, and Ready stays True.
+	// ConditionRotationBlocked is present, with status True, while a rotation is due or requested and can't be done, or waits.
+	// The current token stays valid, and Ready stays True.
 	ConditionRotationBlocked = "RotationBlocked"
 )
 
@@ -83,6 +83,7 @@ func (r Reason) IsPending() bool { return !r.IsReady() && r != ReasonExpired }
 func RotationBlockedReasons() []Reason {
 	return []Reason{
 		ReasonSecretConflict, ReasonSecretTaken, ReasonDeliveryRefused, ReasonNotAllowed, ReasonUnknownRole, ReasonInvalidRequest,
+		ReasonWaiting,
 	}
 }
 
@@ -91,6 +92,10 @@ const (
 	// ReasonSecretTaken: a rotation by schedule is due, but the user has taken the token and deleted the Secret. The new token
 	// would reach nobody.
 	ReasonSecretTaken Reason = "SecretTaken"
+
+	// ReasonWaiting: a rotation is requested and can't begin yet, because the overlap of the last one is not over, or because
+	// that was less than a minute ago.
+	ReasonWaiting Reason = "Waiting"
 
 	// ReasonInvalidRequest: the value of the annotation that requests a rotation can't be read.
 	ReasonInvalidRequest Reason = "InvalidRequest"

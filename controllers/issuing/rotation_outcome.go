@@ -99,14 +99,23 @@ type rotationBlocked struct {
 }
 
 func (o rotationBlocked) settle(s *scope) {
-	setCondition(s, v1alpha1.ConditionRotationBlocked, metav1.ConditionTrue, o.reason, o.message)
+	setRotationBlocked(s, o.reason, o.message)
+}
+
+// setRotationBlocked sets the condition RotationBlocked. Its transition time is when the reason began, because the delays between
+// attempts grow with the age of the reason.
+func setRotationBlocked(s *scope, reason v1alpha1.Reason, message string) {
+	if told := s.key.Condition(v1alpha1.ConditionRotationBlocked); told != nil && told.Reason != string(reason) {
+		meta.RemoveStatusCondition(&s.key.Status.Conditions, v1alpha1.ConditionRotationBlocked)
+	}
+	setCondition(s, v1alpha1.ConditionRotationBlocked, metav1.ConditionTrue, reason, message)
 }
 
 func (rotationBlocked) tell(*Reconciler, *scope, v1alpha1.Reason) {} // every new reason of the condition is told
 
 // rotationRefused returns the outcome when roles or policies refuse a rotation.
 func rotationRefused(verdict grant.Verdict) rotationBlocked {
-	return rotationBlocked{refusals[verdict.Outcome], "a rotation is due, but the key would not be issued today, so it keeps its token: " +
+	return rotationBlocked{refusals[verdict.Outcome], "the token is not rotated, because the key would not be issued today: " +
 		refusalMessage(verdict)}
 }
 
@@ -156,12 +165,21 @@ func (r *Reconciler) schedule(s *scope) {
 
 // settleRotation sets or removes the condition RotationBlocked where the outcome did not.
 func settleRotation(s *scope, settled lifecycle.Facts) {
-	switch invalid := facts.InvalidRequest(s.key); {
+	invalid := facts.InvalidRequest(s.key)
+	begins, requested := settled.RequestedRotationAt()
+	switch {
 	case settled.State().Out() && settled.RotationDue(s.now):
 		// The rotation itself says what blocks it.
 	case settled.State().Out() && invalid != nil:
-		setCondition(s, v1alpha1.ConditionRotationBlocked, metav1.ConditionTrue, v1alpha1.ReasonInvalidRequest,
+		setRotationBlocked(s, v1alpha1.ReasonInvalidRequest,
 			fmt.Sprintf("the key is not rotated: %s; set a valid value, or remove the annotation", clip(invalid.Error())))
+	case settled.State().Out() && requested:
+		why := "two rotations on request are at least a minute apart"
+		if settled.Rotation.Retiring && !settled.Rotation.AtOnce && !settled.RetiresAt.Before(begins) {
+			why = fmt.Sprintf("until then the token before the last rotation is accepted; to end it now, set the annotation %s, or request "+
+				"the rotation with ;overlap=0s", v1alpha1.AnnotationRetire)
+		}
+		setRotationBlocked(s, v1alpha1.ReasonWaiting, fmt.Sprintf("the requested rotation begins at %s: %s", begins.UTC().Format(time.RFC3339), why))
 	default:
 		meta.RemoveStatusCondition(&s.key.Status.Conditions, v1alpha1.ConditionRotationBlocked)
 	}

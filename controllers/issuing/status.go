@@ -133,8 +133,12 @@ func (r *Reconciler) tell(s *scope, before *v1alpha1.ApiKey, o outcome) {
 	o.tell(r, s, before.ReadyReason())
 	if blocked := s.key.Condition(v1alpha1.ConditionRotationBlocked); blocked != nil {
 		if told := before.Condition(v1alpha1.ConditionRotationBlocked); told == nil || told.Reason != blocked.Reason {
+			eventType := corev1.EventTypeWarning
+			if blocked.Reason == string(v1alpha1.ReasonWaiting) {
+				eventType = corev1.EventTypeNormal
+			}
 			r.Metrics.rotationsBlocked.WithLabelValues(blocked.Reason).Inc()
-			r.event(s, corev1.EventTypeWarning, v1alpha1.Reason(blocked.Reason), "Rotate", blocked.Message)
+			r.event(s, eventType, v1alpha1.Reason(blocked.Reason), "Rotate", blocked.Message)
 		}
 	}
 	for _, warning := range []string{v1alpha1.ConditionExpiring, v1alpha1.ConditionClockSkewed, v1alpha1.ConditionOutOfPolicy} {

@@ -86,7 +86,8 @@ func rotationOf(key *v1alpha1.ApiKey) lifecycle.Rotation {
 	if value := key.RetirementRequest(); value != "" {
 		r.RetireRequested = rotation.ValidateRetirement(value) == nil
 	}
-	if blocked := key.Condition(v1alpha1.ConditionRotationBlocked); blocked != nil {
+	blocked := key.Condition(v1alpha1.ConditionRotationBlocked)
+	if blocked != nil && blocked.Reason != string(v1alpha1.ReasonWaiting) {
 		r.Blocked, r.BlockedSince = true, blocked.LastTransitionTime.Time
 	}
 	return r

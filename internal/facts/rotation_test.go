@@ -76,6 +76,10 @@ func TestRotation(t *testing.T) {
 	if got := facts.Record(blocked).Rotation; !got.Blocked || !got.BlockedSince.Equal(noon) {
 		t.Errorf("blocked: %+v", got)
 	}
+	blocked.Status.Conditions[1].Reason = string(v1alpha1.ReasonWaiting)
+	if got := facts.Record(blocked).Rotation; got.Blocked {
+		t.Error("a rotation that waits for its time counts as blocked")
+	}
 }
 
 // Verifiers know three tokens of a key at most, and none of them for longer than the key lives.

@@ -17,7 +17,7 @@ import (
 )
 
 // Loading a large cluster is decoding: client-go reads each event of a watch five times, to find its end, its type, its object, the
-// kind of that and at last its fields. This file reads it once. A fuzz test holds it to the result of client-go.
+// kind of that and its fields. This file reads it once. A fuzz test compares the result with that of client-go.
 
 // lenient are the options under which the same text is accepted as by client-go.
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))

@@ -100,7 +100,7 @@ func TestRotation(t *testing.T) {
 	if census.retiring != 2 || census.longestOverlap != time.Hour {
 		t.Errorf("%d retiring, for %s at most; want 2 and 1h", census.retiring, census.longestOverlap)
 	}
-	if census.rotationBlocked["SecretTaken"] != 1 || len(census.rotationBlocked) != 6 {
+	if census.rotationBlocked["SecretTaken"] != 1 || len(census.rotationBlocked) != 7 {
 		t.Errorf("blocked: %v", census.rotationBlocked)
 	}
 }

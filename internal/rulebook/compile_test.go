@@ -150,14 +150,14 @@ func TestEveryFieldOfAPolicyRefuses(t *testing.T) {
 		"requiredAttributes": {Roles: all, RequiredAttributes: []string{"plan"}},
 		"attributes":         {Roles: all, Attributes: map[string]v1alpha1.AttributeValues{"owner": {"team-b"}}},
 	}
-	judge := func(spec v1alpha1.ApiKeyPolicySpec) grant.Outcome {
+	judge := func(spec v1alpha1.ApiKeyPolicySpec) grant.Verdict {
 		rules := compile(nil, []v1alpha1.ApiKeyPolicy{{Spec: spec}}, Options{})
 		return rules.Judge(grant.Request{
 			Roles: []string{"a"}, Labels: map[string]string{"team": "a"}, Never: true, Attributes: map[string]string{"owner": "team-a"},
-		}).Outcome
+		})
 	}
-	if got := judge(v1alpha1.ApiKeyPolicySpec{Roles: all}); got != grant.Allowed {
-		t.Fatalf("outcome %d of a policy that allows all, want %d", got, grant.Allowed)
+	if got := judge(v1alpha1.ApiKeyPolicySpec{Roles: all}); got.Outcome != grant.Allowed {
+		t.Fatalf("a policy that allows all refuses: %s", got.Message)
 	}
 	for field := range reflect.TypeFor[v1alpha1.ApiKeyPolicySpec]().Fields() {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
@@ -166,9 +166,9 @@ func TestEveryFieldOfAPolicyRefuses(t *testing.T) {
 			t.Errorf("spec.%s needs a policy in this test that refuses a key because of it", name)
 			continue
 		}
-		if got := judge(spec); got != grant.NotAllowed {
-			t.Errorf("outcome %d of a policy that must refuse because of spec.%s, want %d: does translate read it, and is its demand in demands?",
-				got, name, grant.NotAllowed)
+		if got := judge(spec); got.Outcome != grant.NotAllowed || strings.Contains(got.Message, "the policy is invalid") {
+			t.Errorf("a policy that must refuse because of spec.%s does not, or is invalid (%s): does translate read the field, is its demand in "+
+				"demands, and does the request of this test have what the policy refuses?", name, got.Message)
 		}
 	}
 }

@@ -43,7 +43,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 				expectIssued(key)
 				return
 			}
-			Expect(reason(key)).To(Equal(v1alpha1.ReasonNotAllowed))
+			Expect(reason(key)).To(Equal(v1alpha1.ReasonNotAllowed), key.Condition(v1alpha1.ConditionReady).Message)
 			for _, told := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionStalled} {
 				Expect(condition(key, told).Reason).To(BeEquivalentTo(v1alpha1.ReasonNotAllowed))
 				Expect(condition(key, told).Message).To(And(ContainSubstring(`policy "tenants" refuses `+cure), ContainSubstring("create one that a policy allows")))

@@ -81,13 +81,13 @@ func checkDocs(t *testing.T, exposed []labels.Labels) {
 		}
 	}
 	documented := map[string]bool{}
-	rows := regexp.MustCompile("(?m)^\\| `(apikey_\\w+)({([a-z,]+)})?` ")
+	rows := regexp.MustCompile("(?m)^\\| `(apikey_\\w+)` \\| \\w+ \\| ([^|]*) \\|")
 	for _, match := range rows.FindAllStringSubmatch(read(t, "docs", "reference", "metrics.md"), -1) {
 		documented[match[1]] = true
 		if !names[match[1]] {
 			t.Errorf("docs/reference/metrics.md has %s, which is not exposed", match[1])
 		}
-		for _, label := range strings.FieldsFunc(match[3], func(r rune) bool { return r == ',' }) {
+		for _, label := range regexp.MustCompile(`\w+`).FindAllString(match[2], -1) {
 			if !slices.ContainsFunc(exposed, func(s labels.Labels) bool {
 				return strings.HasPrefix(s.Get(model.MetricNameLabel), match[1]) && s.Has(label)
 			}) {

@@ -72,7 +72,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.Client.Get(ctx, req.NamespacedName, key); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	plan, err := r.plan(key, lifecycle.ClockUnasked)
+	// The whole reconcile judges by this one reading of the clock: a later one could be wrong although the skew was right.
+	now := r.Clock.Now()
+	plan, err := r.plan(key, lifecycle.ClockUnasked, now)
 	if err != nil || plan.Due != lifecycle.AtCollection {
 		return r.later(plan), err
 	}
@@ -83,8 +85,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	if lifecycle.Jumped(now, r.Clock.Now()) {
+		return ctrl.Result{RequeueAfter: lifecycle.StaleDelay}, nil
+	}
 	clock := lifecycle.ClockOff(skew)
-	if plan, err = r.plan(key, clock); err != nil || plan.Action != lifecycle.Collect {
+	if plan, err = r.plan(key, clock, now); err != nil || plan.Action != lifecycle.Collect {
 		if plan.Action == lifecycle.TellSkew {
 			log.FromContext(ctx).Info("Not deleting an expired key because the clocks of the operator and the API server differ", "skew", skew.String())
 		}
@@ -98,7 +103,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if live.UID != key.UID {
 		return ctrl.Result{}, nil // the event of the new key enqueues it
 	}
-	if plan, err = r.plan(live, clock); err != nil || plan.Action != lifecycle.Collect {
+	if plan, err = r.plan(live, clock, now); err != nil || plan.Action != lifecycle.Collect {
 		return r.later(plan), err
 	}
 	err = r.Client.Delete(ctx, live, client.Preconditions{UID: &live.UID, ResourceVersion: &live.ResourceVersion})
@@ -116,14 +121,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	return ctrl.Result{}, nil
 }
 
-// plan plans the next step for the key. clock says whether the clock is known to be right.
-func (r *Reconciler) plan(key *v1alpha1.ApiKey, clock lifecycle.Clock) (lifecycle.Step, error) {
+// plan plans the next step for the key at a time. clock says whether that time is known to be right.
+func (r *Reconciler) plan(key *v1alpha1.ApiKey, clock lifecycle.Clock, now time.Time) (lifecycle.Step, error) {
 	known, err := facts.Of(key, r.TTLAfterExpired)
 	if err != nil {
 		// The schema refuses such a spec, so a retry can't help.
 		return lifecycle.Step{}, reconcile.TerminalError(err)
 	}
-	return lifecycle.Plan(known, lifecycle.Verdict{Clock: clock}, r.Clock.Now()), nil
+	return lifecycle.Plan(known, lifecycle.Verdict{Clock: clock}, now), nil
 }
 
 // later requeues the key when its plan says so.

@@ -58,6 +58,8 @@ func TestReconcile(t *testing.T) {
 		now          time.Time
 		skew         time.Duration
 		skewErr      error
+		// early and late are how far the clock jumps while the skew is measured, and while the live key is read.
+		early, late time.Duration
 
 		deleted bool
 		// again is the longest acceptable RequeueAfter; 0 means any.
@@ -70,11 +72,16 @@ func TestReconcile(t *testing.T) {
 		"with a skew beyond tolerance":       {cached: expired(), now: due, skew: lifecycle.Tolerance + 1, again: lifecycle.MaxWait},
 		"with a skew that can't be measured": {cached: expired(), now: due, skewErr: failure},
 		"with its own ttlAfterExpired":       {cached: expired(func(k *v1alpha1.ApiKey) { k.Spec.TTLAfterExpired = "0s" }), now: deadline, deleted: true},
-		"not marked as expired":              {cached: expired(unmarked), now: due, again: 0},
-		"kept":                               {cached: expired(kept), now: due},
-		"kept, but not in the cache":         {cached: expired(), live: expired(kept), now: due},
-		"replaced by an expired key":         {cached: expired(), live: expired(another), now: due},
-		"replaced by a valid key":            {cached: expired(), live: expired(another, unmarked), now: due},
+		"with a clock that jumps ahead once it was measured": {
+			cached: expired(), live: expired(func(k *v1alpha1.ApiKey) { k.Spec.TTLAfterExpired = "2h" }), now: due, late: 48 * time.Hour, again: lifecycle.MaxWait,
+		},
+		"with a clock that is corrected while it is measured":   {cached: expired(), now: due, early: -time.Hour, again: time.Second},
+		"with a clock that is set forward while it is measured": {cached: expired(), now: due, early: 24 * time.Hour, again: time.Second},
+		"not marked as expired":                                 {cached: expired(unmarked), now: due, again: 0},
+		"kept":                                                  {cached: expired(kept), now: due},
+		"kept, but not in the cache":                            {cached: expired(), live: expired(kept), now: due},
+		"replaced by an expired key":                            {cached: expired(), live: expired(another), now: due},
+		"replaced by a valid key":                               {cached: expired(), live: expired(another, unmarked), now: due},
 	} {
 		t.Run(name, func(t *testing.T) {
 			scheme := runtime.NewScheme()
@@ -92,10 +99,20 @@ func TestReconcile(t *testing.T) {
 					return nil
 				},
 			})
+			clock := clocktesting.NewFakeClock(c.now)
+			live := interceptor.NewClient(server, interceptor.Funcs{
+				Get: func(ctx context.Context, next client.WithWatch, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
+					clock.Step(c.late)
+					return next.Get(ctx, key, object, options...)
+				},
+			})
 			r := &Reconciler{
-				Client: cache, Live: server, Recorder: events.NewFakeRecorder(1), Deleted: NewDeletedCounter(prometheus.NewRegistry()),
-				Clock:           clocktesting.NewFakePassiveClock(c.now),
-				Skew:            func(context.Context) (time.Duration, error) { return c.skew, c.skewErr },
+				Client: cache, Live: live, Recorder: events.NewFakeRecorder(1), Deleted: NewDeletedCounter(prometheus.NewRegistry()),
+				Clock: clock,
+				Skew: func(context.Context) (time.Duration, error) {
+					clock.Step(c.early)
+					return c.skew, c.skewErr
+				},
 				TTLAfterExpired: ttl,
 			}
 			result, err := r.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(c.live)})

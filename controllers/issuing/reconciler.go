@@ -30,9 +30,6 @@ const (
 	// key half issued. It must be shorter than the manager's grace period.
 	passTimeout = 20 * time.Second
 
-	// maxJump is how old the time of a pass may become before the pass starts again: the clock may have been set meanwhile.
-	maxJump = time.Minute
-
 	// The delay between retries of a key doubles from minRetryDelay to maxRetryDelay.
 	minRetryDelay = 5 * time.Millisecond
 	maxRetryDelay = time.Minute
@@ -218,7 +215,7 @@ func (r *Reconciler) askClock(ctx context.Context, s *scope) error {
 		return err
 	}
 	s.skew, s.asked.Clock = skew, lifecycle.ClockOff(skew)
-	if s.asked.Clock == lifecycle.Right && r.Clock.Now().Sub(s.now).Abs() > maxJump {
+	if s.asked.Clock == lifecycle.Right && lifecycle.Jumped(s.now, r.Clock.Now()) {
 		return errStale
 	}
 	return nil

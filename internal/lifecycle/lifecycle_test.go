@@ -215,6 +215,16 @@ func TestClockOff(t *testing.T) {
 	}
 }
 
+func TestJumped(t *testing.T) {
+	for moved, want := range map[time.Duration]bool{
+		0: false, time.Minute: false, time.Minute + 1: true, -time.Minute: false, -time.Minute - 1: true, 24 * time.Hour: true,
+	} {
+		if got := Jumped(noon, noon.Add(moved)); got != want {
+			t.Errorf("moved by %s: %t, want %t", moved, got, want)
+		}
+	}
+}
+
 func TestWait(t *testing.T) {
 	for name, c := range map[string]struct {
 		look Look

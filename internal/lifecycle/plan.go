@@ -70,6 +70,16 @@ func ClockOff(skew time.Duration) Clock {
 	return Right
 }
 
+// maxJump is how far a clock may move while its skew is measured. A pass must be shorter.
+const maxJump = time.Minute
+
+// Jumped reports whether the clock was set between two readings. A pass judges a key by one reading of the clock, and measures the
+// skew later. If the clock was set in between, the skew says nothing about that reading, and the pass must start again.
+func Jumped(before, after time.Time) bool {
+	// Without monotonic readings, which hide that the clock was set.
+	return after.Round(0).Sub(before.Round(0)).Abs() > maxJump
+}
+
 // Action is the next thing to do about a key.
 type Action int
 

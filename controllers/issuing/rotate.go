@@ -223,8 +223,13 @@ func (r *Reconciler) confirmRotation(ctx context.Context, s *scope, created *cor
 	if err != nil {
 		return reconcile.TerminalError(fmt.Errorf("status.rotation.pending.overlap: %w", err))
 	}
-	err = r.write(ctx, s, rotated{r.Clock.Now().UTC(), overlap, pending.Request, s.key.Status.Rotation.NextAt})
-	if err != nil && created != nil && (apierrors.IsConflict(err) || apierrors.IsNotFound(err)) {
+	// The overlap counts from now, and not from the start of the pass. If the clock was set since it was compared, the next pass confirms.
+	now := r.Clock.Now().UTC()
+	err = errStale
+	if !lifecycle.Jumped(s.now, now) {
+		err = r.write(ctx, s, rotated{now, overlap, pending.Request, s.key.Status.Rotation.NextAt})
+	}
+	if created != nil && (errors.Is(err, errStale) || apierrors.IsConflict(err) || apierrors.IsNotFound(err)) {
 		// Another operator, an expiry or a deletion came first, and nobody would delete this Secret.
 		return errors.Join(err, r.deleteUnlessKnown(ctx, s.key, pending.Hash, created))
 	}

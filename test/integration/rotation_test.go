@@ -381,6 +381,25 @@ var _ = Describe("A rotation", Label("releases"), func() {
 		expectRotated(key)
 	})
 
+	It("takes no time from a clock that is set forward while the token is delivered", func() {
+		key := issued()
+		requestRotation(key)
+		jumping := o
+		jumping.Network = &harness.Network{Fault: func(r harness.Request) harness.Fault {
+			if r.Writes() && r.Resource == "secrets" {
+				clock.Step(30 * 24 * time.Hour)
+			}
+			return harness.None
+		}}
+		_, err := controllers(jumping).Pass(ctx, key)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(reread(key).PendingToken()).NotTo(BeNil(), "the token is delivered and not confirmed")
+		clock.Step(-30 * 24 * time.Hour)
+		pass(key)
+		expectRotated(key)
+		Expect(key.RetiringToken().RetiresAt.Time).To(BeTemporally("~", clock.Now().Add(time.Hour), time.Second))
+	})
+
 	It("replaces an immutable Secret of an older release on request, with an overlap of a day", func() {
 		key := issued()
 		Expect(self.Delete(ctx, secretOf(key))).To(Succeed())

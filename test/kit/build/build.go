@@ -51,6 +51,11 @@ func TTL(ttl v1alpha1.Duration) Option {
 	return func(key *v1alpha1.ApiKey) { key.Spec.TTLAfterExpired = ttl }
 }
 
+// Suspended creates the key suspended.
+func Suspended() Option {
+	return func(key *v1alpha1.ApiKey) { key.Spec.Suspend = ptr.To(true) }
+}
+
 // CIDRs restricts the key to networks.
 func CIDRs(cidrs ...string) Option {
 	return func(key *v1alpha1.ApiKey) { key.Spec.CIDRs = cidrs }

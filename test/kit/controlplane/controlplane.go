@@ -171,27 +171,48 @@ func (c *ControlPlane) User(name string, groups ...string) (*rest.Config, error)
 	return user.Config(), nil
 }
 
-// KillAPIServer ends the API server and nothing else, as the kernel does when memory is short, and returns once it is gone.
-func (c *ControlPlane) KillAPIServer(ctx context.Context) error {
-	pid, err := c.apiServerPid()
+// The components that can be signalled, killed and started again.
+const (
+	APIServer = "kube-apiserver"
+	EtcdName  = "etcd"
+)
+
+// Signal sends a signal to a component, such as one that makes it stand still.
+func (c *ControlPlane) Signal(component string, signal syscall.Signal) error {
+	pid, err := childPid(component)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, signal); err != nil {
+		return fmt.Errorf("send %s to %s: %w", signal, component, err)
+	}
+	return nil
+}
+
+// Kill ends a component and nothing else, as the kernel does when memory is short, and returns once it is gone.
+func (c *ControlPlane) Kill(ctx context.Context, component string) error {
+	pid, err := childPid(component)
 	if err != nil {
 		return err
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		return fmt.Errorf("kill kube-apiserver: %w", err)
+		return fmt.Errorf("kill %s: %w", component, err)
 	}
 	for syscall.Kill(pid, 0) == nil {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("kube-apiserver is still there after it was killed: %w", ctx.Err())
+			return fmt.Errorf("%s is still there after it was killed: %w", component, ctx.Err())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	return nil
 }
 
-// apiServerPid finds our API server among the processes; envtest keeps it to itself.
-func (c *ControlPlane) apiServerPid() (int, error) {
+// KillAPIServer is [ControlPlane.Kill] of the API server.
+func (c *ControlPlane) KillAPIServer(ctx context.Context) error { return c.Kill(ctx, APIServer) }
+
+// childPid finds a program among the processes that were started here; envtest keeps them to itself.
+func childPid(program string) (int, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/status")
 	if err != nil {
 		return 0, err
@@ -203,15 +224,18 @@ func (c *ControlPlane) apiServerPid() (int, error) {
 			continue // it has ended meanwhile, or is not our child
 		}
 		dir := filepath.Dir(file)
-		if path, err := os.Readlink(filepath.Join(dir, "exe")); err == nil && filepath.Base(path) == "kube-apiserver" {
+		if path, err := os.Readlink(filepath.Join(dir, "exe")); err == nil && filepath.Base(path) == program {
 			return strconv.Atoi(filepath.Base(dir))
 		}
 	}
-	return 0, errors.New("no kube-apiserver runs that was started here")
+	return 0, fmt.Errorf("no %s runs that was started here", program)
 }
 
 // StartAPIServer starts it again, on the same etcd, address and certificates, and returns once it is ready.
 func (c *ControlPlane) StartAPIServer() error { return c.plane.APIServer.Start() }
+
+// StartEtcd starts it again, on the same data and address, and returns once it is ready.
+func (c *ControlPlane) StartEtcd() error { return c.plane.Etcd.Start() }
 
 // Etcd is the base URL of etcd.
 func (c *ControlPlane) Etcd() string { return c.plane.Etcd.URL.String() }

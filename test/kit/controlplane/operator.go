@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -174,8 +175,10 @@ func (c *ControlPlane) StartVerifierAs(
 // start runs a binary from bin/ with a kubeconfig of a service account.
 func (c *ControlPlane) start(ctx context.Context, binary, namespace, account string, out io.Writer, args []string) (*Process, error) {
 	kubeconfig := filepath.Join(c.dir, namespace+"."+account+".kubeconfig")
-	if err := c.KubeconfigAs(ctx, namespace, account, kubeconfig); err != nil {
-		return nil, err
+	if _, err := os.Stat(kubeconfig); err != nil { // else of an earlier start, when the API server may have been there
+		if err := c.KubeconfigAs(ctx, namespace, account, kubeconfig); err != nil {
+			return nil, err
+		}
 	}
 	args = append([]string{"--kubeconfig=" + kubeconfig}, args...)
 	return StartProcess(exec.Command(filepath.Join(c.Root, "bin", binary), args...), out) //nolint:noctx // Process.Stop stops it

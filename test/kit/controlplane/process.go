@@ -39,6 +39,16 @@ func StartProcess(command *exec.Cmd, out io.Writer) (*Process, error) {
 // Pid returns the process's id.
 func (p *Process) Pid() int { return p.command.Process.Pid }
 
+// Wait waits until the process has ended and returns what it exited with.
+func (p *Process) Wait() error {
+	err := <-p.exited
+	p.exited <- err
+	return err
+}
+
+// Signal sends the process a signal, which may come too late.
+func (p *Process) Signal(signal syscall.Signal) { _ = p.command.Process.Signal(signal) }
+
 // Stop asks the process to finish and returns what it exited with.
 func (p *Process) Stop() error {
 	_ = p.command.Process.Signal(syscall.SIGTERM) // it may have exited already

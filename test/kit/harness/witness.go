@@ -132,7 +132,7 @@ func (w *Witness) see(event watch.Event) {
 		edited := equality.Semantic.DeepEqual(w.last[object.UID], object.Status)
 		w.last[object.UID] = object.Status
 		if object.DeletionTimestamp.IsZero() && !edited { // deletion raises the generation, and a dying key is left alone
-			w.violations = append(w.violations, violations(object)...)
+			w.violations = append(w.violations, Breaches(object)...)
 		}
 		text, err := json.Marshal(object)
 		if err != nil {
@@ -154,8 +154,8 @@ func (w *Witness) first(seen map[string]uint64, digest string, object client.Obj
 	seen[digest] = version
 }
 
-// violations are what is wrong with a status by the contract.
-func violations(key *v1alpha1.ApiKey) []string {
+// Breaches are what is wrong with a status by the contract, of a key that is not being deleted.
+func Breaches(key *v1alpha1.ApiKey) []string {
 	var found []string
 	wrong := func(format string, args ...any) {
 		found = append(found, fmt.Sprintf("%s/%s: ", key.Namespace, key.Name)+fmt.Sprintf(format, args...))
@@ -307,8 +307,14 @@ func needles(tokens map[string]bool) map[string]bool {
 	return set
 }
 
-// Traces counts what can be found of a token in a text, in any of its forms.
-func Traces(text []byte, token string) int { return count(text, needles(map[string]bool{token: true})) }
+// Traces counts what can be found of tokens in a text, in any of their forms.
+func Traces(text []byte, tokens ...string) int {
+	set := map[string]bool{}
+	for _, token := range tokens {
+		set[token] = true
+	}
+	return count(text, needles(set))
+}
 
 func count(text []byte, needles map[string]bool) int {
 	n := 0

@@ -154,7 +154,7 @@ var rules = []rule{
 // pureRooms lists the packages that are tested, fuzzed and reused without a cluster.
 var pureRooms = []string{
 	"internal/access", "internal/expiry", "internal/gitops", "internal/grant", "internal/index", "internal/lifecycle", "internal/monitoring",
-	"internal/rotation", "internal/token", "internal/verify", "internal/version",
+	"internal/rotation", "internal/token", "internal/verify", "internal/version", "test/torture/model",
 }
 
 // impure lists what no pure room may depend on.
@@ -345,7 +345,7 @@ func TestJudge(t *testing.T) {
 // clockless lists the rooms that must not read a clock, because their callers pass the time.
 var clockless = []string{
 	"internal/access", "internal/expiry", "internal/facts", "internal/grant", "internal/index", "internal/lifecycle", "internal/rotation",
-	"internal/verify",
+	"internal/verify", "test/torture/model",
 }
 
 // clocks lists the functions of package time that read a clock or wait.

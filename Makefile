@@ -70,7 +70,7 @@ test: kube build bin/promtool ## Run all tests, including those on a real contro
 test-unit: ## Run the tests that need no control plane (seconds).
 	$(GOTEST) $(GOTESTFLAGS) ./...
 	cd hack/release && $(GOTEST) $(GOTESTFLAGS) ./...
-	cd test && $(GOTEST) $(GOTESTFLAGS) -count=1 ./arrows ./kit/... ./e2e/... ./reference
+	cd test && $(GOTEST) $(GOTESTFLAGS) -count=1 ./arrows ./kit/... ./e2e/... ./reference ./torture/...
 
 .PHONY: test-specs
 test-specs: kube build ## Run the specs of the operator and of the verifier with real gateways (GINKGOFLAGS=--focus=...).
@@ -96,8 +96,18 @@ test-versions: kube build ## Run the specs with the label releases on the oldest
 	go run -v ./hack/kube oldest
 	go build -C test -o ../bin/versions ./versions && exec bin/versions
 
+# The package is built into bin/, so that it can start itself as an operator.
+.PHONY: torture
+torture: kube build ## Disturb keys and processes at random, and judge every answer (DURATION=1m; SEED=1, 0 draws one; PLANT).
+	go build -C test -o ../bin/torture ./torture && exec bin/torture -duration "$(or $(DURATION),1m)" -seed "$(or $(SEED),1)" -plant "$(PLANT)"
+
+# Each defect is built in on purpose, and must be found.
+DEFECTS := deaf-verifier late-verifier generous-verifier hoarding-operator talkative-operator trusting-operator
+
 .PHONY: nightly
-nightly: test-versions ## Run what takes long: other Kubernetes releases, 10,000 keys that can't be delivered, and each fuzz target with 4 million inputs.
+nightly: test-versions ## Run what takes long: other Kubernetes releases, 10,000 keys that can't be delivered, torture, and each fuzz target with 4 million inputs.
+	$(MAKE) --no-print-directory torture DURATION=30m SEED=0
+	for defect in $(DEFECTS); do $(MAKE) --no-print-directory torture SEED=4 PLANT=$$defect; done
 	cd test && FOCUSED=1 FLOOD=10000 SPREAD=60s $(GINKGO) -v --focus='however many of them wait' ./integration
 	$(MAKE) --no-print-directory fuzz FUZZINPUTS=4000000
 

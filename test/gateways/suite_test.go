@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,6 +50,7 @@ var (
 	ctx      context.Context
 	plane    *controlplane.ControlPlane
 	admin    client.Client
+	operator *controlplane.Operator
 	verifier *controlplane.Verifier
 	output   = &tokenWitness{}
 
@@ -89,9 +91,8 @@ var _ = BeforeSuite(func() {
 	admin, err = client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
 	Expect(err).NotTo(HaveOccurred())
 
-	operator, err := plane.StartOperator(ctx, output, "--log-level=10")
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(operator.Stop)
+	startOperator()
+	DeferCleanup(func() error { return operator.Stop() })
 	verifier = startVerifier(at, "--trusted-proxies="+trustedProxy+"/32")
 })
 
@@ -120,6 +121,21 @@ func documented(name string) string {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "gateways", name))
 	Expect(err).NotTo(HaveOccurred())
 	return string(text)
+}
+
+// startOperator starts an operator that rotates keys more often than in production.
+func startOperator() {
+	GinkgoHelper()
+	var err error
+	operator, err = plane.StartOperator(ctx, output, "--log-level=10", "--min-rotation-every=1s")
+	Expect(err).NotTo(HaveOccurred())
+}
+
+// withoutOperator stops the operator until the end of the spec.
+func withoutOperator() {
+	GinkgoHelper()
+	Expect(operator.Stop()).To(Succeed())
+	DeferCleanup(startOperator)
 }
 
 func addresses() controlplane.VerifierAddresses {
@@ -162,11 +178,17 @@ func issue(namespace, name string, options ...build.Option) (*v1alpha1.ApiKey, s
 		g.Expect(admin.Get(ctx, client.ObjectKeyFromObject(key), key)).To(Succeed())
 		g.Expect(meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionReady)).To(BeTrue())
 	}).Should(Succeed())
+	return key, delivered(key)
+}
+
+// delivered returns the token in a key's token Secret.
+func delivered(key *v1alpha1.ApiKey) string {
+	GinkgoHelper()
 	secret := &corev1.Secret{}
-	Expect(admin.Get(ctx, client.ObjectKey{Namespace: namespace, Name: key.SecretName()}, secret)).To(Succeed())
+	Expect(admin.Get(ctx, client.ObjectKey{Namespace: key.Namespace, Name: key.SecretName()}, secret)).To(Succeed())
 	text := string(secret.Data[key.SecretKey()])
 	output.remember(text)
-	return key, text
+	return text
 }
 
 func revoke(key *v1alpha1.ApiKey) {
@@ -207,7 +229,9 @@ func (w *tokenWitness) Write(p []byte) (int, error) {
 func (w *tokenWitness) remember(token string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.tokens = append(w.tokens, token)
+	if !slices.Contains(w.tokens, token) {
+		w.tokens = append(w.tokens, token)
+	}
 }
 
 func (w *tokenWitness) leaks() (tokens, leaks int) {

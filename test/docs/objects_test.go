@@ -197,8 +197,12 @@ func (s *server) accepts(t *testing.T, where, manifest string) {
 			s.namespaces[namespace] = true
 		}
 	}
-	if out, err := s.plane.RunKubectl(t.Context(), manifest, "apply", "--dry-run=server", "--validate=strict", "-f", "-"); err != nil {
+	out, err := s.plane.RunKubectl(t.Context(), manifest, "apply", "--dry-run=server", "--validate=strict", "-f", "-")
+	if err != nil {
 		t.Errorf("%s: %v\n%s", where, err, out)
+	}
+	if strings.Contains(out, "ValidatingAdmissionPolicy 'apikey-operator-rotation-warnings'") {
+		t.Errorf("%s: shows an object that users are warned about\n%s", where, out)
 	}
 }
 

@@ -28,7 +28,7 @@ const (
 	createRefused  = "may create a Secret of type apikey-operator.io/token; to get a token, create an ApiKey"
 	contentRefused = "the data, the type and the field immutable of a Secret of type apikey-operator.io/token can't be changed"
 	ownerRefused   = "the owner of a Secret of type apikey-operator.io/token can't be changed"
-	limitRefused   = "may create and delete only Secrets of type apikey-operator.io/token"
+	limitRefused   = "may create, change and delete only Secrets of type apikey-operator.io/token"
 )
 
 // serviceAccount creates a service account and returns a client that uses it. The account may do what the given ClusterRoles allow: in its
@@ -307,6 +307,42 @@ var _ = Describe("A thief with the operator's token", Label("releases"), func() 
 		theirs.Data["password"] = []byte("changed")
 		Expect(self.Update(ctx, theirs)).To(MatchError(ContainSubstring("cannot update")))
 		Expect(exists(theirs)).To(BeTrue())
+	})
+
+	It("changes no Secret of another type, and turns none into a token Secret or back", func() {
+		ns := namespace()
+		key := build.ApiKey(ns, "own")
+		create(key)
+		settle(controllers(options()), key)
+		theirs, ours := opaque(ns, "theirs"), reread(secretOf(key))
+		create(theirs)
+		before := reread(theirs.DeepCopy())
+		patch := func(secret *corev1.Secret, kind types.PatchType, body string) error {
+			return self.Patch(ctx, secret.DeepCopy(), client.RawPatch(kind, []byte(body)))
+		}
+		for _, body := range []string{
+			`{"data":{"password":"Y2hhbmdlZA=="}}`, `{"data":{"token":"Y2hhbmdlZA=="}}`, `{"metadata":{"labels":{"a":"b"}}}`, `{"immutable":true}`,
+			`{"metadata":{"ownerReferences":[{"apiVersion":"apikey-operator.io/v1alpha1","kind":"ApiKey","name":"own","uid":"` + string(key.UID) + `"}]}}`,
+		} {
+			for _, kind := range []types.PatchType{types.MergePatchType, types.StrategicMergePatchType} {
+				Expect(patch(theirs, kind, body)).To(MatchError(ContainSubstring(limitRefused)), body)
+			}
+		}
+		Expect(patch(theirs, types.JSONPatchType, `[{"op":"replace","path":"/data/password","value":"Y2hhbmdlZA=="}]`)).
+			To(MatchError(ContainSubstring(limitRefused)))
+		applied := `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"%s"},"data":{"password":"Y2hhbmdlZA=="}}`
+		for _, name := range []string{theirs.Name, "applied"} {
+			secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}
+			Expect(self.Patch(ctx, secret, client.RawPatch(types.ApplyPatchType, fmt.Appendf(nil, applied, name)), client.ForceOwnership,
+				client.FieldOwner("thief"))).To(MatchError(ContainSubstring(limitRefused)), "server-side apply of %s", name)
+		}
+
+		By("the type can't be changed by anybody")
+		Expect(patch(theirs, types.MergePatchType, `{"type":"apikey-operator.io/token"}`)).To(MatchError(ContainSubstring("field is immutable")))
+		Expect(patch(ours, types.MergePatchType, `{"type":"Opaque"}`)).To(MatchError(ContainSubstring("field is immutable")))
+		Expect(reread(theirs)).To(Equal(before))
+		Expect(reread(secretOf(key)).UID).To(Equal(ours.UID))
+		expectIssued(key)
 	})
 })
 

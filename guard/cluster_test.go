@@ -27,18 +27,26 @@ var (
 
 // startCluster starts an API server for the examples. It serves the ApiKey partners/acme, which carries the role
 // org.permission.order.read.
-func startCluster() (config *rest.Config, stop func()) {
+func startCluster() (config *rest.Config, stop func()) { return serveKey(acme()) }
+
+// acme returns the ApiKey partners/acme.
+func acme() v1alpha1.ApiKey {
 	issuedAt := metav1.NewTime(time.Unix(1_800_000_000, 0))
+	return v1alpha1.ApiKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "partners", Name: "acme", UID: "6d2c1b2e", CreationTimestamp: issuedAt},
+		Spec: v1alpha1.ApiKeySpec{
+			Roles:  []string{"org.permission.order.read"},
+			Expiry: v1alpha1.ApiKeyExpiry{Never: ptr.To(true)},
+		},
+		Status: v1alpha1.ApiKeyStatus{Hash: minted.Digest().String(), IssuedAt: &issuedAt},
+	}
+}
+
+// serveKey starts an API server that serves one ApiKey.
+func serveKey(key v1alpha1.ApiKey) (config *rest.Config, stop func()) {
 	meta := metav1.ListMeta{ResourceVersion: "1"}
 	lists := map[string]any{
-		"apikeys": v1alpha1.ApiKeyList{TypeMeta: typeMeta("ApiKeyList"), ListMeta: meta, Items: []v1alpha1.ApiKey{{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "partners", Name: "acme", UID: "6d2c1b2e", CreationTimestamp: issuedAt},
-			Spec: v1alpha1.ApiKeySpec{
-				Roles:  []string{"org.permission.order.read"},
-				Expiry: v1alpha1.ApiKeyExpiry{Never: ptr.To(true)},
-			},
-			Status: v1alpha1.ApiKeyStatus{Hash: minted.Digest().String(), IssuedAt: &issuedAt},
-		}}},
+		"apikeys":  v1alpha1.ApiKeyList{TypeMeta: typeMeta("ApiKeyList"), ListMeta: meta, Items: []v1alpha1.ApiKey{key}},
 		"apiroles": v1alpha1.ApiRoleList{TypeMeta: typeMeta("ApiRoleList"), ListMeta: meta},
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -60,7 +60,11 @@ var _ = BeforeSuite(func() {
 	Expect(os.RemoveAll(logs)).To(Succeed())
 	start := time.Now()
 	var err error
-	cluster, err = node.Start(ctx, logs)
+	options := node.Options{Logs: logs, Sync: 5 * time.Second}
+	if rotations > 1 {
+		options.Sync = 0 // as in production
+	}
+	cluster, err = node.Start(ctx, options)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() error { return cluster.Stop() })
 	report.add("the node is ready", "after %.1f s", time.Since(start).Seconds())

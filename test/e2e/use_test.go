@@ -113,6 +113,13 @@ func inUse() {
 			judged("while the verifier was rolled")
 		})
 
+		It("lets a pod follow the rotations of its key, and refuses it nothing", func() {
+			for n := range rotations {
+				rotateUnder(calling, fmt.Sprintf("request-%d", n))
+			}
+			judged("while the keys were rotated")
+		})
+
 		It("issues every key once although the operator is killed meanwhile", func() {
 			const fleet = 200
 			keys := make([]*v1alpha1.ApiKey, fleet)
@@ -219,30 +226,7 @@ func inUse() {
 		})
 	})
 
-	// Kubernetes behaves like this. It is the reason why docs/apikey.md says that a renewed key needs a new Secret name. If this spec fails
-	// because the second pod is allowed, change that page.
-	It("can't prevent a kubelet from mounting the old token when a new key reuses the name of a Secret that a pod still mounts", func() {
-		old := apiKey("renewed")
-		first := workload("first", "renewed", calls)
-		Eventually(codes).WithArguments(first).Should(ContainElement("200"))
-		oldToken, err := tokenOf(old)
-		Expect(err).NotTo(HaveOccurred())
-
-		Expect(admin.Delete(ctx, old)).To(Succeed())
-		Eventually(func() error { _, err := tokenOf(old); return err }).ShouldNot(Succeed())
-		renewed := apiKey("renewed")
-		issued(renewed)
-		newToken, err := tokenOf(renewed)
-		Expect(err).NotTo(HaveOccurred())
-		Expect(newToken == oldToken).To(BeFalse())
-
-		Expect(answers(workload("second", "renewed", call))).To(Equal("401"), "while another pod mounts the old Secret")
-		Expect(slices.Compact(codes(first))).To(Equal([]string{"200", "401"}), "the pod that mounts the old Secret")
-		Expect(admin.Delete(ctx, first)).To(Succeed())
-		Eventually(func() error { return admin.Get(ctx, client.ObjectKeyFromObject(first), first) }).ShouldNot(Succeed())
-		Expect(answers(workload("third", "renewed", call))).To(Equal("200"), "once no pod on the node mounts the old Secret")
-		report.add("new key under the name of a Secret in use", "the next pod of the node: 401; once the first pod is gone: 200")
-	})
+	It("brings a running pod the token of a new key that reuses the name of its Secret", func() { renew() })
 
 	It("reveals no token", func() {
 		files := 0

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -191,17 +192,31 @@ func startCaller() *corev1.Pod {
 
 // counts returns the caller's counts.
 func counts(pod *corev1.Pod) (t tally.Tally, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+pod.Status.PodIP+":8000/counts", nil)
+	text, err := askCaller(pod, "/counts")
 	if err != nil {
 		return t, err
+	}
+	return t, json.Unmarshal(text, &t)
+}
+
+// inUseBy returns the digest of the token that was allowed last of those that the caller read from its mounted Secret.
+func inUseBy(pod *corev1.Pod) (string, error) {
+	text, err := askCaller(pod, "/digest")
+	return string(text), err
+}
+
+func askCaller(pod *corev1.Pod, path string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+pod.Status.PodIP+":8000"+path, nil)
+	if err != nil {
+		return nil, err
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return t, err
+		return nil, err
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return t, fmt.Errorf("status %d", response.StatusCode)
+		return nil, fmt.Errorf("status %d", response.StatusCode)
 	}
-	return t, json.NewDecoder(response.Body).Decode(&t)
+	return io.ReadAll(response.Body)
 }

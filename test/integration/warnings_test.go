@@ -19,7 +19,9 @@ import (
 type warnings struct{ texts []string }
 
 // HandleWarningHeaderWithContext implements [rest.WarningHandlerWithContext].
-func (w *warnings) HandleWarningHeaderWithContext(_ context.Context, _ int, _, text string) { w.texts = append(w.texts, text) }
+func (w *warnings) HandleWarningHeaderWithContext(_ context.Context, _ int, _, text string) {
+	w.texts = append(w.texts, text)
+}
 
 // warned returns an administrator's client, and what it is warned about.
 func warned() (client.Client, *warnings) {

@@ -1,5 +1,6 @@
 // Command caller calls an API all the time, in turn with a token that must be allowed and with one that must be refused, and counts the
-// answers. It serves the counts at /counts. The end-to-end tests run it in a pod.
+// answers. It reads each token from its file at each request. It serves the counts at /counts, and the digest of the token that was
+// allowed last at /digest. The end-to-end tests run it in a pod.
 package main
 
 import (
@@ -17,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/apikey-operator/apikey-operator/internal/token"
 	"github.com/apikey-operator/apikey-operator/test/e2e/tally"
 )
 
@@ -33,11 +35,7 @@ func main() {
 
 	var calls caller
 	for file, code := range map[string]int{*allowed: http.StatusOK, *refused: http.StatusForbidden} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			log.Fatal(err)
-		}
-		calls.turns = append(calls.turns, turn{token: strings.TrimSpace(string(text)), want: code})
+		calls.turns = append(calls.turns, turn{file: file, want: code})
 	}
 	calls.url, calls.client = *url, &http.Client{Timeout: 10 * time.Second}
 	for range *workers {
@@ -47,6 +45,9 @@ func main() {
 	http.HandleFunc("GET /counts", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(calls.counts())
 	})
+	http.HandleFunc("GET /digest", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, calls.digest())
+	})
 	server := &http.Server{Addr: *listen, ReadHeaderTimeout: 10 * time.Second}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
@@ -54,10 +55,10 @@ func main() {
 	}
 }
 
-// turn is a token and the status that it must get.
+// turn is the file of a token and the status that the token must get.
 type turn struct {
-	token string
-	want  int
+	file string
+	want int
 }
 
 type caller struct {
@@ -65,8 +66,9 @@ type caller struct {
 	client *http.Client
 	turns  []turn
 
-	mu    sync.Mutex
-	tally tally.Tally
+	mu      sync.Mutex
+	tally   tally.Tally
+	allowed token.Token // the token that was allowed last
 }
 
 func (c *caller) run(ctx context.Context, pause time.Duration) {
@@ -83,27 +85,46 @@ func (c *caller) run(ctx context.Context, pause time.Duration) {
 }
 
 func (c *caller) call(ctx context.Context, turn turn) {
-	code, err := c.ask(ctx, turn.token)
+	sent, code, err := c.ask(ctx, turn.file)
 	if ctx.Err() != nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tally.Add(turn.want, code, err)
+	if code == http.StatusOK {
+		c.allowed = sent
+	}
 }
 
-func (c *caller) ask(ctx context.Context, token string) (int, error) {
+// ask calls the API with the token in a file, and returns that token and the status of the answer.
+func (c *caller) ask(ctx context.Context, file string) (token.Token, int, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return token.Token{}, 0, err
+	}
+	sent, err := token.Parse(strings.TrimSpace(string(text)))
+	if err != nil {
+		return token.Token{}, 0, err
+	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url, nil)
 	if err != nil {
-		return 0, err
+		return token.Token{}, 0, err
 	}
-	request.Header.Set("Authorization", "Bearer "+token)
+	request.Header.Set("Authorization", "Bearer "+sent.Reveal())
 	response, err := c.client.Do(request)
 	if err != nil {
-		return 0, err
+		return token.Token{}, 0, err
 	}
 	_, _ = io.Copy(io.Discard, response.Body)
-	return response.StatusCode, response.Body.Close()
+	return sent, response.StatusCode, response.Body.Close()
+}
+
+// digest returns the digest of the token that was allowed last.
+func (c *caller) digest() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.allowed.Digest().String()
 }
 
 func (c *caller) counts() tally.Tally {

@@ -47,7 +47,7 @@ state = "/run/containerd"
 `
 
 // kubeletConfig has the parameters: address, control group, address of DNS, socket of containerd, resolv.conf, folder of the pods' logs,
-// folder of volume plugins. The kubelet's API is open to everybody, because only processes inside the sealed namespaces reach it.
+// folder of volume plugins, time between two syncs of a pod. The kubelet's API is open to everybody, because only processes inside the sealed namespaces reach it.
 const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 address: %s
@@ -65,6 +65,7 @@ localStorageCapacityIsolation: false
 resolvConf: %s
 podLogsDir: %s
 volumePluginDir: %s
+syncFrequency: %s
 `
 
 // proxyConfig has the parameters: kubeconfig, name of the node. kube-proxy leaves the size of the machine's connection table alone.

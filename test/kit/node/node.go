@@ -7,6 +7,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,6 +63,7 @@ type Node struct {
 	Registry *Registry
 
 	dir, logs string
+	sync      time.Duration
 	files     []io.Closer
 	processes []*controlplane.Process // in the order in which they were started
 }
@@ -83,10 +85,18 @@ func Check() error {
 	return nil
 }
 
-// Start starts a cluster and returns when its node is ready for pods. Each component logs to a file in the folder logs, and containers log
-// to its subfolder pods.
-func Start(ctx context.Context, logs string) (_ *Node, err error) {
-	n := &Node{}
+// Options configure a cluster. Logs is required.
+type Options struct {
+	// Logs is the folder to which each component logs, in a file of its own. Containers log to its subfolder pods.
+	Logs string
+	// Sync is how often the kubelet updates the files of mounted Secrets, plus up to half of that. It defaults to a minute, as the
+	// kubelet's syncFrequency does.
+	Sync time.Duration
+}
+
+// Start starts a cluster and returns when its node is ready for pods.
+func Start(ctx context.Context, o Options) (_ *Node, err error) {
+	n := &Node{sync: cmp.Or(o.Sync, time.Minute)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Stop())
@@ -99,7 +109,7 @@ func Start(ctx context.Context, logs string) (_ *Node, err error) {
 	if err := Check(); err != nil {
 		return nil, err
 	}
-	if n.logs, err = filepath.Abs(logs); err != nil {
+	if n.logs, err = filepath.Abs(o.Logs); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(n.logs, 0o755); err != nil {
@@ -231,7 +241,7 @@ func (n *Node) startKubelet(ctx context.Context) error {
 	}
 	root := filepath.Join(n.dir, "kubelet")
 	config, err := n.write("kubelet.yaml", fmt.Sprintf(kubeletConfig,
-		Address, os.Getenv(cgroupVariable), Address, "unix://"+socket, resolv, filepath.Join(n.logs, "pods"), filepath.Join(root, "plugins")))
+		Address, os.Getenv(cgroupVariable), Address, "unix://"+socket, resolv, filepath.Join(n.logs, "pods"), filepath.Join(root, "plugins"), n.sync))
 	if err != nil {
 		return err
 	}

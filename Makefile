@@ -109,6 +109,7 @@ nightly: test-versions ## Run what takes long: other Kubernetes releases, 10,000
 	$(MAKE) --no-print-directory torture DURATION=30m SEED=0
 	for defect in $(DEFECTS); do $(MAKE) --no-print-directory torture SEED=4 PLANT=$$defect; done
 	cd test && FOCUSED=1 FLOOD=10000 SPREAD=60s $(GINKGO) -v --focus='however many of them wait' ./integration
+	cd test && FOCUSED=1 ROTATION=full $(GINKGO) -v --focus='never lets the newest token blink' ./gateways
 	$(MAKE) --no-print-directory fuzz FUZZINPUTS=4000000
 
 .PHONY: lint

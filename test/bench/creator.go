@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,7 +21,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// creator plays the user: it creates keys and watches until they are Ready.
+// creator plays the user: it creates keys, or requests their rotation, and watches until that is done.
 type creator struct {
 	admin     *rest.Config
 	client    client.Client
@@ -30,7 +31,7 @@ type creator struct {
 }
 
 type result struct {
-	rate     float64 // keys per second, from the first create to the last Ready
+	rate     float64 // keys per second, from the first request of the user until the last key is done
 	p50, p99 time.Duration
 	requests []string
 }
@@ -45,8 +46,44 @@ func newCreator(ctx context.Context, plane *controlplane.ControlPlane, namespace
 }
 
 // run creates n keys with the given concurrency and waits until a watch has shown all of them as Ready. If issue is set, run calls it for
-// each created key. A key's latency runs from the answer to its create to the watch event.
+// each created key.
 func (c *creator) run(ctx context.Context, concurrency, n int, issue func(*v1alpha1.ApiKey)) (result, error) {
+	return c.measure(ctx, concurrency, n, func(ctx context.Context, i int) error {
+		key := build.ApiKey(c.namespace, keyName(i))
+		if c.shape != nil {
+			c.shape(i, key)
+		}
+		err := c.client.Create(ctx, key)
+		if err == nil && issue != nil {
+			issue(key)
+		}
+		return err
+	}, func(key *v1alpha1.ApiKey) bool {
+		return meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionReady)
+	})
+}
+
+// rotate requests a rotation of the n keys that run created, and waits until a watch has shown all of them as rotated. If rotate is set, it
+// is called for each requested rotation.
+func (c *creator) rotate(ctx context.Context, concurrency, n int, rotate func(*v1alpha1.ApiKey)) (result, error) {
+	request := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"1"}}}`, v1alpha1.AnnotationRotate)
+	return c.measure(ctx, concurrency, n, func(ctx context.Context, i int) error {
+		key := build.ApiKey(c.namespace, keyName(i))
+		err := c.client.Patch(ctx, key, client.RawPatch(types.MergePatchType, request))
+		if err == nil && rotate != nil {
+			rotate(key)
+		}
+		return err
+	}, func(key *v1alpha1.ApiKey) bool { return key.Status.Rotation != nil && key.Status.Rotation.Count == 1 })
+}
+
+func keyName(i int) string { return fmt.Sprintf("key-%d", i) }
+
+// measure makes n requests with the given concurrency and waits until a watch has shown all keys as done. The latency of a key runs from the
+// answer to its request to the watch event.
+func (c *creator) measure(
+	ctx context.Context, concurrency, n int, request func(context.Context, int) error, isDone func(*v1alpha1.ApiKey) bool,
+) (result, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	stream, err := harness.Watch(ctx, c.admin, &v1alpha1.ApiKeyList{}, client.InNamespace(c.namespace))
@@ -55,7 +92,7 @@ func (c *creator) run(ctx context.Context, concurrency, n int, issue func(*v1alp
 	}
 	defer stream.Stop()
 
-	created := make([]time.Time, n)
+	requested := make([]time.Time, n)
 	failures := make(chan error, concurrency)
 	start := time.Now()
 	var group sync.WaitGroup
@@ -63,18 +100,11 @@ func (c *creator) run(ctx context.Context, concurrency, n int, issue func(*v1alp
 	for range concurrency {
 		group.Go(func() {
 			for i := range next {
-				key := build.ApiKey(c.namespace, fmt.Sprintf("key-%d", i))
-				if c.shape != nil {
-					c.shape(i, key)
-				}
-				if err := c.client.Create(ctx, key); err != nil {
+				if err := request(ctx, i); err != nil {
 					failures <- err
 					return
 				}
-				created[i] = time.Now()
-				if issue != nil {
-					issue(key)
-				}
+				requested[i] = time.Now()
 			}
 		})
 	}
@@ -89,21 +119,21 @@ func (c *creator) run(ctx context.Context, concurrency, n int, issue func(*v1alp
 		}
 	}()
 
-	ready := make(map[string]time.Time, n)
-	for len(ready) < n {
+	done := make(map[string]time.Time, n)
+	for len(done) < n {
 		select {
 		case err := <-failures:
 			return result{}, err
 		case <-ctx.Done():
-			return result{}, fmt.Errorf("%d of %d keys Ready: %w", len(ready), n, ctx.Err())
+			return result{}, fmt.Errorf("%d of %d keys done: %w", len(done), n, ctx.Err())
 		case event, ok := <-stream.ResultChan():
 			if !ok {
-				return result{}, fmt.Errorf("the watch ended with %d of %d keys Ready", len(ready), n)
+				return result{}, fmt.Errorf("the watch ended with %d of %d keys done", len(done), n)
 			}
 			key, isKey := event.Object.(*v1alpha1.ApiKey)
-			if event.Type == watch.Modified && isKey && meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionReady) {
-				if _, seen := ready[key.Name]; !seen {
-					ready[key.Name] = time.Now()
+			if event.Type == watch.Modified && isKey && isDone(key) {
+				if _, seen := done[key.Name]; !seen {
+					done[key.Name] = time.Now()
 				}
 			}
 		}
@@ -113,7 +143,7 @@ func (c *creator) run(ctx context.Context, concurrency, n int, issue func(*v1alp
 
 	latencies := make([]time.Duration, n)
 	for i := range n {
-		latencies[i] = ready[fmt.Sprintf("key-%d", i)].Sub(created[i])
+		latencies[i] = done[keyName(i)].Sub(requested[i])
 	}
 	slices.Sort(latencies)
 	return result{rate: float64(n) / took.Seconds(), p50: latencies[n/2], p99: latencies[n*99/100]}, nil

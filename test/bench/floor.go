@@ -21,8 +21,8 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// floor does only the three writes that issue a key: no watch, no cache, no queue, no events, no decision. The creator passes each key to
-// it. It runs as the operator's service account and with the operator's concurrency.
+// floor does only the requests that issue or rotate a key: no watch, no cache, no queue, no events, no decision. The creator passes each
+// key to it. It runs as the operator's service account and with the operator's concurrency.
 type floor struct {
 	secrets kubernetes.Interface
 	keys    *rest.RESTClient
@@ -32,7 +32,10 @@ type floor struct {
 	failure error
 }
 
-func newFloor(ctx context.Context, plane *controlplane.ControlPlane, workers int) (*floor, error) {
+// newFloor starts a floor whose workers call do for each key: [floor.issue] or [floor.rotate].
+func newFloor(
+	ctx context.Context, plane *controlplane.ControlPlane, workers int, do func(*floor, context.Context, *v1alpha1.ApiKey) error,
+) (*floor, error) {
 	config, err := plane.As(ctx, controlplane.Namespace, controlplane.ServiceAccount)
 	if err != nil {
 		return nil, err
@@ -53,7 +56,7 @@ func newFloor(ctx context.Context, plane *controlplane.ControlPlane, workers int
 	for range workers {
 		f.group.Go(func() {
 			for key := range f.work {
-				if err := f.threeWrites(ctx, key); err != nil {
+				if err := do(f, ctx, key); err != nil {
 					f.mu.Lock()
 					f.failure = errors.Join(f.failure, err)
 					f.mu.Unlock()
@@ -64,7 +67,8 @@ func newFloor(ctx context.Context, plane *controlplane.ControlPlane, workers int
 	return f, nil
 }
 
-func (f *floor) issue(key *v1alpha1.ApiKey) { f.work <- key }
+// take queues a key.
+func (f *floor) take(key *v1alpha1.ApiKey) { f.work <- key }
 
 func (f *floor) stop() {
 	close(f.work)
@@ -77,7 +81,8 @@ func (f *floor) err() error {
 	return f.failure
 }
 
-func (f *floor) threeWrites(ctx context.Context, key *v1alpha1.ApiKey) error {
+// issue issues a key with three writes.
+func (f *floor) issue(ctx context.Context, key *v1alpha1.ApiKey) error {
 	minted := token.Mint(token.DefaultPrefix)
 	now := metav1.NewTime(time.Now().Truncate(time.Second))
 	status := v1alpha1.ApiKeyStatus{
@@ -110,7 +115,45 @@ func (f *floor) threeWrites(ctx context.Context, key *v1alpha1.ApiKey) error {
 	return err
 }
 
-func (f *floor) patchStatus(ctx context.Context, key *v1alpha1.ApiKey, status v1alpha1.ApiKeyStatus) (*v1alpha1.ApiKey, error) {
+// rotate rotates an issued key with three writes and one read.
+func (f *floor) rotate(ctx context.Context, key *v1alpha1.ApiKey) error {
+	secret, err := f.secrets.CoreV1().Secrets(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	minted, request := token.Mint(token.DefaultPrefix), key.Annotations[v1alpha1.AnnotationRotate]
+	committed, err := f.patchStatus(ctx, key, map[string]any{"rotation": v1alpha1.ApiKeyRotationStatus{Pending: &v1alpha1.ApiKeyPendingToken{
+		Hash: minted.Digest().String(), TokenHint: minted.Hint(), Request: request, Overlap: "24h",
+	}}})
+	if err != nil {
+		return err
+	}
+	patch, err := json.Marshal([]map[string]any{
+		{"op": "test", "path": "/metadata/uid", "value": secret.UID},
+		{"op": "test", "path": "/data/token", "value": secret.Data["token"]},
+		{"op": "replace", "path": "/data/token", "value": []byte(minted.Reveal())},
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := f.secrets.CoreV1().Secrets(key.Namespace).Patch(ctx, key.Name, types.JSONPatchType, patch, metav1.PatchOptions{}); err != nil {
+		return err
+	}
+	now := metav1.NewTime(time.Now().Truncate(time.Second))
+	_, err = f.patchStatus(ctx, committed, map[string]any{
+		"hash": minted.Digest().String(), "tokenHint": minted.Hint(),
+		"rotation": map[string]any{
+			"pending": nil, "rotatedAt": now, "count": 1, "handledRequests": []string{request},
+			"retiring": v1alpha1.ApiKeyRetiringToken{
+				Hash: key.Status.Hash, TokenHint: key.Status.TokenHint, RetiresAt: metav1.NewTime(now.Add(24 * time.Hour)),
+			},
+		},
+	})
+	return err
+}
+
+// patchStatus merges fields into the status of a key, and returns the key.
+func (f *floor) patchStatus(ctx context.Context, key *v1alpha1.ApiKey, status any) (*v1alpha1.ApiKey, error) {
 	body, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"resourceVersion": key.ResourceVersion}, "status": status,
 	})

@@ -1,4 +1,4 @@
-// Command bench measures how fast the operator issues keys and the verifier checks tokens, compared with floors: programs that do only
+// Command bench measures how fast the operator issues and rotates keys and the verifier checks tokens, compared with floors: programs that do only
 // what can't be avoided. It prints the tables of docs/performance.md. `make bench` runs it.
 package main
 
@@ -27,9 +27,10 @@ const workers = 16
 func main() {
 	keys := flag.Int("keys", 2000, "number of keys in each timed run")
 	fleet := flag.Int("fleet", 10000, "number of keys for measuring memory and restarts")
+	rotations := flag.Int("rotations", 300, "number of keys that are rotated in each timed run")
 	rounds := flag.Int("rounds", 3, "number of timed runs of each kind; the median is printed")
 	during := flag.Duration("during", 5*time.Second, "duration of each timed run of the verifier")
-	only := flag.String("only", "", "run only this benchmark: issuing, verifying or worst")
+	only := flag.String("only", "", "run only this benchmark: issuing, rotating, verifying or worst")
 	emptyHTTP := flag.String("empty-http", "", "address for HTTP; if set, serve only the verifier's floor and measure nothing")
 	emptyGRPC := flag.String("empty-grpc", "", "address for gRPC of the verifier's floor")
 	flag.Parse()
@@ -43,6 +44,11 @@ func main() {
 		all := *only == ""
 		if all || *only == "issuing" {
 			if err := benchIssuing(ctx, *keys, *fleet, *rounds); err != nil {
+				return err
+			}
+		}
+		if all || *only == "rotating" {
+			if err := benchRotating(ctx, *rotations, *rounds); err != nil {
 				return err
 			}
 		}
@@ -138,12 +144,12 @@ func timedRun(ctx context.Context, kind string, concurrency, keys int) (_ result
 		return r, err
 	}
 
-	floor, err := newFloor(ctx, plane, workers)
+	floor, err := newFloor(ctx, plane, workers, (*floor).issue)
 	if err != nil {
 		return result{}, err
 	}
 	defer floor.stop()
-	r, err := creator.run(ctx, concurrency, keys, floor.issue)
+	r, err := creator.run(ctx, concurrency, keys, floor.take)
 	return r, errors.Join(err, floor.err())
 }
 

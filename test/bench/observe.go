@@ -55,10 +55,11 @@ func requestCounts(ctx context.Context, plane *controlplane.ControlPlane) (map[s
 	return counts, nil
 }
 
+// perKey returns the requests for each key, without those of the creator.
 func perKey(before, after map[string]float64, keys int) []string {
 	var lines []string
 	for name, count := range after {
-		if n := count - before[name]; n > 0 && name != "POST apikeys" {
+		if n := count - before[name]; n > 0 && name != "POST apikeys" && name != "PATCH apikeys" {
 			lines = append(lines, fmt.Sprintf("%s: %.3f", name, n/float64(keys)))
 		}
 	}

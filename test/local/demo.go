@@ -134,6 +134,8 @@ func (d *player) gateScenes() {
 	d.scene("The key that is valid for five seconds, after it expired")
 	d.until(g, short, http.StatusUnauthorized)
 	d.call(g, inside, short, "OF_FIVE_SECONDS", http.StatusUnauthorized)
+	orders = d.rotationScene(g, orders)
+	d.suspensionScene(g, orders)
 	d.scene("A deleted key")
 	d.kubectl("delete", "apikey", "another-role", "of-five-seconds", "--ignore-not-found")
 	d.revoke(g, orders)
@@ -202,7 +204,7 @@ func quoted(args []string) string {
 	words := make([]string, len(args))
 	for i, arg := range args {
 		words[i] = arg
-		if strings.ContainsAny(arg, " {}()[]\"?$") {
+		if strings.ContainsAny(arg, " {}()[]\"?$;") {
 			words[i] = "'" + arg + "'"
 		}
 	}

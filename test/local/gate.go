@@ -96,17 +96,22 @@ func (d *player) tokenOf(secret string) string {
 	if d.err != nil {
 		return ""
 	}
-	clients, err := kubernetes.NewForConfig(d.local.plane.Admin)
+	var token string
+	token, d.err = d.local.tokenIn(d.ctx, secret)
+	return token
+}
+
+// tokenIn returns the token in a Secret.
+func (l *local) tokenIn(ctx context.Context, secret string) (string, error) {
+	clients, err := kubernetes.NewForConfig(l.plane.Admin)
 	if err != nil {
-		d.err = err
-		return ""
+		return "", err
 	}
-	found, err := clients.CoreV1().Secrets("default").Get(d.ctx, secret, metav1.GetOptions{})
+	found, err := clients.CoreV1().Secrets("default").Get(ctx, secret, metav1.GetOptions{})
 	if err != nil {
-		d.err = err
-		return ""
+		return "", err
 	}
-	return string(found.Data["token"])
+	return string(found.Data["token"]), nil
 }
 
 // call calls the API and must get the status want.

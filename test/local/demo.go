@@ -139,7 +139,7 @@ func (d *player) gateScenes() {
 	d.scene("A deleted key")
 	d.kubectl("delete", "apikey", "another-role", "of-five-seconds", "--ignore-not-found")
 	d.revoke(g, orders)
-	d.call(g, inside, orders, "ORDERS", http.StatusUnauthorized)
+	d.call(g, inside, orders, "NEW", http.StatusUnauthorized)
 }
 
 // policyScene shows a key that a policy refuses, and that it is issued once the policy changes.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -75,17 +76,32 @@ func (r *run) delete(ctx context.Context, subject string) {
 	})
 }
 
-// turn suspends or resumes a key. It changes the key only as it was read, so that an attempt that was given up has no effect later.
+// turn suspends or resumes a key.
 func (r *run) turn(ctx context.Context, step plan.Step) {
+	r.change(ctx, step, func(key *v1alpha1.ApiKey) { key.Spec.Suspend = ptr.To(step.Kind == plan.Suspend) })
+}
+
+// request requests a rotation, or the end of the retiring token.
+func (r *run) request(ctx context.Context, step plan.Step) {
+	name := v1alpha1.AnnotationRotate
+	if step.Kind == plan.Retire {
+		name = v1alpha1.AnnotationRetire
+	}
+	r.change(ctx, step, func(key *v1alpha1.ApiKey) { metav1.SetMetaDataAnnotation(&key.ObjectMeta, name, step.Request) })
+}
+
+// change edits a key. It changes the key only as it was read, so that an attempt that was given up has no effect later.
+func (r *run) change(ctx context.Context, step plan.Step, edit func(*v1alpha1.ApiKey)) {
 	namespace, name := plan.Split(step.Subject)
 	uid := r.uidOf(step.Subject)
-	r.operate(ctx, model.Operation{Kind: step.Kind, Subject: step.Subject, UID: uid}, func(ctx context.Context) error {
+	operation := model.Operation{Kind: step.Kind, Subject: step.Subject, UID: uid, Overlap: step.Overlap}
+	r.operate(ctx, operation, func(ctx context.Context) error {
 		key := &v1alpha1.ApiKey{}
 		err := r.admin.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, key)
 		if err != nil || string(key.UID) != uid {
 			return client.IgnoreNotFound(err) // it has expired and gone
 		}
-		key.Spec.Suspend = ptr.To(step.Kind == plan.Suspend)
+		edit(key)
 		return client.IgnoreNotFound(r.admin.Update(ctx, key))
 	})
 }

@@ -158,6 +158,8 @@ func (r *run) dispatch(ctx context.Context, step plan.Step) {
 		r.do(step.Subject, func() { r.create(ctx, step) })
 	case plan.Delete:
 		r.do(step.Subject, func() { r.delete(ctx, step.Subject) })
+	case plan.Rotate, plan.Retire:
+		r.do(step.Subject, func() { r.request(ctx, step) })
 	case plan.Suspend, plan.Resume:
 		r.do(step.Subject, func() { r.turn(ctx, step) })
 	case plan.Annotate, plan.Keep:

@@ -147,6 +147,19 @@ func keyOf(o *v1alpha1.ApiKey, version string) model.Key {
 	if o.Status.ExpiresAt != nil {
 		k.Deadline = o.Status.ExpiresAt.Time
 	}
+	if pending := o.PendingToken(); pending != nil {
+		k.Pending = pending.Hash
+	}
+	if retiring := o.RetiringToken(); retiring != nil {
+		k.Retiring, k.RetiresAt = retiring.Hash, retiring.RetiresAt.Time
+	}
+	if rotation := o.Status.Rotation; rotation != nil {
+		k.Rotations = int(rotation.Count)
+		if rotation.RotatedAt != nil {
+			k.RotatedAt = rotation.RotatedAt.Time
+		}
+	}
+	k.Waiting = (o.RotationRequest() != "" || k.Pending != "") && o.Condition(v1alpha1.ConditionRotationBlocked) == nil
 	if ready := meta.FindStatusCondition(o.Status.Conditions, v1alpha1.ConditionReady); ready != nil {
 		k.Reason = ready.Reason
 	}

@@ -91,7 +91,8 @@ func (w *world) results(a Answer) (possible []Result, cause, detail string) {
 		return possible, "no key ever had this digest", ""
 	}
 	horizon := w.horizon(a.Verifier, a.Start)
-	if t.begin.After(horizon) || !t.mayEnd.IsZero() && !a.End.Before(t.mayEnd) || !a.End.Before(t.deadline) {
+	if t.begin.After(horizon) || !t.mayEnd.IsZero() && !a.End.Before(t.mayEnd) || !a.End.Before(t.deadline) ||
+		!a.End.Before(orNever(t.retires)) {
 		add(InvalidToken)
 	}
 	switch {
@@ -99,6 +100,8 @@ func (w *world) results(a Answer) (possible []Result, cause, detail string) {
 		return possible, "its end is known", fmt.Sprintf("it was seen at %s, and the verifier knows all until %s", face(t.end), face(horizon))
 	case !a.Start.Before(t.deadline):
 		return possible, "its deadline has passed", "it was at " + face(t.deadline)
+	case !a.Start.Before(orNever(t.retires)) && !t.retiring.After(horizon):
+		return possible, "its overlap has passed", fmt.Sprintf("it was retiring until %s, and the verifier knows all until %s", face(t.retires), face(horizon))
 	}
 	off, surely := w.suspended(t.key, horizon, a.End)
 	if off {

@@ -68,6 +68,9 @@ func (w *world) judgeLast(last Key, end Settled, wrong func(who, expected, got s
 	case issued && last.Suspended != (last.Reason == ReasonSuspended):
 		wrong("the operators", fmt.Sprintf("a reason that fits spec.suspend, which is %t", last.Suspended), "the reason "+last.Reason)
 	}
+	if issued && !overdue {
+		w.judgeLastRotation(last, end, wrong)
+	}
 	if last.Lagging {
 		wrong("the operators", "a status of the last edit of the spec", "one of an earlier edit")
 	}
@@ -87,7 +90,7 @@ func (w *world) leftBehind(s Secret) (who, expected string) {
 		return "the garbage collector", "no Secret of a key that has gone"
 	case last.Reason == ReasonExpired:
 		return "the operators", "no Secret of an expired key"
-	case s.Digest != "" && last.Digest != s.Digest:
+	case s.Digest != "" && last.Digest != s.Digest && last.Pending != s.Digest:
 		return "the operators", "no Secret with a token that does not count"
 	}
 	return "", ""

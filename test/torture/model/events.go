@@ -48,7 +48,7 @@ func (b Beat) Touches(string) bool { return false }
 
 // Touches implements [Event].
 func (k Key) Touches(subject string) bool {
-	return subject == k.UID || subject == k.Digest || subject == k.Namespace+"/"+k.Name
+	return subject == k.UID || subject == k.Digest || subject == k.Pending || subject == k.Retiring || subject == k.Namespace+"/"+k.Name
 }
 
 // Touches implements [Event].
@@ -69,6 +69,9 @@ func (o Operation) String() string {
 	text := fmt.Sprintf("%s..%s %s %s", face(o.Asked), face(o.Answered), o.Kind, o.Subject)
 	if o.UID != "" {
 		text += " uid " + o.UID
+	}
+	if o.Kind == Rotate {
+		text += " with overlap " + o.Overlap.String()
 	}
 	if o.Value != nil {
 		text += " to " + o.Value.String()
@@ -117,8 +120,15 @@ func (k Key) String() string {
 	if k.Gone {
 		return fmt.Sprintf("%s ApiKey %s/%s uid %s version %d: gone", face(k.At), k.Namespace, k.Name, k.UID, k.Version)
 	}
-	return fmt.Sprintf("%s ApiKey %s/%s uid %s version %d: reason %q, digest %q, expires %s, roles %v, networks %v",
+	text := fmt.Sprintf("%s ApiKey %s/%s uid %s version %d: reason %q, digest %q, expires %s, roles %v, networks %v",
 		face(k.At), k.Namespace, k.Name, k.UID, k.Version, k.Reason, short(k.Digest), face(k.Deadline), k.Roles, k.Networks)
+	if k.Pending != "" {
+		text += fmt.Sprintf(", pending %q", short(k.Pending))
+	}
+	if k.Retiring != "" {
+		text += fmt.Sprintf(", retiring %q until %s", short(k.Retiring), face(k.RetiresAt))
+	}
+	return text
 }
 
 func (s Secret) String() string {

@@ -9,8 +9,8 @@
 //
 // To add a feature: an event if something new is seen, a field of [Key] if there is something new to know of a key, a line in rules, and a
 // case in [world.results] if verifiers answer by it; then a table of planted defects in the tests, each with its clean twin. What can be
-// edited on a key is a setting, as suspension is in settings.go. A feature that gives a key more than one token extends [Key.accepted],
-// and says in [world.judgeLives] which changes of a digest it allows.
+// edited on a key is a setting, as suspension is in settings.go. What gives a key another token extends [Key.accepted], and says in
+// [world.judgeTokens] which changes of a digest it allows.
 package model
 
 import (
@@ -53,7 +53,7 @@ const (
 
 // Operation is a request to the API server, repeated until it was done.
 type Operation struct {
-	// Kind is create, delete, edit, suspend, resume, or one that the model does not know.
+	// Kind is create, delete, edit, suspend, resume, rotate, retire, or one that the model does not know.
 	Kind string
 	// Subject is the key's namespace/name, or the name of a setting.
 	Subject string
@@ -63,12 +63,20 @@ type Operation struct {
 	Asked, Answered time.Time
 	// Value is what a setting was changed to.
 	Value *Setting
+	// Overlap is that of a requested rotation.
+	Overlap time.Duration
 }
 
 // The kinds of operations that turn a key off and on.
 const (
 	Suspend = "suspend"
 	Resume  = "resume"
+)
+
+// The kinds of operations that request a rotation, and the end of the retiring token.
+const (
+	Rotate = "rotate"
+	Retire = "retire"
 )
 
 // Setting is a value of something that can be edited. Its name begins with its kind: role/NAME, policy/NAME, label/NAMESPACE, and
@@ -138,6 +146,14 @@ type Key struct {
 	Issued   time.Time
 	Deadline time.Time
 	Reason   string
+	// Pending and Retiring are the digests of the two other tokens of a rotation, or "". RetiresAt is the end of the retiring one.
+	Pending, Retiring string
+	RetiresAt         time.Time
+	// Rotations is how many were confirmed, and RotatedAt when the last one was. Waiting says that one is requested or begun, and that the
+	// operator has neither ended it nor said what blocks it.
+	Rotations int
+	RotatedAt time.Time
+	Waiting   bool
 }
 
 // Reasons of Ready that the model knows.

@@ -88,14 +88,14 @@ func (w *world) judgeLives() []Violation {
 			switch {
 			case now.Gone:
 				w.judgeGone(before, now, wrong)
-			case !before.Issued.IsZero() && now.Digest != before.Digest:
-				wrong(RuleMint, now.At, "the digest "+short(before.Digest), "the digest "+short(now.Digest))
 			case !before.Issued.IsZero() && !now.Issued.Equal(before.Issued):
 				wrong(RuleRewrite, now.At, "issuedAt "+face(before.Issued), "issuedAt "+face(now.Issued))
 			case !before.Deadline.IsZero() && !now.Deadline.Equal(before.Deadline):
 				wrong(RuleRewrite, now.At, "expiresAt "+face(before.Deadline), "expiresAt "+face(now.Deadline))
 			case before.Reason == ReasonExpired && now.Reason != ReasonExpired:
 				wrong(RuleRewrite, now.At, "the reason Expired, permanently", "the reason "+now.Reason)
+			case !before.Issued.IsZero():
+				w.judgeTokens(before, now, wrong)
 			}
 			if now.Reason == ReasonExpired && before.Reason != ReasonExpired {
 				if first := orNever(now.Deadline).Add(-w.ahead(now.At)); now.At.Before(first) {
@@ -126,12 +126,16 @@ func (w *world) judgeGone(before, now Key, wrong func(rule string, at time.Time,
 	}
 }
 
-// judgeGrants finds keys that got a digest at a moment when no possible state of roles and policies allowed it.
+// judgeGrants finds keys that got a digest, or one that is pending, at a moment when no possible state of roles and policies allowed it.
 func (w *world) judgeGrants() []Violation {
 	var found []Violation
 	for uid, k := range w.keys {
 		for i, seen := range k.seen {
-			if seen.Digest == "" || i > 0 && k.seen[i-1].Digest != "" {
+			var before Key
+			if i > 0 {
+				before = k.seen[i-1]
+			}
+			if !(seen.Digest != "" && before.Digest == "") && !(seen.Pending != "" && before.Pending != seen.Pending) {
 				continue
 			}
 			if may, _ := w.grants(seen, w.horizon(operators, seen.At), seen.At); !may {
@@ -152,6 +156,9 @@ func (w *world) judgeSecrets() []Violation {
 		k := w.keys[s.Owner]
 		if k == nil || s.Digest == "" {
 			continue
+		}
+		if t := w.tokens[s.Digest]; t != nil && t.key == k && t.counted {
+			continue // of a rotation
 		}
 		for _, seen := range k.seen {
 			if !seen.Issued.IsZero() && !seen.Gone && seen.At.Before(s.At) && seen.Digest != s.Digest {

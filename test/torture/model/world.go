@@ -15,6 +15,7 @@ type world struct {
 	starts   map[string][]time.Time
 	beats    map[string][]time.Time
 	settings map[string][]Operation // by the setting's name, in the order of the requests
+	requests map[string][]Operation // of rotations and their ends, by the key's UID
 	deletes  map[string]time.Time   // when the first deletion was requested, by the key's UID
 	created  []Operation
 	keys     map[string]*key   // by UID
@@ -51,12 +52,16 @@ type token struct {
 	// end is when the digest was seen to be gone, or zero. mayEnd is the first moment at which it may have been gone.
 	end, mayEnd time.Time
 	deadline    time.Time
+	// retires is the end of its overlap, or zero if it was never retiring. retiring is when it was first seen to be.
+	retires, retiring time.Time
+	// counted says that it was pending, or the token of an issued key.
+	counted bool
 }
 
 func newWorld(h History, p Promises) *world {
 	w := &world{
 		Promises: p,
-		starts:   map[string][]time.Time{}, beats: map[string][]time.Time{}, settings: map[string][]Operation{},
+		starts:   map[string][]time.Time{}, beats: map[string][]time.Time{}, settings: map[string][]Operation{}, requests: map[string][]Operation{},
 		deletes: map[string]time.Time{}, keys: map[string]*key{}, tokens: map[string]*token{},
 	}
 	for _, event := range h {
@@ -108,6 +113,8 @@ func (w *world) operation(o Operation) {
 		}
 	case "edit":
 		w.settings[o.Subject] = append(w.settings[o.Subject], o)
+	case Rotate, Retire:
+		w.requests[o.UID] = append(w.requests[o.UID], o)
 	case Suspend, Resume:
 		name := suspension(o.UID)
 		o.Value = &Setting{Suspended: o.Kind == Suspend}
@@ -115,13 +122,13 @@ func (w *world) operation(o Operation) {
 	}
 }
 
-// accepted are the digests by which verifiers accept the key, unless its deadline has passed or it is suspended. A key that has more than one
-// token at a time, as during a rotation, has them all here.
+// accepted are the digests by which verifiers accept the key, unless its deadline has passed or it is suspended: those of the current, the
+// pending and the retiring token. The overlap of the latter may have passed.
 func (k Key) accepted() []string {
 	if k.Digest == "" || k.Gone || k.Reason == ReasonExpired {
 		return nil
 	}
-	return []string{k.Digest}
+	return slices.DeleteFunc([]string{k.Digest, k.Pending, k.Retiring}, func(digest string) bool { return digest == "" })
 }
 
 // tokensOf records when each digest of a key began and ended.
@@ -154,8 +161,13 @@ func (w *world) tokensOf(uid string, k *key) {
 			if w.tokens[digest] == nil {
 				w.tokens[digest] = &token{key: k, begin: seen.At, deadline: orNever(seen.Deadline)}
 			}
+			t := w.tokens[digest]
+			t.counted = t.counted || digest == seen.Pending || !seen.Issued.IsZero()
+			if digest == seen.Retiring && t.retires.IsZero() {
+				t.retires, t.retiring = seen.RetiresAt, seen.At
+			}
 			// A digest that comes back must not be accepted: its end stays.
-			if t := w.tokens[digest]; t.end.IsZero() {
+			if t.end.IsZero() {
 				live[digest] = t
 			}
 		}

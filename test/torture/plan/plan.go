@@ -19,6 +19,8 @@ const (
 	Keep     = "keep"
 	Suspend  = model.Suspend
 	Resume   = model.Resume
+	Rotate   = model.Rotate
+	Retire   = model.Retire
 	Edit     = "edit"
 	Quota    = "quota"
 	Plant    = "plant"
@@ -43,6 +45,9 @@ type Step struct {
 	Setting model.Setting
 	// Offset is how far a clock jumps.
 	Offset time.Duration
+	// Overlap is how long the old token is accepted after a rotation. Request is the value of the annotation.
+	Overlap time.Duration
+	Request string
 	// On says that a mark is set and not removed.
 	On bool
 }
@@ -101,6 +106,8 @@ type Plan struct {
 	random *rand.Rand
 	// exists and suspended are the keys that are there by now, and those of them that are turned off.
 	exists, suspended map[string]bool
+	// requests counts the requests of rotations, and of their ends.
+	requests int
 	// queued are the next steps of the kind that was drawn last.
 	queued []Step
 }
@@ -121,6 +128,8 @@ var kinds = []struct {
 	{6, (*Plan).annotate},
 	{3, (*Plan).keep},
 	{8, (*Plan).turn},
+	{12, (*Plan).rotate},
+	{4, (*Plan).retire},
 	{8, (*Plan).editRole},
 	{5, (*Plan).editPolicy},
 	{2, (*Plan).label},
@@ -270,6 +279,31 @@ func (p *Plan) turn() []Step {
 		steps[i] = Step{Kind: kind, Subject: slot}
 	}
 	return steps
+}
+
+// rotate requests a rotation, often with no overlap.
+func (p *Plan) rotate() []Step {
+	slot := p.slot(true)
+	if slot == "" {
+		return nil
+	}
+	p.requests++
+	step := Step{Kind: Rotate, Subject: slot}
+	if p.chance(70) {
+		step.Overlap = p.between(time.Second, 15*time.Second).Truncate(time.Second)
+	}
+	step.Request = fmt.Sprintf("%d;overlap=%ds", p.requests, int(step.Overlap.Seconds()))
+	return []Step{step}
+}
+
+// retire requests the end of a retiring token, whether there is one or not.
+func (p *Plan) retire() []Step {
+	slot := p.slot(true)
+	if slot == "" {
+		return nil
+	}
+	p.requests++
+	return []Step{{Kind: Retire, Subject: slot, Request: fmt.Sprint(p.requests)}}
 }
 
 func (p *Plan) editRole() []Step {

@@ -51,7 +51,7 @@ func TestStepsMakeSense(t *testing.T) {
 		}
 	}
 	for _, kind := range []string{
-		plan.Create, plan.Delete, plan.Annotate, plan.Keep, plan.Suspend, plan.Resume, plan.Edit, plan.Quota, plan.Plant, plan.Pause, plan.Kill, plan.Lease, plan.Jump,
+		plan.Create, plan.Delete, plan.Annotate, plan.Keep, plan.Suspend, plan.Resume, plan.Rotate, plan.Retire, plan.Edit, plan.Quota, plan.Plant, plan.Pause, plan.Kill, plan.Lease, plan.Jump,
 	} {
 		if kinds[kind] == 0 {
 			t.Errorf("no step is of kind %s", kind)

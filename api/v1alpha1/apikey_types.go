@@ -372,6 +372,7 @@ type ApiKeyRotationStatus struct {
 type ApiKeyPendingToken struct {
 	// hash is the digest of the token, as in status.hash.
 	// +required
+	// +kubebuilder:validation:MinLength=71
 	// +kubebuilder:validation:MaxLength=71
 	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
 	Hash string `json:"hash,omitempty"`
@@ -398,6 +399,7 @@ type ApiKeyPendingToken struct {
 type ApiKeyRetiringToken struct {
 	// hash is the digest of the token, as in status.hash.
 	// +required
+	// +kubebuilder:validation:MinLength=71
 	// +kubebuilder:validation:MaxLength=71
 	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
 	Hash string `json:"hash,omitempty"`

@@ -107,10 +107,11 @@ func (w *world) secret() *corev1.Secret {
 	return secret
 }
 
-func (w *world) annotate(name, value string) {
+// rotate requests a rotation.
+func (w *world) rotate(request string) {
 	w.t.Helper()
 	key := w.key()
-	key.Annotations = map[string]string{name: value}
+	key.Annotations = map[string]string{v1alpha1.AnnotationRotate: request}
 	if err := w.server.Update(w.t.Context(), key); err != nil {
 		w.t.Fatal(err)
 	}
@@ -129,7 +130,7 @@ func TestIssueAndRotate(t *testing.T) {
 	if w.key().ReadyReason() != v1alpha1.ReasonIssued || !w.holdsCurrent() {
 		t.Fatalf("not issued: %+v", w.key().Status)
 	}
-	w.annotate(v1alpha1.AnnotationRotate, "1;overlap=1h")
+	w.rotate("1;overlap=1h")
 	w.mustPass()
 	key := w.key()
 	if retiring := key.RetiringToken(); !w.holdsCurrent() || key.Status.Hash == first || retiring == nil || retiring.Hash != first ||
@@ -147,7 +148,7 @@ func TestIssueAndRotate(t *testing.T) {
 func TestOverlapBeginsAtTheConfirmation(t *testing.T) {
 	w := newWorld(t)
 	w.mustPass()
-	w.annotate(v1alpha1.AnnotationRotate, "1;overlap=1m")
+	w.rotate("1;overlap=1m")
 	w.calls.Patch = func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
 		w.clock.Step(10*time.Second + 1)
 		return c.Patch(ctx, object, patch, options...)
@@ -163,7 +164,7 @@ func TestOlderCRD(t *testing.T) {
 	w := newWorld(t)
 	w.mustPass()
 	before := w.key().Status
-	w.annotate(v1alpha1.AnnotationRotate, "1")
+	w.rotate("1")
 	w.calls.SubResourcePatch = func(ctx context.Context, c client.Client, name string, object client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
 		err := c.SubResource(name).Patch(ctx, object, patch, options...)
 		object.(*v1alpha1.ApiKey).Status.Rotation = nil
@@ -182,7 +183,7 @@ func TestRefusedRotationHidesTokens(t *testing.T) {
 	w := newWorld(t)
 	w.mustPass()
 	old := string(w.secret().Data["token"])
-	w.annotate(v1alpha1.AnnotationRotate, "1")
+	w.rotate("1")
 	var minted string
 	w.calls.Patch = func(_ context.Context, _ client.WithWatch, object client.Object, patch client.Patch, _ ...client.PatchOption) error {
 		text, err := patch.Data(object)

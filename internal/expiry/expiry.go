@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -51,20 +52,20 @@ func ParseDuration(text string) (time.Duration, error) {
 
 // FormatDuration formats a duration of at most [MaxDuration] so that [ParseDuration] returns it, truncated to the second.
 func FormatDuration(d time.Duration) string {
-	text := ""
+	var text strings.Builder
 	for _, unit := range []struct {
 		length time.Duration
 		name   string
 	}{{day, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
 		if n := d / unit.length; n > 0 {
-			text += strconv.FormatInt(int64(n), 10) + unit.name
+			text.WriteString(strconv.FormatInt(int64(n), 10) + unit.name)
 			d %= unit.length
 		}
 	}
-	if text == "" {
+	if text.Len() == 0 {
 		return "0s"
 	}
-	return text
+	return text.String()
 }
 
 // ParseMoment parses a time in RFC 3339 and truncates it to the second.

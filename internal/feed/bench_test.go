@@ -99,9 +99,11 @@ func BenchmarkLoad(b *testing.B) {
 			loader.Run(ctx)
 			close(ended)
 		}()
+		ticker := time.NewTicker(time.Millisecond)
 		for !x.Loaded() {
-			time.Sleep(time.Millisecond)
+			<-ticker.C
 		}
+		ticker.Stop()
 		if x.Size() != keys {
 			b.Fatalf("loaded %d keys", x.Size())
 		}

@@ -3,6 +3,7 @@ package feed
 import (
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,8 +56,9 @@ func TestStream(t *testing.T) {
 		"no JSON":                   {added + "503 Service Unavailable", types{watch.Added, watch.Error}},
 		"a field of another type":   {`{"type":"ADDED","object":{"spec":{"roles":"admin"}}}` + added, types{watch.Error}},
 	} {
-		var got types
-		for _, event := range all(t, strings.NewReader(c.text)) {
+		events := all(t, strings.NewReader(c.text))
+		got := make(types, 0, len(events))
+		for _, event := range events {
 			got = append(got, event.Type)
 			switch o := event.Object.(type) {
 			case *object:
@@ -71,7 +73,7 @@ func TestStream(t *testing.T) {
 				t.Errorf("%s: %T", name, event.Object)
 			}
 		}
-		if !reflect.DeepEqual(got, c.want) {
+		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}

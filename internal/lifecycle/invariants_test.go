@@ -222,7 +222,7 @@ func TestInvariants(t *testing.T) {
 
 // rotating are facts of keys with all combinations of what is written about rotations.
 func rotating(past, future time.Time) []Facts {
-	var all []Facts
+	all := make([]Facts, 0, 18<<8)
 	for bits := range 1 << 8 {
 		bit := func(n int) bool { return bits&(1<<n) != 0 }
 		record := Record{Told: ToldIssued, Committed: true, Issued: bit(0), IssuedAt: past, SecretNamed: true, SecretDeleted: bit(1)}

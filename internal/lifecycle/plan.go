@@ -253,9 +253,9 @@ func (r row) matches(record Record, due Moment, verdict Verdict) bool {
 		(r.rules == nil || slices.Contains(r.rules, verdict.Rules)) &&
 		(r.gate == nil || slices.Contains(r.gate, verdict.Gate)) &&
 		(record.Committed || record.SecretNamed || !r.left) &&
-		(record.Suspend || !r.suspend) && !(record.Suspend && r.resume) &&
+		(record.Suspend || !r.suspend) && (!record.Suspend || !r.resume) &&
 		(record.Rotation.RetireRequested || !r.retire) &&
-		(record.Rotation.Begun || !r.begun) && !(record.Rotation.Blocked && r.free)
+		(record.Rotation.Begun || !r.begun) && (!record.Rotation.Blocked || !r.free)
 }
 
 // Step is the result of [Plan].

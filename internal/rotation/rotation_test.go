@@ -65,7 +65,8 @@ func TestValidateRetirement(t *testing.T) {
 }
 
 func TestHandled(t *testing.T) {
-	var handled, want []string
+	var handled []string
+	want := make([]string, 0, 20)
 	for i := range 20 {
 		handled = Handled(handled, strconv.Itoa(i))
 		want = append(want, strconv.Itoa(i))

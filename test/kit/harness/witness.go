@@ -85,7 +85,7 @@ func NewWitness(ctx context.Context, admin *rest.Config) (*Witness, error) {
 func (w *Witness) follow(ctx context.Context, events watch.Interface, list client.ObjectList, start func() (watch.Interface, error)) {
 	for {
 		for event := range events.ResultChan() {
-			w.see(event)
+			w.see(event, false)
 		}
 		err := wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(context.Context) (bool, error) {
 			var err error
@@ -96,7 +96,7 @@ func (w *Witness) follow(ctx context.Context, events watch.Interface, list clien
 			return // ctx has ended
 		}
 		_ = meta.EachListItem(list, func(object runtime.Object) error {
-			w.see(watch.Event{Type: watch.Modified, Object: object})
+			w.see(watch.Event{Type: watch.Modified, Object: object}, true)
 			return nil
 		})
 	}
@@ -105,7 +105,9 @@ func (w *Witness) follow(ctx context.Context, events watch.Interface, list clien
 // Stop ends the watches.
 func (w *Witness) Stop() { w.stop() }
 
-func (w *Witness) see(event watch.Event) {
+// see takes note of an event. listed says that it stands for what was missed while there was no watch, so that a digest in it may have been
+// committed long before.
+func (w *Witness) see(event watch.Event, listed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch object := event.Object.(type) {
@@ -123,10 +125,10 @@ func (w *Witness) see(event watch.Event) {
 		}
 		w.statuses++
 		if object.Status.Hash != "" {
-			w.first(w.committed, object.Status.Hash, object)
+			w.commit(object.Status.Hash, object, listed)
 		}
 		if pending := object.PendingToken(); pending != nil {
-			w.first(w.committed, pending.Hash, object)
+			w.commit(pending.Hash, object, listed)
 		}
 		// An edit of spec.suspend raises the generation, and the operator answers with the next status.
 		edited := equality.Semantic.DeepEqual(w.last[object.UID], object.Status)
@@ -140,6 +142,15 @@ func (w *Witness) see(event watch.Event) {
 		}
 		w.output.Write(append(text, '\n'))
 	}
+}
+
+// commit records the resourceVersion at which a digest is first seen in a status, or 0 if an earlier status may have had it.
+func (w *Witness) commit(digest string, object client.Object, listed bool) {
+	if _, known := w.committed[digest]; !known && listed {
+		w.committed[digest] = 0
+		return
+	}
+	w.first(w.committed, digest, object)
 }
 
 // first records the resourceVersion at which a digest is first seen. Resource versions of all kinds are comparable: there is one etcd.

@@ -24,8 +24,8 @@
 //
 // # Permissions
 //
-// The service account of the service must be allowed to get, list and watch ApiKeys and ApiRoles. It needs no
-// other permissions. The ClusterRole apikey-verifier includes these, and also what the verifier needs to
+// The service account of the service must be allowed to get, list and watch ApiKeys and ApiRoles. Options.ReportUsage
+// needs one more permission. It needs no others. The ClusterRole apikey-verifier includes these, and also what the verifier needs to
 // authenticate its own callers.
 //
 // # Startup and loss of the API server
@@ -46,6 +46,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -56,8 +57,10 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/feed"
 	"github.com/apikey-operator/apikey-operator/internal/index"
+	"github.com/apikey-operator/apikey-operator/internal/reporting"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/internal/usage"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
@@ -87,6 +90,11 @@ type Options struct {
 	// Metrics is where the metrics are registered, under the same names as those of apikey-verifier. Nil
 	// means that the metrics aren't exposed.
 	Metrics prometheus.Registerer
+	// ReportUsage reports which API keys are used, so that the operator records when each was last used. The service
+	// account then also needs the permission to create and patch ApiKeyUsages in its own namespace. Outside of the
+	// namespace of the operator, only the use of API keys in the namespace of the service is recorded. No decision
+	// depends on a report, or waits for one.
+	ReportUsage bool
 }
 
 // Need is what a route requires of an API key. The zero value refuses every request, so that a handler without
@@ -121,6 +129,8 @@ type Guard struct {
 	grpc    *serve.Protocol
 	reader  verify.Reader
 	proxies access.Proxies
+	// reporter is nil unless the use of keys is reported.
+	reporter *reporting.Reporter
 }
 
 // New returns a [Guard] that reads API keys with the permissions of config. It loads nothing before
@@ -143,7 +153,8 @@ func New(config *rest.Config, o Options) (*Guard, error) {
 	case staleness < 0:
 		staleness = 0
 	}
-	keys := index.New(time.Now(), index.Options{MaxStaleness: staleness})
+	started := time.Now()
+	keys := index.New(started, index.Options{MaxStaleness: staleness})
 	loader, err := feed.NewLoader(config, keys, feed.Options{Namespaces: o.Namespaces, Selector: o.Selector, Logger: o.Logger})
 	if err != nil {
 		return nil, err
@@ -155,10 +166,19 @@ func New(config *rest.Config, o Options) (*Guard, error) {
 	if err := registry.Register(feed.NewCollector(loader)); err != nil {
 		return nil, fmt.Errorf("register the metrics of the index: %w", err)
 	}
-	checker := serve.NewChecker(serve.Options{Keys: keys, Observers: []serve.Observer{
-		serve.NewMetrics(registry), serve.NewLog(o.Logger, false, registry),
-	}})
-	return newGuard(loader, checker, o.TokenPrefixes, trusted), nil
+	observers := []serve.Observer{serve.NewMetrics(registry), serve.NewLog(o.Logger, false, registry)}
+	var reporter *reporting.Reporter
+	if o.ReportUsage {
+		meter := usage.NewMeter(started)
+		reporter, err = reporting.New(config, keys, meter, reporting.Options{Logger: o.Logger, Metrics: registry})
+		if err != nil {
+			return nil, fmt.Errorf("ReportUsage: %w", err)
+		}
+		observers = append(observers, serve.NewUsage(meter))
+	}
+	g := newGuard(loader, serve.NewChecker(serve.Options{Keys: keys, Observers: observers}), o.TokenPrefixes, trusted)
+	g.reporter = reporter
+	return g, nil
 }
 
 func newGuard(loader *feed.Loader, checker *serve.Checker, prefixes []string, trusted access.Networks) *Guard {
@@ -174,7 +194,14 @@ func newGuard(loader *feed.Loader, checker *serve.Checker, prefixes []string, tr
 
 // Run loads the API keys and follows their changes until ctx is done. Call it once. If the API server can't
 // be reached, Run retries with backoff.
-func (g *Guard) Run(ctx context.Context) { g.loader.Run(ctx) }
+func (g *Guard) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	if g.reporter != nil {
+		running.Go(func() { g.reporter.Run(ctx) })
+	}
+	g.loader.Run(ctx)
+	running.Wait()
+}
 
 // Ready reports whether the guard can accept API keys: the role catalogue is loaded and fresh, and so are the
 // API keys of at least one namespace. Otherwise every request is refused with 503. Use it in a readiness

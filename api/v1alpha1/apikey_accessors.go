@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -107,4 +108,12 @@ func (k *ApiKey) RetiringToken() *ApiKeyRetiringToken {
 		return nil
 	}
 	return k.Status.Rotation.Retiring
+}
+
+// LastUsedAt returns the last use on record, or the zero time if no use was seen.
+func (k *ApiKey) LastUsedAt() time.Time {
+	if k.Status.LastUsedAt == nil {
+		return time.Time{}
+	}
+	return k.Status.LastUsedAt.Time
 }

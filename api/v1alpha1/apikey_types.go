@@ -33,6 +33,7 @@ const (
 // +kubebuilder:resource:path=apikeys,scope=Namespaced,shortName=ak,categories=apikey-operator
 // +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.status.expires`
+// +kubebuilder:printcolumn:name="Last Used",type=date,JSONPath=`.status.lastUsedAt`
 // +kubebuilder:printcolumn:name="Secret",type=string,JSONPath=`.status.secretName`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Roles",type=string,JSONPath=`.spec.roles`,priority=1
@@ -64,6 +65,8 @@ type ApiKey struct {
 	// +kubebuilder:validation:XValidation:rule="!has(oldSelf.expiresAt) || has(self.expiresAt) && self.expiresAt == oldSelf.expiresAt",message="status.expiresAt is immutable once it is set"
 	// +kubebuilder:validation:XValidation:rule="!has(oldSelf.issuedAt) || has(self.issuedAt) && self.issuedAt == oldSelf.issuedAt && has(self.hash) && (self.hash == oldSelf.hash || has(oldSelf.rotation) && has(oldSelf.rotation.pending) && self.hash == oldSelf.rotation.pending.hash)",message="once the key is issued, status.issuedAt is immutable, and status.hash changes only to the pending token of a rotation"
 	// +kubebuilder:validation:XValidation:rule="!has(oldSelf.issuedAt) || !has(self.rotation) || !has(self.rotation.retiring) || has(self.hash) && (self.hash != oldSelf.hash ? self.rotation.retiring.hash == oldSelf.hash : has(oldSelf.rotation) && has(oldSelf.rotation.retiring) && self.rotation.retiring.hash == oldSelf.rotation.retiring.hash && self.rotation.retiring.retiresAt == oldSelf.rotation.retiring.retiresAt)",message="status.rotation.retiring is the token before the last rotation, and its retiresAt never changes"
+	// +kubebuilder:validation:XValidation:rule="!has(oldSelf.lastUsedAt) || has(self.lastUsedAt) && self.lastUsedAt >= oldSelf.lastUsedAt",message="status.lastUsedAt only moves forward"
+	// +kubebuilder:validation:XValidation:rule="!has(self.lastUsedAt) || has(self.issuedAt) && self.lastUsedAt >= self.issuedAt",message="status.lastUsedAt is not before status.issuedAt"
 	Status ApiKeyStatus `json:"status,omitzero"`
 }
 
@@ -311,6 +314,14 @@ type ApiKeyStatus struct {
 	// that the key was never rotated and has no schedule.
 	// +optional
 	Rotation *ApiKeyRotationStatus `json:"rotation,omitempty"`
+
+	// lastUsedAt is when a verifier last accepted the token, as far as this is
+	// recorded. It only moves forward, and lags behind the last use by up to the
+	// operator's --usage-precision, which defaults to one hour, and by more in a
+	// cluster with very many keys in use. Absent means that no use was seen, which
+	// does not prove that there was none.
+	// +optional
+	LastUsedAt *metav1.Time `json:"lastUsedAt,omitempty"`
 
 	// conditions are Ready and, while they apply, Expiring, Stalled, OutOfPolicy,
 	// RotationBlocked and ClockSkewed.

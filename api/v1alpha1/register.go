@@ -10,7 +10,7 @@ import (
 var GroupVersion = schema.GroupVersion{Group: "apikey-operator.io", Version: "v1alpha1"}
 
 var schemeBuilder = runtime.NewSchemeBuilder(func(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &ApiKey{}, &ApiKeyList{}, &ApiRole{}, &ApiRoleList{}, &ApiKeyPolicy{}, &ApiKeyPolicyList{})
+	s.AddKnownTypes(GroupVersion, &ApiKey{}, &ApiKeyList{}, &ApiRole{}, &ApiRoleList{}, &ApiKeyPolicy{}, &ApiKeyPolicyList{}, &ApiKeyUsage{}, &ApiKeyUsageList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 })

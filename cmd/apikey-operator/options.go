@@ -7,11 +7,16 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/apikey-operator/apikey-operator/cmd/internal/process"
+	"github.com/apikey-operator/apikey-operator/controllers/recording"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
 	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/internal/usage"
 )
 
-const maxWorkers = 256
+const (
+	maxWorkers     = 256
+	maxUsageWrites = 1000
+)
 
 type options struct {
 	process.Cluster
@@ -25,6 +30,9 @@ type options struct {
 
 	requireCatalogue bool
 	requirePolicy    bool
+
+	usagePrecision time.Duration
+	usageWrites    float64
 
 	workers int
 	qps     float32
@@ -47,6 +55,8 @@ func defaultOptions() *options {
 		tokenPrefix:     token.DefaultPrefix,
 		ttlAfterExpired: "24h",
 		minRotation:     "1h",
+		usagePrecision:  usage.DefaultPrecision,
+		usageWrites:     recording.DefaultWrites,
 		workers:         16,
 		leaderElect:     true,
 		leaseDuration:   15 * time.Second,
@@ -75,6 +85,11 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 		"issue no key while the cluster has no ApiRole; without this flag, keys may then have any role")
 	flags.BoolVar(&o.requirePolicy, "require-policy", o.requirePolicy,
 		"issue no key while the cluster has no ApiKeyPolicy; without this flag, every key is then allowed")
+
+	flags.DurationVar(&o.usagePrecision, "usage-precision", o.usagePrecision,
+		"how old status.lastUsedAt of a key in use may become before it is written again, 1s to 24h; set it to the verifier's --usage-precision")
+	flags.Float64Var(&o.usageWrites, "usage-writes-per-second", o.usageWrites,
+		"maximum writes of status.lastUsedAt per second, over all keys, up to 1000; 0 records no use")
 
 	flags.IntVar(&o.workers, "workers", o.workers, "number of keys that each controller reconciles at the same time, 1 to 256")
 	flags.Float32Var(&o.qps, "kube-api-qps", o.qps,
@@ -117,6 +132,10 @@ func (o *options) validate(flags *pflag.FlagSet) error {
 		wrong("min-rotation-every", o.minRotation, err.Error())
 	} else if every == 0 {
 		wrong("min-rotation-every", o.minRotation, "must be at least 1s")
+	}
+	problems.UsagePrecision(o.usagePrecision)
+	if !(o.usageWrites >= 0 && o.usageWrites <= maxUsageWrites) { // also false for NaN
+		wrong("usage-writes-per-second", o.usageWrites, fmt.Sprintf("must be 0 (record no use) to %d", maxUsageWrites))
 	}
 	if o.workers < 1 || o.workers > maxWorkers {
 		wrong("workers", o.workers, fmt.Sprintf("must be 1 to %d", maxWorkers))

@@ -18,6 +18,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/cmd/internal/process"
 	"github.com/apikey-operator/apikey-operator/controllers/counting"
 	"github.com/apikey-operator/apikey-operator/internal/clockskew"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
@@ -79,6 +80,9 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 		TTLAfterExpired:  ttl,
 		MinRotationEvery: minRotation,
 		CountDelay:       counting.DefaultDelay,
+		Namespace:        process.PodNamespace(),
+		UsagePrecision:   o.usagePrecision,
+		UsageWrites:      o.usageWrites,
 	})
 	if err := controllers.SetupWithManager(mgr, operator.Options{
 		Workers: o.workers, Namespaces: o.namespaces, MetricPerKey: o.metricPerKey,
@@ -96,6 +100,10 @@ func run(ctx context.Context, o *options, logger logr.Logger) error {
 		return err
 	}
 
+	if o.usageWrites > 0 && process.PodNamespace() == "" {
+		logger.Info("The operator does not run in a pod, so no verifier can report the use of keys in all namespaces: set POD_NAMESPACE to the " +
+			"namespace of the verifiers, or --usage-writes-per-second=0")
+	}
 	logger.Info("Starting", "version", version.String(), "server", config.Host, "workers", o.workers, "leaderElection", o.leaderElect,
 		"namespaces", o.namespaces)
 	if err := start(ctx, mgr); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/serve/tokenreview"
 	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/internal/usage"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
@@ -49,6 +50,9 @@ type options struct {
 	drainTimeout time.Duration
 
 	logAllowed bool
+
+	reportUsage    bool
+	usagePrecision time.Duration
 }
 
 // settings are the options that must be parsed.
@@ -107,6 +111,11 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 		"how long new requests are still accepted after SIGTERM, while /readyz and gRPC health report not ready, so that gateways notice")
 	flags.DurationVar(&o.drainTimeout, "drain-timeout", 20*time.Second, "how long in-flight requests may take to finish after --drain-delay")
 
+	flags.BoolVar(&o.reportUsage, "report-usage", true,
+		"report which keys are used by an ApiKeyUsage, so that the operator records when each key was last used; if false, the use of keys is not seen")
+	flags.DurationVar(&o.usagePrecision, "usage-precision", usage.DefaultPrecision,
+		"how old the recorded use of a key may become before a later one is reported, 1s to 24h; set it to the operator's --usage-precision")
+
 	o.Log.AddFlags(flags)
 	flags.BoolVar(&o.logAllowed, "log-allowed", false, "log allowed requests too, one line each")
 }
@@ -148,6 +157,7 @@ func (o *options) settings(flags *pflag.FlagSet) (settings, error) {
 			problems.Add(flag, value, "must be 0 or more")
 		}
 	}
+	problems.UsagePrecision(o.usagePrecision)
 	o.Validate(&problems)
 	return s, problems.Err()
 }

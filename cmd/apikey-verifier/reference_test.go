@@ -17,8 +17,10 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/feed"
 	"github.com/apikey-operator/apikey-operator/internal/index"
 	"github.com/apikey-operator/apikey-operator/internal/reference"
+	"github.com/apikey-operator/apikey-operator/internal/reporting"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/serve/intake"
+	"github.com/apikey-operator/apikey-operator/internal/usage"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
@@ -63,6 +65,9 @@ func TestReferenceOfMetrics(t *testing.T) {
 		serve.NewMetrics(registry), serve.NewLog(logr.Discard(), false, registry),
 	}})
 	checker.Protocol("forward-auth")
+	if _, err := reporting.New(config, keys, usage.NewMeter(time.Now()), reporting.Options{Logger: logr.Discard(), Metrics: registry}); err != nil {
+		t.Fatal(err)
+	}
 	intake.NewGate(serve.DefaultLimits(), registry, logr.Discard(), nil)
 	if _, err := callers.New(config, callers.Options{Metrics: registry}); err != nil {
 		t.Fatal(err)

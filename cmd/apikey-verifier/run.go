@@ -21,12 +21,14 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/callers"
 	"github.com/apikey-operator/apikey-operator/internal/feed"
 	"github.com/apikey-operator/apikey-operator/internal/index"
+	"github.com/apikey-operator/apikey-operator/internal/reporting"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/serve/extauthz"
 	"github.com/apikey-operator/apikey-operator/internal/serve/forwardauth"
 	"github.com/apikey-operator/apikey-operator/internal/serve/intake"
 	"github.com/apikey-operator/apikey-operator/internal/serve/introspection"
 	"github.com/apikey-operator/apikey-operator/internal/serve/tokenreview"
+	"github.com/apikey-operator/apikey-operator/internal/usage"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 	"github.com/apikey-operator/apikey-operator/internal/version"
 )
@@ -44,7 +46,8 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	if err != nil {
 		return err
 	}
-	keys := index.New(time.Now(), index.Options{MaxStaleness: o.maxStaleness})
+	started := time.Now()
+	keys := index.New(started, index.Options{MaxStaleness: o.maxStaleness})
 	loader, err := feed.NewLoader(config, keys, feed.Options{Namespaces: o.namespaces, Selector: s.selector, Logger: logger})
 	if err != nil {
 		return err
@@ -52,9 +55,18 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	if err := metrics.Registry.Register(feed.NewCollector(loader)); err != nil {
 		return err
 	}
-	checker := serve.NewChecker(serve.Options{Keys: keys, Observers: []serve.Observer{
-		serve.NewMetrics(metrics.Registry), serve.NewLog(logger, o.logAllowed, metrics.Registry),
-	}})
+	observers := []serve.Observer{serve.NewMetrics(metrics.Registry), serve.NewLog(logger, o.logAllowed, metrics.Registry)}
+	report := func(context.Context) {}
+	if o.reportUsage {
+		meter := usage.NewMeter(started)
+		reporter, err := reporting.New(config, keys, meter, reporting.Options{Precision: o.usagePrecision, Logger: logger, Metrics: metrics.Registry})
+		if err != nil {
+			return err
+		}
+		observers = append(observers, serve.NewUsage(meter))
+		report = reporter.Run
+	}
+	checker := serve.NewChecker(serve.Options{Keys: keys, Observers: observers})
 	handler, err := httpHandler(config, o, s, checker, logger)
 	if err != nil {
 		return err
@@ -89,6 +101,7 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	}
 	logger.Info("Starting", "version", version.String(), "server", config.Host)
 	running.Go(func() { loader.Run(background) })
+	running.Go(func() { report(background) })
 	failed := make(chan error, 2)
 	start := func(part func(context.Context) error) {
 		running.Go(func() {

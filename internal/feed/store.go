@@ -161,7 +161,7 @@ func (s *store) understand(key *v1alpha1.ApiKey) *fact {
 			unreadable(c.Field, err)
 			continue
 		}
-		f.entry.Credentials = append(f.entry.Credentials, index.Credential{Digest: digest, Deadline: c.Deadline})
+		f.entry.Credentials = append(f.entry.Credentials, index.Credential{Digest: digest, Deadline: c.Deadline, Recorded: key.LastUsedAt()})
 	}
 	if len(f.entry.Credentials) == 0 {
 		return f

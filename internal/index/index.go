@@ -11,6 +11,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
 	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/internal/usage"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
@@ -24,6 +25,8 @@ type Credential struct {
 	Digest token.Digest
 	// Deadline is the expiry time of the token: that of the key, or an earlier one.
 	Deadline expiry.Deadline
+	// Recorded is the last use of the token that the cluster has on record, or zero if there is none.
+	Recorded time.Time
 }
 
 // Entry is what the index needs to know about an ApiKey.
@@ -308,9 +311,16 @@ func (s *Source) put(e Entry) {
 			continue
 		}
 		before := kept.withDigest(c.Digest)
-		if before != nil && unchanged && before.key.Deadline == c.Deadline {
-			entries = append(entries, before)
-			continue
+		if before != nil {
+			before.key.Use.Record(c.Recorded)
+			if unchanged && before.key.Deadline == c.Deadline {
+				entries = append(entries, before)
+				continue
+			}
+			key.Use = before.key.Use // an update of the object must not lose it
+		} else {
+			key.Use = &usage.Mark{}
+			key.Use.Record(c.Recorded)
 		}
 		key.Deadline = c.Deadline
 		added := &entry{key: key, source: s, digest: c.Digest, created: created}

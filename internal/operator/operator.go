@@ -21,6 +21,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/controllers/counting"
 	"github.com/apikey-operator/apikey-operator/controllers/expiring"
 	"github.com/apikey-operator/apikey-operator/controllers/issuing"
+	"github.com/apikey-operator/apikey-operator/controllers/recording"
 	"github.com/apikey-operator/apikey-operator/internal/fleet"
 	"github.com/apikey-operator/apikey-operator/internal/rulebook"
 )
@@ -44,7 +45,7 @@ func ManagerOptions(namespaces []string) ctrl.Options {
 	}
 }
 
-// Parts are the dependencies of the controllers. All fields are required.
+// Parts are the dependencies of the controllers. All fields are required, except for Namespace and UsageWrites.
 type Parts struct {
 	// Client reads ApiKeys, possibly from a cache, and writes all objects.
 	Client client.Client
@@ -67,13 +68,20 @@ type Parts struct {
 	MinRotationEvery time.Duration
 	// CountDelay is how long changes of keys are gathered before the keys of each role are counted.
 	CountDelay time.Duration
+	// Namespace is the namespace of the operator, or empty if it is unknown. Reports of use there speak of all keys.
+	Namespace string
+	// UsagePrecision is how old the recorded use of a key may become before a later one is recorded.
+	UsagePrecision time.Duration
+	// UsageWrites is the largest number of keys a second whose last use is recorded. With zero, none is recorded.
+	UsageWrites float64
 }
 
 // Controllers are the controllers of the operator.
 type Controllers struct {
-	Issuing  *issuing.Reconciler
-	Expiring *expiring.Reconciler
-	Counting *counting.Reconciler
+	Issuing   *issuing.Reconciler
+	Expiring  *expiring.Reconciler
+	Counting  *counting.Reconciler
+	Recording *recording.Reconciler
 
 	parts Parts
 }
@@ -91,7 +99,11 @@ func New(p Parts) *Controllers {
 			Clock: p.Clock, Skew: p.Skew, TTLAfterExpired: p.TTLAfterExpired,
 		},
 		Counting: &counting.Reconciler{Client: p.Client, Rules: p.Rules, Delay: p.CountDelay},
-		parts:    p,
+		Recording: &recording.Reconciler{
+			Client: p.Client, Namespace: p.Namespace, Clock: p.Clock, Skew: p.Skew, Precision: p.UsagePrecision, Writes: p.UsageWrites,
+			Metrics: recording.NewMetrics(p.Registry),
+		},
+		parts: p,
 	}
 }
 
@@ -117,6 +129,11 @@ func (c *Controllers) SetupWithManager(mgr ctrl.Manager, o Options) error {
 	if len(o.Namespaces) == 0 {
 		if err := c.Counting.SetupWithManager(mgr); err != nil {
 			return fmt.Errorf("set up the counting controller: %w", err)
+		}
+	}
+	if c.parts.UsageWrites > 0 {
+		if err := c.Recording.SetupWithManager(mgr, recording.Options{Namespaces: o.Namespaces}); err != nil {
+			return fmt.Errorf("set up the recording controller: %w", err)
 		}
 	}
 	collector := fleet.NewCollector(mgr.GetClient(), mgr.Elected(), c.parts.Clock, o.MetricPerKey)

@@ -9,10 +9,11 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
 	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/internal/usage"
 )
 
 // Key is what a decision needs to know about an ApiKey and one of its tokens. An ApiKey with several tokens
-// has a Key for each. A Key never changes, except for the roles that its Roles include: after any other
+// has a Key for each. A Key never changes, except for the roles that its Roles include and its Use: after any other
 // change of the ApiKey, [Keys] return another Key, and otherwise the same one. The zero value is refused.
 type Key struct {
 	// Namespace, Name and UID of the ApiKey.
@@ -28,6 +29,10 @@ type Key struct {
 	Roles *access.Roles
 	// Attributes say whose key it is. They open nothing: no decision depends on them.
 	Attributes Attributes
+
+	// Use remembers when the token was last accepted, across all Keys of the token. Decide ignores it. Nil means
+	// that nobody asks.
+	Use *usage.Mark
 }
 
 // Keys find the API keys that exist at present.

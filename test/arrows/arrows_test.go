@@ -105,7 +105,7 @@ var rules = []rule{
 	},
 	{
 		room: "controllers/issuing", why: "controllers communicate only through the API, so that each can be read, run and given permissions separately",
-		forbidden: []string{module + "controllers/expiring", module + "controllers/counting"},
+		forbidden: []string{module + "controllers/expiring", module + "controllers/counting", module + "controllers/recording"},
 	},
 	{
 		room: "internal/rulebook", why: "roles and policies belong to no single controller, and must not see tokens",
@@ -114,12 +114,34 @@ var rules = []rule{
 		},
 	},
 	{
+		room: "internal/usage", why: "what is reported and recorded about use follows from plain values; it must not see tokens, and can't decide",
+		forbidden: []string{module + "internal", "context", "log", "net"},
+	},
+	{
+		room: "internal/reporting", why: "the reporter writes ApiKeyUsages and nothing else, and must not see requests",
+		forbidden: []string{
+			module + "controllers", module + "internal/rulebook", module + "internal/callers", module + "internal/grant", module + "internal/serve",
+			module + "internal/feed", "k8s.io/client-go/kubernetes",
+		},
+	},
+	{
+		room: "controllers/recording", why: "controllers communicate only through the API, and recording use must not see tokens",
+		forbidden: []string{
+			module + "controllers/issuing", module + "controllers/expiring", module + "controllers/counting", module + "internal/token",
+			module + "internal/index",
+		},
+	},
+	{
 		room: "controllers/counting", why: "controllers communicate only through the API, and counting keys must not see tokens",
-		forbidden: []string{module + "controllers/issuing", module + "controllers/expiring", module + "internal/token"},
+		forbidden: []string{
+			module + "controllers/issuing", module + "controllers/expiring", module + "controllers/recording", module + "internal/token",
+		},
 	},
 	{
 		room: "controllers/expiring", why: "controllers communicate only through the API, and deleting ApiKeys must not see tokens",
-		forbidden: []string{module + "controllers/issuing", module + "controllers/counting", module + "internal/token"},
+		forbidden: []string{
+			module + "controllers/issuing", module + "controllers/counting", module + "controllers/recording", module + "internal/token",
+		},
 	},
 	{
 		room: "guard", why: "a service that uses guard must not get code that issues, expires or counts keys, or that reviews callers",
@@ -154,7 +176,7 @@ var rules = []rule{
 // pureRooms lists the packages that are tested, fuzzed and reused without a cluster.
 var pureRooms = []string{
 	"internal/access", "internal/expiry", "internal/gitops", "internal/grant", "internal/index", "internal/lifecycle", "internal/monitoring",
-	"internal/rotation", "internal/token", "internal/verify", "internal/version", "test/torture/model",
+	"internal/rotation", "internal/token", "internal/usage", "internal/verify", "internal/version", "test/torture/model",
 }
 
 // impure lists what no pure room may depend on.
@@ -345,7 +367,7 @@ func TestJudge(t *testing.T) {
 // clockless lists the rooms that must not read a clock, because their callers pass the time.
 var clockless = []string{
 	"internal/access", "internal/expiry", "internal/facts", "internal/grant", "internal/index", "internal/lifecycle", "internal/rotation",
-	"internal/verify", "test/torture/model",
+	"internal/usage", "internal/verify", "test/torture/model",
 }
 
 // clocks lists the functions of package time that read a clock or wait.

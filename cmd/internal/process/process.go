@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
@@ -67,6 +69,19 @@ func (p *Problems) Namespaces(flags *pflag.FlagSet, namespaces []string) {
 func (p *Problems) Namespace(flag, namespace string) {
 	if err := access.ValidateNamespace(namespace); err != nil {
 		p.Add(flag, namespace, err.Error())
+	}
+}
+
+// Bounds of --usage-precision.
+const (
+	minPrecision = time.Second
+	maxPrecision = 24 * time.Hour
+)
+
+// UsagePrecision reports an invalid value of the flag --usage-precision.
+func (p *Problems) UsagePrecision(precision time.Duration) {
+	if precision < minPrecision || precision > maxPrecision {
+		p.Add("usage-precision", precision, fmt.Sprintf("must be %s to %s", minPrecision, maxPrecision))
 	}
 }
 
@@ -132,4 +147,20 @@ func (c *Cluster) Config(component string) (*rest.Config, error) {
 	config.UserAgent = component + "/" + version.String()
 	config.QPS = -1
 	return config, nil
+}
+
+// namespaceFile has the namespace of the pod, in every pod that has a service account.
+const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+// PodNamespace returns the namespace of the pod that this process runs in: the environment variable POD_NAMESPACE or, without it,
+// that of the service account. It returns "" outside of a pod.
+func PodNamespace() string {
+	if namespace := os.Getenv("POD_NAMESPACE"); namespace != "" {
+		return namespace
+	}
+	text, err := os.ReadFile(namespaceFile)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -23,11 +24,23 @@ const accountPatience = time.Minute
 // As returns a configuration with a service account's token, as a pod of the account would use. The token is valid for a day. As waits up
 // to a minute for the account to exist.
 func (c *ControlPlane) As(ctx context.Context, namespace, serviceAccount string) (*rest.Config, error) {
+	return c.as(ctx, namespace, serviceAccount, nil)
+}
+
+// AsPod is like [ControlPlane.As] for a token that is bound to an existing pod, as a kubelet requests it.
+func (c *ControlPlane) AsPod(ctx context.Context, pod *corev1.Pod) (*rest.Config, error) {
+	return c.as(ctx, pod.Namespace, pod.Spec.ServiceAccountName,
+		&authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID})
+}
+
+func (c *ControlPlane) as(
+	ctx context.Context, namespace, serviceAccount string, bound *authenticationv1.BoundObjectReference,
+) (*rest.Config, error) {
 	clients, err := kubernetes.NewForConfig(c.Admin)
 	if err != nil {
 		return nil, err
 	}
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To[int64](24 * 60 * 60)}}
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To[int64](24 * 60 * 60), BoundObjectRef: bound}}
 	var answer *authenticationv1.TokenRequest
 	var missing error
 	// The controller manager creates a namespace's default account shortly after the namespace.

@@ -181,7 +181,9 @@ func (c *ControlPlane) start(ctx context.Context, binary, namespace, account str
 		}
 	}
 	args = append([]string{"--kubeconfig=" + kubeconfig}, args...)
-	return StartProcess(exec.Command(filepath.Join(c.Root, "bin", binary), args...), out) //nolint:noctx // Process.Stop stops it
+	command := exec.Command(filepath.Join(c.Root, "bin", binary), args...) //nolint:noctx // Process.Stop stops it
+	command.Env = append(os.Environ(), "POD_NAMESPACE="+namespace)
+	return StartProcess(command, out)
 }
 
 func freeAddresses(n int) ([]string, error) {

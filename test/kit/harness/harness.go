@@ -47,7 +47,15 @@ type Options struct {
 	MinRotationEvery time.Duration
 	// Rules decide whether an empty role catalogue, or a cluster without policies, denies every key.
 	Rules rulebook.Options
+	// UsagePrecision and UsageWrites are those of the controller that records the use of keys. With the zero value, none is recorded.
+	UsagePrecision time.Duration
+	UsageWrites    float64
+	// Namespaces are those whose keys a manager handles. The default are all.
+	Namespaces []string
 }
+
+// namespace is the namespace of the operator.
+const namespace = "apikey-operator-system"
 
 func (o Options) config() *rest.Config {
 	c := rest.CopyConfig(o.Config)
@@ -75,6 +83,7 @@ func (o Options) controllers(c client.Client, live client.Reader, rules *ruleboo
 			Client: c, Live: live, Rules: rules, Recorder: recorder, Registry: registry, Clock: o.Clock, Skew: o.Skew,
 			TokenPrefix: "ak", TTLAfterExpired: DefaultTTL, MinRotationEvery: o.MinRotationEvery,
 			CountDelay: 50 * time.Millisecond,
+			Namespace:  namespace, UsagePrecision: o.UsagePrecision, UsageWrites: o.UsageWrites,
 		}),
 		Registry: registry,
 		logger:   o.Witness.Logger(),
@@ -127,13 +136,13 @@ type Manager struct {
 // StartManager starts a manager with the given number of workers per controller. If lease is not empty, managers with the same lease elect a
 // leader.
 func StartManager(o Options, workers int, lease string) (*Manager, error) {
-	options := operator.ManagerOptions(nil)
+	options := operator.ManagerOptions(o.Namespaces)
 	options.Logger = o.Witness.Logger()
 	options.Metrics = metricsserver.Options{BindAddress: "0"}
 	options.Controller = config.Controller{SkipNameValidation: ptr.To(true)}
 	options.LeaderElection = lease != ""
 	options.LeaderElectionID = lease
-	options.LeaderElectionNamespace = "apikey-operator-system"
+	options.LeaderElectionNamespace = namespace
 	options.LeaderElectionReleaseOnCancel = true
 	mgr, err := ctrl.NewManager(o.config(), options)
 	if err != nil {
@@ -146,7 +155,7 @@ func StartManager(o Options, workers int, lease string) (*Manager, error) {
 		return nil, err
 	}
 	controllers := o.controllers(mgr.GetClient(), mgr.GetAPIReader(), rules, mgr.GetEventRecorder("apikey-operator"))
-	if err := controllers.SetupWithManager(mgr, operator.Options{Workers: workers, MetricPerKey: true}); err != nil {
+	if err := controllers.SetupWithManager(mgr, operator.Options{Workers: workers, MetricPerKey: true, Namespaces: o.Namespaces}); err != nil {
 		stop()
 		return nil, err
 	}

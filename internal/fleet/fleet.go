@@ -31,6 +31,26 @@ var expiringWithin = []struct {
 	{"14d", 14 * 24 * time.Hour},
 }
 
+// lastUsed are the time spans of keys_last_used, the longest last.
+var lastUsed = []struct {
+	label string
+	span  time.Duration
+}{
+	{"1d", 24 * time.Hour},
+	{"7d", 7 * 24 * time.Hour},
+	{"30d", 30 * 24 * time.Hour},
+	{"90d", 90 * 24 * time.Hour},
+}
+
+// Further values of the label of keys_last_used.
+const (
+	longer  = "longer"
+	notSeen = "NotSeen"
+)
+
+// unusedFor are the time spans of keys_unused.
+var unusedFor = lastUsed[2:]
+
 var (
 	keysDesc = prometheus.NewDesc(monitoring.Operator+"_keys",
 		"Number of ApiKeys by state: the reason of the condition Ready, or Unseen if a key has no such condition. Reported by the leader.",
@@ -52,6 +72,14 @@ var (
 		"Number of tokens from before a rotation that are still accepted. Reported by the leader.", nil, nil)
 	longestOverlapDesc = prometheus.NewDesc(monitoring.Operator+"_retiring_tokens_longest_seconds",
 		"Longest time for which a token from before a rotation is still accepted, 0 if there is none. Reported by the leader.", nil, nil)
+	lastUseDesc = prometheus.NewDesc(monitoring.Operator+"_keys_last_used",
+		"Number of issued ApiKeys by the time since their last recorded use: within 1d, 7d, 30d, 90d or longer; each key is counted once. "+
+			"NotSeen: no use is on record, which does not prove that there was none. Reported by the leader.",
+		[]string{"within"}, nil)
+	unusedDesc = prometheus.NewDesc(monitoring.Operator+"_keys_unused",
+		"Number of issued ApiKeys whose last recorded use is longer ago than a time span, or that were issued longer ago and have no "+
+			"recorded use; 30d includes 90d. Reported by the leader.",
+		[]string{"for"}, nil)
 	keyExpiryDesc = prometheus.NewDesc(monitoring.Operator+"_key_expiry_timestamp_seconds",
 		"Unix time at which an issued key expires, one series per key. The label owner is the attribute of that name, empty if the key "+
 			"has none. Exported only with --expiry-metric-per-key. Reported by the leader.",
@@ -80,6 +108,8 @@ func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- rotationBlockedDesc
 	descs <- retiringDesc
 	descs <- longestOverlapDesc
+	descs <- lastUseDesc
+	descs <- unusedDesc
 	descs <- keyExpiryDesc
 }
 
@@ -125,6 +155,12 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	for within, n := range fleet.expiring {
 		gauge(expiringDesc, float64(n), within)
 	}
+	for within, n := range fleet.lastUsed {
+		gauge(lastUseDesc, float64(n), within)
+	}
+	for span, n := range fleet.unused {
+		gauge(unusedDesc, float64(n), span)
+	}
 }
 
 // ownerAttribute is the attribute that labels the expiry metric. No other attribute does: an attribute can't be edited, so each key has one
@@ -149,6 +185,8 @@ type census struct {
 	states      map[string]int
 	longestWait map[string]time.Duration
 	expiring    map[string]int
+	lastUsed    map[string]int
+	unused      map[string]int
 	outOfPolicy int
 
 	rotationBlocked map[string]int
@@ -157,7 +195,16 @@ type census struct {
 }
 
 func newCensus() *census {
-	c := &census{states: map[string]int{}, longestWait: map[string]time.Duration{}, expiring: map[string]int{}, rotationBlocked: map[string]int{}}
+	c := &census{
+		states: map[string]int{}, longestWait: map[string]time.Duration{}, expiring: map[string]int{}, rotationBlocked: map[string]int{},
+		lastUsed: map[string]int{longer: 0, notSeen: 0}, unused: map[string]int{},
+	}
+	for _, within := range lastUsed {
+		c.lastUsed[within.label] = 0
+	}
+	for _, unused := range unusedFor {
+		c.unused[unused.label] = 0
+	}
 	c.states[unseen], c.longestWait[unseen] = 0, 0
 	for _, reason := range v1alpha1.ReadyReasons() {
 		c.states[string(reason)] = 0
@@ -187,6 +234,9 @@ func (c *census) count(key *v1alpha1.ApiKey, now time.Time) {
 		return
 	}
 	c.countRotation(key, now)
+	if key.IsReady() && key.IsIssued() {
+		c.countUse(key, now)
+	}
 	if longest, waits := c.longestWait[state]; waits {
 		c.longestWait[state] = max(longest, now.Sub(key.CreationTimestamp.Time))
 	}
@@ -209,5 +259,23 @@ func (c *census) countRotation(key *v1alpha1.ApiKey, now time.Time) {
 	if retiring := key.RetiringToken(); retiring != nil && now.Before(retiring.RetiresAt.Time) {
 		c.retiring++
 		c.longestOverlap = max(c.longestOverlap, retiring.RetiresAt.Sub(now))
+	}
+}
+
+func (c *census) countUse(key *v1alpha1.ApiKey, now time.Time) {
+	idle, label := now.Sub(key.LastUsedAt()), longer
+	if key.LastUsedAt().IsZero() {
+		idle, label = now.Sub(key.Status.IssuedAt.Time), notSeen
+	}
+	for _, within := range lastUsed {
+		if label == longer && idle < within.span {
+			label = within.label
+		}
+	}
+	c.lastUsed[label]++
+	for _, unused := range unusedFor {
+		if idle >= unused.span {
+			c.unused[unused.label]++
+		}
 	}
 }

@@ -123,3 +123,46 @@ func TestOwner(t *testing.T) {
 		}
 	}
 }
+
+func TestKeysByLastUse(t *testing.T) {
+	for name, c := range map[string]struct {
+		issued, used time.Duration // before noon; 0 for no use
+		state        v1alpha1.Reason
+		within       string
+		in30, in90   int
+	}{
+		"just now":                           {issued: 200 * day, used: time.Second, within: "1d"},
+		"less than a day ago":                {issued: 200 * day, used: day - time.Second, within: "1d"},
+		"a day ago":                          {issued: 200 * day, used: day, within: "7d"},
+		"a month ago":                        {issued: 200 * day, used: 30 * day, within: "90d", in30: 1},
+		"almost 90 days ago":                 {issued: 200 * day, used: 90*day - time.Second, within: "90d", in30: 1},
+		"90 days ago":                        {issued: 200 * day, used: 90 * day, within: "longer", in30: 1, in90: 1},
+		"not seen, and new":                  {issued: day, within: "NotSeen"},
+		"not seen, and issued 90 days ago":   {issued: 90 * day, within: "NotSeen", in30: 1, in90: 1},
+		"suspended keys count":               {issued: 200 * day, used: 90 * day, state: v1alpha1.ReasonSuspended, within: "longer", in30: 1, in90: 1},
+		"expired keys don't":                 {issued: 200 * day, used: 90 * day, state: v1alpha1.ReasonExpired},
+		"keys that are not issued yet don't": {issued: 200 * day, state: v1alpha1.ReasonIssuing},
+	} {
+		if c.state == "" {
+			c.state = v1alpha1.ReasonIssued
+		}
+		key := stateOf(c.state, c.issued)
+		key.Status.IssuedAt = ptr.To(metav1.NewTime(noon.Add(-c.issued)))
+		if c.state != v1alpha1.ReasonExpired && c.state != v1alpha1.ReasonIssuing {
+			key.Status.Conditions[0].Status = metav1.ConditionTrue
+		}
+		if c.used != 0 {
+			key.Status.LastUsedAt = ptr.To(metav1.NewTime(noon.Add(-c.used)))
+		}
+		census := newCensus()
+		census.count(key, noon)
+		for within, n := range census.lastUsed {
+			if want := map[bool]int{true: 1}[within == c.within]; n != want {
+				t.Errorf("%s: %d keys %s, want %d", name, n, within, want)
+			}
+		}
+		if len(census.lastUsed) != 6 || len(census.unused) != 2 || census.unused["30d"] != c.in30 || census.unused["90d"] != c.in90 {
+			t.Errorf("%s: %v and %v", name, census.lastUsed, census.unused)
+		}
+	}
+}

@@ -111,9 +111,20 @@ func (k *ApiKey) RetiringToken() *ApiKeyRetiringToken {
 }
 
 // LastUsedAt returns the last use on record, or the zero time if no use was seen.
-func (k *ApiKey) LastUsedAt() time.Time {
-	if k.Status.LastUsedAt == nil {
+func (k *ApiKey) LastUsedAt() time.Time { return timeOf(k.Status.LastUsedAt) }
+
+// RetiringLastUsedAt returns the last use of the retiring token on record, or the zero time if none was seen or there is no such
+// token.
+func (k *ApiKey) RetiringLastUsedAt() time.Time {
+	if retiring := k.RetiringToken(); retiring != nil {
+		return timeOf(retiring.LastUsedAt)
+	}
+	return time.Time{}
+}
+
+func timeOf(at *metav1.Time) time.Time {
+	if at == nil {
 		return time.Time{}
 	}
-	return k.Status.LastUsedAt.Time
+	return at.Time
 }

@@ -315,11 +315,11 @@ type ApiKeyStatus struct {
 	// +optional
 	Rotation *ApiKeyRotationStatus `json:"rotation,omitempty"`
 
-	// lastUsedAt is when a verifier last accepted the token, as far as this is
-	// recorded. It only moves forward, and lags behind the last use by up to the
-	// operator's --usage-precision, which defaults to one hour, and by more in a
-	// cluster with very many keys in use. Absent means that no use was seen, which
-	// does not prove that there was none.
+	// lastUsedAt is when a verifier last accepted a token of the key, as far as
+	// this is recorded. It only moves forward, and lags behind the last use by up
+	// to the operator's --usage-precision, which defaults to one hour, and by more
+	// in a cluster with very many keys in use. Absent means that no use was seen,
+	// which does not prove that there was none.
 	// +optional
 	LastUsedAt *metav1.Time `json:"lastUsedAt,omitempty"`
 
@@ -424,6 +424,12 @@ type ApiKeyRetiringToken struct {
 	// earlier, that counts.
 	// +required
 	RetiresAt metav1.Time `json:"retiresAt,omitzero"`
+
+	// lastUsedAt is when a verifier last accepted this token, as far as this is
+	// recorded: once a minute while it is used, or less often in a cluster with
+	// very many keys in use. Absent means that no use was seen since the rotation.
+	// +optional
+	LastUsedAt *metav1.Time `json:"lastUsedAt,omitempty"`
 }
 
 // ApiKeyList is a list of ApiKeys.

@@ -149,10 +149,13 @@ func (r *Reconciler) merge(ctx context.Context, report *v1alpha1.ApiKeyUsage) (u
 		if use.Age != nil {
 			at = at.Add(-time.Duration(*use.Age) * time.Second)
 		}
-		if !key.IsIssued() || !usage.Due(at, key.LastUsedAt(), r.Precision) {
-			continue
+		waiting := usage.Waiting{Key: usage.Key{Namespace: key.Namespace, Name: key.Name, UID: use.UID}, At: at, Since: now}
+		if retiring := key.RetiringToken(); retiring != nil && retiring.Hash == use.Digest {
+			waiting.Retiring, waiting.RetiringAt = use.Digest, at
 		}
-		r.ledger.Add(usage.Waiting{Key: usage.Key{Namespace: key.Namespace, Name: key.Name, UID: use.UID}, At: at, Since: now})
+		if changes(key, waiting, at, r.Precision) != nil {
+			r.ledger.Add(waiting)
+		}
 	}
 	select {
 	case r.wake <- struct{}{}:

@@ -85,7 +85,7 @@ func (w writer) record(ctx context.Context, use usage.Waiting) error {
 	if err := w.Client.Get(ctx, client.ObjectKey{Namespace: use.Namespace, Name: use.Name}, key); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if string(key.UID) != use.UID || !key.DeletionTimestamp.IsZero() || !key.IsIssued() {
+	if string(key.UID) != use.UID {
 		return nil
 	}
 	skew, err := w.Skew(ctx)
@@ -95,8 +95,8 @@ func (w writer) record(ctx context.Context, use usage.Waiting) error {
 	if lifecycle.ClockOff(skew) == lifecycle.Wrong {
 		return fmt.Errorf("the clocks of the operator and the API server differ by %s", skew)
 	}
-	at := usage.Clamp(use.At, key.Status.IssuedAt.Time, w.Clock.Now().Add(-skew))
-	if !usage.Due(at, key.LastUsedAt(), w.Precision) {
+	status := changes(key, use, w.Clock.Now().Add(-skew), w.Precision)
+	if status == nil {
 		return nil
 	}
 	if err := w.budget.Wait(ctx); err != nil {
@@ -104,7 +104,7 @@ func (w writer) record(ctx context.Context, use usage.Waiting) error {
 	}
 	patch, err := json.Marshal(map[string]any{
 		"metadata": map[string]string{"resourceVersion": key.ResourceVersion},
-		"status":   map[string]metav1.Time{"lastUsedAt": metav1.NewTime(at)},
+		"status":   status,
 	})
 	if err != nil {
 		return err
@@ -124,4 +124,27 @@ func (w writer) record(ctx context.Context, use usage.Waiting) error {
 	}
 	w.Metrics.count(err)
 	return err
+}
+
+// changes returns what the use changes in the status of a key, as a merge patch, or nil if nothing must be recorded. All times are
+// limited to the time from issue to now. A write for the retiring token moves the last use of the key forward, too.
+func changes(key *v1alpha1.ApiKey, use usage.Waiting, now time.Time, precision time.Duration) map[string]any {
+	if !key.IsIssued() || !key.DeletionTimestamp.IsZero() {
+		return nil
+	}
+	issued := key.Status.IssuedAt.Time
+	at, retiringAt := usage.Clamp(use.At, issued, now), usage.Clamp(use.RetiringAt, issued, now)
+	retiring := key.RetiringToken()
+	isRetiring := retiring != nil && retiring.Hash == use.Retiring && usage.DueRetiring(retiringAt, key.RetiringLastUsedAt(), precision)
+	if !isRetiring && !usage.Due(at, key.LastUsedAt(), precision) {
+		return nil
+	}
+	status := map[string]any{}
+	if at.After(key.LastUsedAt()) {
+		status["lastUsedAt"] = metav1.NewTime(at)
+	}
+	if isRetiring {
+		status["rotation"] = map[string]any{"retiring": map[string]any{"lastUsedAt": metav1.NewTime(retiringAt)}}
+	}
+	return status
 }

@@ -165,6 +165,9 @@ type Credential struct {
 	Field    string
 	Hash     string
 	Deadline expiry.Deadline
+	// Recorded is the last use on record, or zero if there is none. Retiring says that it is the token before the last rotation.
+	Recorded time.Time
+	Retiring bool
 }
 
 // Credentials returns the tokens of a key that verifiers know: the current one, the pending one of a rotation, and the retiring
@@ -180,12 +183,17 @@ func Credentials(key *v1alpha1.ApiKey) ([]Credential, error) {
 		f.Deadline, f.Life, err = deadline(key)
 		setRotation(&f, key)
 	}
-	all := []Credential{{"status.hash", key.Status.Hash, f.AcceptedUntil()}}
+	all := []Credential{{Field: "status.hash", Hash: key.Status.Hash, Deadline: f.AcceptedUntil(), Recorded: key.LastUsedAt()}}
 	if pending := key.PendingToken(); pending != nil {
-		all = append(all, Credential{"status.rotation.pending.hash", pending.Hash, f.AcceptedUntil()})
+		all = append(all, Credential{
+			Field: "status.rotation.pending.hash", Hash: pending.Hash, Deadline: f.AcceptedUntil(), Recorded: key.LastUsedAt(),
+		})
 	}
 	if retiring := key.RetiringToken(); retiring != nil {
-		all = append(all, Credential{"status.rotation.retiring.hash", retiring.Hash, f.RetiringAcceptedUntil()})
+		all = append(all, Credential{
+			Field: "status.rotation.retiring.hash", Hash: retiring.Hash, Deadline: f.RetiringAcceptedUntil(),
+			Recorded: key.RetiringLastUsedAt(), Retiring: true,
+		})
 	}
 	return all, err
 }

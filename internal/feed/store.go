@@ -161,7 +161,9 @@ func (s *store) understand(key *v1alpha1.ApiKey) *fact {
 			unreadable(c.Field, err)
 			continue
 		}
-		f.entry.Credentials = append(f.entry.Credentials, index.Credential{Digest: digest, Deadline: c.Deadline, Recorded: key.LastUsedAt()})
+		f.entry.Credentials = append(f.entry.Credentials, index.Credential{
+			Digest: digest, Deadline: c.Deadline, Retiring: c.Retiring, Recorded: c.Recorded,
+		})
 	}
 	if len(f.entry.Credentials) == 0 {
 		return f

@@ -72,6 +72,9 @@ var (
 		"Number of tokens from before a rotation that are still accepted. Reported by the leader.", nil, nil)
 	longestOverlapDesc = prometheus.NewDesc(monitoring.Operator+"_retiring_tokens_longest_seconds",
 		"Longest time for which a token from before a rotation is still accepted, 0 if there is none. Reported by the leader.", nil, nil)
+	retiringUsedDesc = prometheus.NewDesc(monitoring.Operator+"_retiring_tokens_used",
+		"Number of retiring tokens with a recorded use since the rotation. when is anytime, or late: in the last tenth of their overlap. "+
+			"Reported by the leader.", []string{"when"}, nil)
 	lastUseDesc = prometheus.NewDesc(monitoring.Operator+"_keys_last_used",
 		"Number of issued ApiKeys by the time since their last recorded use: within 1d, 7d, 30d, 90d or longer; each key is counted once. "+
 			"NotSeen: no use is on record, which does not prove that there was none. Reported by the leader.",
@@ -108,6 +111,7 @@ func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- rotationBlockedDesc
 	descs <- retiringDesc
 	descs <- longestOverlapDesc
+	descs <- retiringUsedDesc
 	descs <- lastUseDesc
 	descs <- unusedDesc
 	descs <- keyExpiryDesc
@@ -155,6 +159,8 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	for within, n := range fleet.expiring {
 		gauge(expiringDesc, float64(n), within)
 	}
+	gauge(retiringUsedDesc, float64(fleet.retiringUsed), "anytime")
+	gauge(retiringUsedDesc, float64(fleet.retiringUsedLate), "late")
 	for within, n := range fleet.lastUsed {
 		gauge(lastUseDesc, float64(n), within)
 	}
@@ -185,9 +191,12 @@ type census struct {
 	states      map[string]int
 	longestWait map[string]time.Duration
 	expiring    map[string]int
-	lastUsed    map[string]int
-	unused      map[string]int
-	outOfPolicy int
+	// retiringUsed are the retiring tokens that were used since the rotation, and retiringUsedLate those of them that were used in
+	// the last tenth of their overlap.
+	retiringUsed, retiringUsedLate int
+	lastUsed                       map[string]int
+	unused                         map[string]int
+	outOfPolicy                    int
 
 	rotationBlocked map[string]int
 	retiring        int
@@ -259,6 +268,7 @@ func (c *census) countRotation(key *v1alpha1.ApiKey, now time.Time) {
 	if retiring := key.RetiringToken(); retiring != nil && now.Before(retiring.RetiresAt.Time) {
 		c.retiring++
 		c.longestOverlap = max(c.longestOverlap, retiring.RetiresAt.Sub(now))
+		c.countRetiringUse(key.Status.Rotation)
 	}
 }
 
@@ -277,5 +287,16 @@ func (c *census) countUse(key *v1alpha1.ApiKey, now time.Time) {
 		if idle >= unused.span {
 			c.unused[unused.label]++
 		}
+	}
+}
+
+func (c *census) countRetiringUse(rotation *v1alpha1.ApiKeyRotationStatus) {
+	used, rotated, retires := rotation.Retiring.LastUsedAt, rotation.RotatedAt, rotation.Retiring.RetiresAt
+	if used == nil || rotated == nil || !used.After(rotated.Time) {
+		return
+	}
+	c.retiringUsed++
+	if overlap := retires.Sub(rotated.Time); !used.Time.Before(retires.Add(-overlap / 10)) {
+		c.retiringUsedLate++
 	}
 }

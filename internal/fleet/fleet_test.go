@@ -166,3 +166,35 @@ func TestKeysByLastUse(t *testing.T) {
 		}
 	}
 }
+
+func TestUseOfRetiringTokens(t *testing.T) {
+	const overlap = 10 * time.Hour // noon is an hour before its end
+	for name, c := range map[string]struct {
+		used              time.Duration // before noon
+		unrotated, unused bool
+		left              time.Duration
+		want, late        int
+	}{
+		"not used":                       {unused: true, left: time.Hour},
+		"used before the rotation":       {used: 9*time.Hour + time.Second, left: time.Hour},
+		"used when it was rotated":       {used: 9 * time.Hour, left: time.Hour},
+		"used since":                     {used: time.Second, left: time.Hour, want: 1},
+		"used late":                      {used: 0, left: time.Hour, want: 1, late: 1},
+		"retired meanwhile":              {used: 0, left: 0},
+		"without a time of the rotation": {unrotated: true, left: time.Hour},
+	} {
+		key := stateOf(v1alpha1.ReasonIssued, 90*day)
+		key.Status.Rotation = &v1alpha1.ApiKeyRotationStatus{Retiring: &v1alpha1.ApiKeyRetiringToken{RetiresAt: metav1.NewTime(noon.Add(c.left))}}
+		if !c.unused {
+			key.Status.Rotation.Retiring.LastUsedAt = ptr.To(metav1.NewTime(noon.Add(-c.used)))
+		}
+		if !c.unrotated {
+			key.Status.Rotation.RotatedAt = ptr.To(metav1.NewTime(noon.Add(c.left - overlap)))
+		}
+		census := newCensus()
+		census.count(key, noon)
+		if census.retiringUsed != c.want || census.retiringUsedLate != c.late {
+			t.Errorf("%s: %d used, %d of them late; want %d and %d", name, census.retiringUsed, census.retiringUsedLate, c.want, c.late)
+		}
+	}
+}

@@ -25,6 +25,8 @@ type Credential struct {
 	Digest token.Digest
 	// Deadline is the expiry time of the token: that of the key, or an earlier one.
 	Deadline expiry.Deadline
+	// Retiring says that the token is the one before the last rotation.
+	Retiring bool
 	// Recorded is the last use of the token that the cluster has on record, or zero if there is none.
 	Recorded time.Time
 }
@@ -313,7 +315,7 @@ func (s *Source) put(e Entry) {
 		before := kept.withDigest(c.Digest)
 		if before != nil {
 			before.key.Use.Record(c.Recorded)
-			if unchanged && before.key.Deadline == c.Deadline {
+			if unchanged && before.key.Deadline == c.Deadline && before.key.Retiring == c.Retiring {
 				entries = append(entries, before)
 				continue
 			}
@@ -322,7 +324,7 @@ func (s *Source) put(e Entry) {
 			key.Use = &usage.Mark{}
 			key.Use.Record(c.Recorded)
 		}
-		key.Deadline = c.Deadline
+		key.Deadline, key.Retiring = c.Deadline, c.Retiring
 		added := &entry{key: key, source: s, digest: c.Digest, created: created}
 		if before != nil {
 			x.replace(before, added)

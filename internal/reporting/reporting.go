@@ -171,9 +171,9 @@ func (r *Reporter) report(ctx context.Context) error {
 	r.index.Used(func(key *verify.Key, digest *token.Digest) {
 		use := usage.Use{
 			Token: usage.Token{UID: key.UID, Digest: *digest}, Namespace: key.Namespace,
-			At: r.anchor.at(key.Use.Used()), Recorded: key.Use.Recorded(),
+			At: r.anchor.at(key.Use.Used()), Recorded: key.Use.Recorded(), Retiring: key.Retiring,
 		}
-		if usage.Due(use.At, use.Recorded, r.options.Precision) {
+		if use.Due(r.options.Precision) {
 			selection.Add(use)
 		}
 	})

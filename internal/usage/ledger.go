@@ -14,8 +14,11 @@ type Key struct {
 // Waiting is a use that waits to be recorded.
 type Waiting struct {
 	Key
-	// At is the last use that was reported.
+	// At is the last use of any token of the key that was reported.
 	At time.Time
+	// Retiring is the digest of the retiring token if a use of it was reported, and RetiringAt is when it was last used.
+	Retiring   string
+	RetiringAt time.Time
 	// Since is when the key began to wait.
 	Since time.Time
 }
@@ -35,9 +38,7 @@ func (l *Ledger) Add(use Waiting) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if known := l.byUID[use.UID]; known != nil {
-		if use.At.After(known.At) {
-			known.At = use.At
-		}
+		known.merge(use)
 		return
 	}
 	if l.byUID == nil {
@@ -48,6 +49,16 @@ func (l *Ledger) Add(use Waiting) {
 		l.turns = append(l.turns, use.Namespace)
 	}
 	l.queues[use.Namespace] = append(l.queues[use.Namespace], &use)
+}
+
+// merge adds a use of the same key. A use of another retiring token replaces that of the one before.
+func (w *Waiting) merge(use Waiting) {
+	if use.At.After(w.At) {
+		w.At = use.At
+	}
+	if use.Retiring != "" && (use.Retiring != w.Retiring || use.RetiringAt.After(w.RetiringAt)) {
+		w.Retiring, w.RetiringAt = use.Retiring, use.RetiringAt
+	}
 }
 
 // Next removes the next use and returns it, or false if there is none. A use that can't be recorded now must be added again.

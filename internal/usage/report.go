@@ -10,6 +10,10 @@ const (
 	// DefaultPrecision is how old a recorded use may become before a later one is recorded.
 	DefaultPrecision = time.Hour
 
+	// RetiringPrecision is the precision for a retiring token, unless the usual one is shorter: its overlap may end within
+	// minutes.
+	RetiringPrecision = time.Minute
+
 	// MaxUses is the largest number of uses in a report. It is a limit of the schema, too.
 	MaxUses = 500
 
@@ -32,11 +36,28 @@ type Use struct {
 	At time.Time
 	// Recorded is the last use on record, or zero if there is none.
 	Recorded time.Time
+	// Retiring says that the token is the one before the last rotation.
+	Retiring bool
+}
+
+// Due reports whether the use must be recorded, with the given precision for current tokens.
+func (u Use) Due(precision time.Duration) bool { return u.dueAt(u.At, precision) }
+
+func (u Use) dueAt(at time.Time, precision time.Duration) bool {
+	if u.Retiring {
+		return DueRetiring(at, u.Recorded, precision)
+	}
+	return Due(at, u.Recorded, precision)
 }
 
 // Due reports whether a use at the time at must be recorded: none is on record, or that one is older by the precision.
 func Due(at, recorded time.Time, precision time.Duration) bool {
 	return recorded.IsZero() || at.Sub(recorded) >= precision
+}
+
+// DueRetiring is [Due] for a retiring token.
+func DueRetiring(at, recorded time.Time, precision time.Duration) bool {
+	return Due(at, recorded, min(precision, RetiringPrecision))
 }
 
 // longest compares two uses by how long nothing was recorded for them, longest first.
@@ -114,6 +135,6 @@ func (r Report) Outdated(uses []Use, precision time.Duration, now time.Time) boo
 	}
 	return now.Sub(r.At) >= repeatAfter || slices.ContainsFunc(uses, func(use Use) bool {
 		reported, known := r.uses[use.Token]
-		return !known || !Due(reported, use.Recorded, precision)
+		return !known || !use.dueAt(reported, precision)
 	})
 }

@@ -80,9 +80,34 @@ func TestDue(t *testing.T) {
 		"almost an hour":  {noon.Add(time.Hour - time.Second), noon, false},
 		"exactly an hour": {noon.Add(time.Hour), noon, true},
 	} {
-		if got := usage.Due(c.at, c.recorded, time.Hour); got != c.want {
+		if got := (usage.Use{At: c.at, Recorded: c.recorded}).Due(time.Hour); got != c.want {
 			t.Errorf("%s: due is %t, want %t", name, got, c.want)
 		}
+	}
+}
+
+func TestRetiringTokensAreDueByTheMinute(t *testing.T) {
+	for later, want := range map[time.Duration]bool{59 * time.Second: false, time.Minute: true} {
+		if got := (usage.Use{At: noon.Add(later), Recorded: noon, Retiring: true}).Due(time.Hour); got != want {
+			t.Errorf("after %s due is %t, want %t", later, got, want)
+		}
+	}
+	if !usage.DueRetiring(noon.Add(time.Second), noon, time.Second) {
+		t.Error("a shorter precision does not count for a retiring token")
+	}
+}
+
+func TestLedgerKeepsTheLatestUseOfTheLatestRetiringToken(t *testing.T) {
+	l := &usage.Ledger{}
+	for _, step := range []struct {
+		digest string
+		at     time.Time
+	}{{"", noon}, {"old", noon}, {"old", noon.Add(-time.Minute)}, {"", noon.Add(time.Hour)}, {"new", noon.Add(-time.Hour)}, {"new", noon.Add(time.Minute)}} {
+		l.Add(usage.Waiting{Key: usage.Key{UID: "uid"}, At: step.at, Retiring: step.digest, RetiringAt: step.at})
+	}
+	got, _ := l.Next()
+	if !got.At.Equal(noon.Add(time.Hour)) || got.Retiring != "new" || !got.RetiringAt.Equal(noon.Add(time.Minute)) {
+		t.Errorf("got %+v", got)
 	}
 }
 
@@ -188,6 +213,12 @@ func TestOutdated(t *testing.T) {
 			[]usage.Use{use("a", "known", at.Add(time.Hour), at.Add(-time.Minute))}, time.Minute, true,
 		},
 		"not recorded for ten minutes": {[]usage.Use{use("a", "known", at.Add(-time.Minute), never)}, 10 * time.Minute, true},
+		"a retiring token, reported a minute after its record": {
+			[]usage.Use{{Token: usage.Token{UID: "known"}, At: at, Recorded: at.Add(-2 * time.Minute), Retiring: true}}, time.Second, false,
+		},
+		"a retiring token, recorded as reported, used a minute later": {
+			[]usage.Use{{Token: usage.Token{UID: "known"}, At: at, Recorded: at.Add(-time.Minute), Retiring: true}}, time.Second, true,
+		},
 		"another token of the key": {
 			[]usage.Use{{Token: usage.Token{UID: "known", Digest: [32]byte{1}}, Namespace: "a", At: at}}, time.Second, true,
 		},

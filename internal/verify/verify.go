@@ -21,6 +21,9 @@ type Key struct {
 
 	// Suspended makes every token of the key refused, with the answer for an unknown token.
 	Suspended bool
+	// Retiring says that the token is the one before the last rotation. Decide ignores it: the Deadline says how long it
+	// is accepted.
+	Retiring bool
 	// Deadline is the expiry time of the token.
 	Deadline expiry.Deadline
 	// Networks from which the key may be used.

@@ -121,7 +121,7 @@ func benchmarkUse(b *testing.B, keys int, marked bool) {
 	})
 }
 
-// BenchmarkUsed measures how long it takes to find the tokens in use among a million, of which each tenth is in use.
+// BenchmarkUsed measures how long it takes to find the tokens in use, which are each tenth of a million.
 func BenchmarkUsed(b *testing.B) {
 	const n = 1_000_000
 	x, s := loaded()

@@ -112,7 +112,7 @@ const (
 	failed  = "failed"
 )
 
-// Run reports until ctx is done, and then once more. It retries failures with backoff. It returns at once if the user of the
+// Run reports until ctx is done, and then writes a last report. It retries failures with backoff. It returns at once if the user of the
 // configuration is not a service account.
 func (r *Reporter) Run(ctx context.Context) {
 	wait := r.options.Interval

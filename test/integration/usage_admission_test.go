@@ -46,7 +46,7 @@ var _ = Describe("A report of use", Label("releases"), func() {
 		DeferCleanup(func() { Expect(admin.Delete(ctx, account)).To(Succeed()) })
 		Expect(change(unbound, own)).To(MatchError(ContainSubstring(usageRefused)))
 
-		By("administrators are no exception, but may delete it")
+		By("an administrator can only delete it")
 		Expect(change(admin, own)).To(MatchError(ContainSubstring(usageRefused)))
 		Expect(admin.Create(ctx, usageReport(controlplane.Namespace, "admins", "x"))).To(MatchError(ContainSubstring(usageRefused)))
 		Expect(admin.Delete(ctx, own)).To(Succeed())

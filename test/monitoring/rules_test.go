@@ -59,19 +59,23 @@ func read(t *testing.T, path ...string) string {
 // loadRules returns the rules of config/prometheus.
 func loadRules(t *testing.T) ruleFile {
 	t.Helper()
-	var object struct {
-		APIVersion string         `json:"apiVersion"`
-		Kind       string         `json:"kind"`
-		Metadata   map[string]any `json:"metadata"`
-		Spec       ruleFile       `json:"spec"`
+	var all ruleFile
+	for _, name := range []string{"rules.yaml", "unused_keys.yaml"} {
+		var object struct {
+			APIVersion string         `json:"apiVersion"`
+			Kind       string         `json:"kind"`
+			Metadata   map[string]any `json:"metadata"`
+			Spec       ruleFile       `json:"spec"`
+		}
+		if err := yaml.UnmarshalStrict([]byte(read(t, "config", "prometheus", name)), &object); err != nil {
+			t.Fatal(err)
+		}
+		all.Groups = append(all.Groups, object.Spec.Groups...)
 	}
-	if err := yaml.UnmarshalStrict([]byte(read(t, "config", "prometheus", "rules.yaml")), &object); err != nil {
-		t.Fatal(err)
+	if len(all.alerts()) < 10 {
+		t.Fatalf("only %d alerts", len(all.alerts()))
 	}
-	if len(object.Spec.alerts()) < 10 {
-		t.Fatalf("only %d alerts", len(object.Spec.alerts()))
-	}
-	return object.Spec
+	return all
 }
 
 // TestRulesByPromtool lets Prometheus' own tool check the rules and run them on the series in alerts_test.yaml.

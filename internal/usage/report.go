@@ -114,14 +114,21 @@ func (s *Selection) Uses() []Use {
 type Report struct {
 	// At is when it was written.
 	At   time.Time
-	uses map[Token]time.Time
+	uses map[reported]time.Time
+}
+
+// reported identifies a use in a report. A token that is retiring now, and was not when it was reported, must be reported again:
+// its uses are recorded in another place.
+type reported struct {
+	Token
+	retiring bool
 }
 
 // NewReport returns the report of uses that was written at the time at.
 func NewReport(at time.Time, uses []Use) Report {
-	r := Report{At: at, uses: make(map[Token]time.Time, len(uses))}
+	r := Report{At: at, uses: make(map[reported]time.Time, len(uses))}
 	for _, use := range uses {
-		r.uses[use.Token] = use.At
+		r.uses[reported{use.Token, use.Retiring}] = use.At
 	}
 	return r
 }
@@ -134,7 +141,7 @@ func (r Report) Outdated(uses []Use, precision time.Duration, now time.Time) boo
 		return false
 	}
 	return now.Sub(r.At) >= repeatAfter || slices.ContainsFunc(uses, func(use Use) bool {
-		reported, known := r.uses[use.Token]
-		return !known || !use.dueAt(reported, precision)
+		at, known := r.uses[reported{use.Token, use.Retiring}]
+		return !known || !use.dueAt(at, precision)
 	})
 }

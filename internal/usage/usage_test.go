@@ -199,7 +199,10 @@ func TestSelectionIsFairAndBounded(t *testing.T) {
 
 func TestOutdated(t *testing.T) {
 	at := noon
-	last := usage.NewReport(at, []usage.Use{use("a", "known", at.Add(-time.Minute), never)})
+	last := usage.NewReport(at, []usage.Use{
+		use("a", "known", at.Add(-time.Minute), never),
+		{Token: usage.Token{UID: "retiring"}, Namespace: "a", At: at.Add(-time.Minute), Retiring: true},
+	})
 	for name, c := range map[string]struct {
 		uses  []usage.Use
 		after time.Duration
@@ -213,11 +216,14 @@ func TestOutdated(t *testing.T) {
 			[]usage.Use{use("a", "known", at.Add(time.Hour), at.Add(-time.Minute))}, time.Minute, true,
 		},
 		"not recorded for ten minutes": {[]usage.Use{use("a", "known", at.Add(-time.Minute), never)}, 10 * time.Minute, true},
-		"a retiring token, reported a minute after its record": {
-			[]usage.Use{{Token: usage.Token{UID: "known"}, At: at, Recorded: at.Add(-2 * time.Minute), Retiring: true}}, time.Second, false,
+		"a token that was reported, and is retiring now": {
+			[]usage.Use{{Token: usage.Token{UID: "known"}, At: at.Add(-time.Minute), Retiring: true}}, time.Second, true,
 		},
-		"a retiring token, recorded as reported, used a minute later": {
-			[]usage.Use{{Token: usage.Token{UID: "known"}, At: at, Recorded: at.Add(-time.Minute), Retiring: true}}, time.Second, true,
+		"a retiring token, not recorded": {
+			[]usage.Use{{Token: usage.Token{UID: "retiring"}, At: at, Recorded: at.Add(-2 * time.Minute), Retiring: true}}, time.Second, false,
+		},
+		"a retiring token, recorded, and used a minute later": {
+			[]usage.Use{{Token: usage.Token{UID: "retiring"}, At: at, Recorded: at.Add(-time.Minute), Retiring: true}}, time.Second, true,
 		},
 		"another token of the key": {
 			[]usage.Use{{Token: usage.Token{UID: "known", Digest: [32]byte{1}}, Namespace: "a", At: at}}, time.Second, true,

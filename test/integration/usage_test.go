@@ -389,4 +389,24 @@ var _ = Describe("The last use of a key", Label("releases"), func() {
 		Eventually(func() bool { return exists(report) }).Should(BeFalse())
 		Expect(exists(withPod)).To(BeTrue(), "the garbage collector deletes it with its pod")
 	})
+
+	It("of a retiring token is recorded beside that of the key", func() {
+		running(recording(time.Hour, 100))
+		key := issued(namespace(), "rotated")[0]
+		verifier := startReporter(asPod(verifierPod("rotated")), time.Hour)
+		old := reread(secretOf(key)).Data[key.SecretKey()]
+		verifier.useToken(old)
+		Eventually(lastUsedAt(key)).ShouldNot(BeNil())
+		Expect(admin.Patch(ctx, key, client.RawPatch(types.MergePatchType,
+			[]byte(`{"metadata":{"annotations":{"apikey-operator.io/rotate":"1;overlap=1h"}}}`)))).To(Succeed())
+		Eventually(func() *v1alpha1.ApiKeyRetiringToken { return reread(key).RetiringToken() }).ShouldNot(BeNil())
+		verifier.use(key)
+		rotated := reread(key).Status.Rotation.RotatedAt.Time
+		Eventually(time.Now).Should(BeTemporally(">", rotated.Add(time.Second)))
+		verifier.useToken(old)
+		Eventually(func() *metav1.Time { return reread(key).RetiringToken().LastUsedAt }).ShouldNot(BeNil())
+		// It may be the use before the rotation, which was not recorded for this token. A later one follows within a minute.
+		Expect(key.RetiringToken().LastUsedAt.Time).To(BeTemporally("<=", time.Now()))
+		Expect(key.Status.LastUsedAt.Time).To(BeTemporally(">=", key.RetiringToken().LastUsedAt.Time))
+	})
 })

@@ -152,14 +152,14 @@ var _ = Describe("The chart's options", Ordered, ContinueOnFailure, func() {
 		}),
 		Entry("keep the kinds", "crds: {enabled: true, keep: true}", func(all objects) {
 			kinds := ofKind(all, "CustomResourceDefinition", &unstructured.Unstructured{})
-			Expect(kinds).To(HaveLen(3))
+			Expect(kinds).To(HaveLen(4))
 			for _, kind := range kinds {
 				Expect(kind.GetAnnotations()).To(HaveKeyWithValue("helm.sh/resource-policy", "keep"))
 			}
 		}),
 		Entry("let the kinds go with the release", "crds: {keep: false}", func(all objects) {
 			kinds := ofKind(all, "CustomResourceDefinition", &unstructured.Unstructured{})
-			Expect(kinds).To(HaveLen(3))
+			Expect(kinds).To(HaveLen(4))
 			for _, kind := range kinds {
 				Expect(kind.GetAnnotations()).NotTo(HaveKey("helm.sh/resource-policy"))
 			}

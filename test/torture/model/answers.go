@@ -56,25 +56,32 @@ func (w *world) wrongRoles(a Answer, t *token) string {
 	return ""
 }
 
+// unanswered returns the results that say nothing about the credential: there is no answer, or the verifier may not know the keys.
+func (w *world) unanswered(a Answer) []Result {
+	var possible []Result
+	if w.disturbed("", a.Start, a.End, a.Verifier, Machine) {
+		possible = append(possible, Unreachable)
+	}
+	// The verifier asks the API server who calls /introspect, and waits for its answer.
+	if a.Protocol == Introspection && w.disturbed("", a.Start.Add(-w.Watch), a.End, APIServer, Etcd) {
+		possible = append(possible, Unreachable, NotReady)
+	}
+	if w.mustBeStale(a) || w.mayBeStale(a) {
+		possible = append(possible, NotReady)
+	}
+	return possible
+}
+
 // results returns all results that a possible state explains, and why there are no others.
 func (w *world) results(a Answer) (possible []Result, cause, detail string) {
 	add := func(r Result) {
 		possible = append(possible, asTold(a.Protocol, r))
 	}
-	if w.disturbed("", a.Start, a.End, a.Verifier, Machine) {
-		add(Unreachable)
-	}
-	// The verifier asks the API server who calls /introspect, and waits for its answer.
-	if a.Protocol == Introspection && w.disturbed("", a.Start.Add(-w.Watch), a.End, APIServer, Etcd) {
-		add(Unreachable)
-		add(NotReady)
+	for _, result := range w.unanswered(a) {
+		add(result)
 	}
 	if w.mustBeStale(a) {
-		add(NotReady)
 		return possible, "the API server was silent for --max-staleness", ""
-	}
-	if w.mayBeStale(a) {
-		add(NotReady)
 	}
 	switch a.Credential {
 	case NoToken:

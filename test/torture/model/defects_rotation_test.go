@@ -24,8 +24,8 @@ func after(events ...Event) History { return slices.Concat(rotation, events) }
 var wrongRotations = map[string]defect{
 	"a pending token is refused": {
 		RuleAnswer,
-		History{issued, requested(Rotate, 10, 0), committed, ask(17, InvalidToken, of(second))},
-		History{issued, requested(Rotate, 10, 0), committed, ask(15, InvalidToken, of(second)), ask(17, Allowed, of(second))},
+		History{issued, requested(Rotate, 10, 0), committed, ask(17, InvalidToken, ofSecond)},
+		History{issued, requested(Rotate, 10, 0), committed, ask(15, InvalidToken, ofSecond), ask(17, Allowed, ofSecond)},
 	},
 	"the current token is refused while another one is pending": {
 		RuleAnswer,
@@ -54,8 +54,8 @@ var wrongRotations = map[string]defect{
 	},
 	"the newest token blinks": {
 		RuleAnswer,
-		after(ask(18, InvalidToken, of(second))),
-		after(ask(18, Allowed, of(second))),
+		after(ask(18, InvalidToken, ofSecond)),
+		after(ask(18, Allowed, ofSecond)),
 	},
 	"a retiring token outlives its key": {
 		RuleAnswer,
@@ -70,8 +70,8 @@ var wrongRotations = map[string]defect{
 	},
 	"a pending token that was given up is accepted": {
 		RuleAnswer,
-		History{issued, requested(Rotate, 10, 0), committed, seen(13, 4, begun(third)), ask(19, Allowed, of(second))},
-		History{issued, requested(Rotate, 10, 0), committed, seen(13, 4, begun(third)), ask(17, Allowed, of(second)), ask(19, InvalidToken, of(second))},
+		History{issued, requested(Rotate, 10, 0), committed, seen(13, 4, begun(third)), ask(19, Allowed, ofSecond)},
+		History{issued, requested(Rotate, 10, 0), committed, seen(13, 4, begun(third)), ask(17, Allowed, ofSecond), ask(19, InvalidToken, ofSecond)},
 	},
 	"a token becomes current that was not pending": {
 		RuleMint,
@@ -146,13 +146,13 @@ var wrongRotations = map[string]defect{
 	},
 	"the Secret holds the retired token at the end": {
 		RuleLeft,
-		after(retired, ask(65, Allowed, of(second)), settled(secret)),
-		after(retired, ask(65, Allowed, of(second)), settled(Secret{At: at(12), Namespace: "shop", Name: "key", Owner: uid, Digest: second})),
+		after(retired, ask(65, Allowed, ofSecond), settled(secret)),
+		after(retired, ask(65, Allowed, ofSecond), settled(Secret{At: at(12), Namespace: "shop", Name: "key", Owner: uid, Digest: second})),
 	},
 	"a retiring token is never removed": {
 		RuleLost,
-		after(ask(65, Allowed, of(second)), settled()),
-		after(retired, ask(65, Allowed, of(second)), settled()),
+		after(ask(65, Allowed, ofSecond), settled()),
+		after(retired, ask(65, Allowed, ofSecond), settled()),
 	},
 	"a requested rotation never comes": {
 		RuleLost,
@@ -183,5 +183,5 @@ func requested(kind string, second float64, overlap time.Duration) Operation {
 	return Operation{Kind: kind, Subject: "shop/key", UID: uid, Asked: at(second), Answered: at(second + 0.1), Overlap: overlap}
 }
 
-// of makes an answer one to another token of the key.
-func of(digest string) func(*Answer) { return func(a *Answer) { a.Digest = digest } }
+// ofSecond makes an answer one to the second token of the key.
+func ofSecond(a *Answer) { a.Digest = second }

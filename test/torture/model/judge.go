@@ -135,7 +135,7 @@ func (w *world) judgeGrants() []Violation {
 			if i > 0 {
 				before = k.seen[i-1]
 			}
-			if !(seen.Digest != "" && before.Digest == "") && !(seen.Pending != "" && before.Pending != seen.Pending) {
+			if (seen.Digest == "" || before.Digest != "") && (seen.Pending == "" || before.Pending == seen.Pending) {
 				continue
 			}
 			if may, _ := w.grants(seen, w.horizon(operators, seen.At), seen.At); !may {

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"strconv"
 	"slices"
 	"time"
 )
@@ -20,13 +21,13 @@ func (w *world) judgeTokens(before, now Key, wrong wronging) {
 	requested := w.requested(now.UID, Rotate, now.At)
 	switch {
 	case rotations < 0 || rotations > 1 && !unseen:
-		wrong(RuleRewrite, now.At, fmt.Sprintf("%d rotations, or one more", before.Rotations), fmt.Sprint(now.Rotations))
+		wrong(RuleRewrite, now.At, fmt.Sprintf("%d rotations, or one more", before.Rotations), strconv.Itoa(now.Rotations))
 		return
 	case (rotations > 0) != (now.Digest != before.Digest):
 		wrong(RuleMint, now.At, "the digest "+short(before.Digest)+", and another one after a rotation", "the digest "+short(now.Digest))
 	case rotations == 0:
 	case now.Rotations > len(requested):
-		wrong(RuleMint, now.At, fmt.Sprintf("at most %d rotations, as requested", len(requested)), fmt.Sprint(now.Rotations))
+		wrong(RuleMint, now.At, fmt.Sprintf("at most %d rotations, as requested", len(requested)), strconv.Itoa(now.Rotations))
 		return
 	case before.Pending != now.Digest && !unseen:
 		wrong(RuleMint, now.At, "the digest that was pending, "+short(before.Pending), "the digest "+short(now.Digest))

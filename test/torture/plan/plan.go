@@ -4,6 +4,7 @@ package plan
 
 import (
 	"fmt"
+	"strconv"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -303,7 +304,7 @@ func (p *Plan) retire() []Step {
 		return nil
 	}
 	p.requests++
-	return []Step{{Kind: Retire, Subject: slot, Request: fmt.Sprint(p.requests)}}
+	return []Step{{Kind: Retire, Subject: slot, Request: strconv.Itoa(p.requests)}}
 }
 
 func (p *Plan) editRole() []Step {

@@ -2,8 +2,8 @@ package model
 
 import (
 	"fmt"
-	"strconv"
 	"slices"
+	"strconv"
 	"time"
 )
 

@@ -4,8 +4,8 @@ package plan
 
 import (
 	"fmt"
-	"strconv"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"time"
 

@@ -73,8 +73,8 @@ test-unit: ## Run the tests that need no control plane (seconds).
 	cd test && $(GOTEST) $(GOTESTFLAGS) -count=1 ./arrows ./kit/... ./e2e/... ./reference ./torture/...
 
 .PHONY: test-specs
-test-specs: kube build ## Run the specs of the operator and of the verifier with real gateways (GINKGOFLAGS=--focus=...).
-	cd test && $(GINKGO) --procs=$(PROCS) $(GINKGOFLAGS) ./integration ./gateways
+test-specs: kube build ## Run the specs of the operator, of the verifier with real gateways, and of kubectl apikey (GINKGOFLAGS=--focus=...).
+	cd test && $(GINKGO) --procs=$(PROCS) $(GINKGOFLAGS) ./integration ./gateways ./cli
 
 .PHONY: test-install
 test-install: kube build ## Run the specs of installing, upgrading and uninstalling.
@@ -142,6 +142,7 @@ generate: ## Regenerate the CRDs, deepcopy code, docs/reference, and the chart's
 		--renderer=markdown --output-path=docs/reference/README.md
 	hack/chart-files
 	$(GOTEST) -p 1 ./cmd/... -run '^TestReference' -update
+	$(GOTEST) ./internal/cli/commands -run '^TestHelp' -update
 	cd test && $(GOTEST) ./reference -run '^TestReference' -update
 
 .PHONY: verify

@@ -146,18 +146,33 @@ var rules = []rule{
 	{
 		room: "guard", why: "a service that uses guard must not get code that issues, expires or counts keys, or that reviews callers",
 		forbidden: []string{
-			module + "cmd", module + "controllers", module + "internal/rulebook", module + "internal/callers", module + "internal/grant",
+			module + "cmd", module + "internal/cli", module + "controllers", module + "internal/rulebook", module + "internal/callers", module + "internal/grant",
 		},
 	},
 	{
 		room: "cmd/apikey-verifier", why: "the verifier must not be able to issue, expire or count keys, even by mistake",
 		forbidden: []string{
-			module + "controllers", module + "internal/rulebook", module + "internal/grant",
+			module + "controllers", module + "internal/rulebook", module + "internal/grant", module + "internal/cli", "k8s.io/cli-runtime",
 		},
 	},
 	{
-		room: "cmd/apikey-operator", why: "the operator must not verify requests",
-		forbidden: []string{module + "internal/feed", module + "internal/index", module + "internal/serve", module + "internal/verify"},
+		room: "cmd/apikey-operator", why: "the operator must not verify requests, or act for a person",
+		forbidden: []string{module + "internal/cli", "k8s.io/cli-runtime", module + "internal/feed", module + "internal/index", module + "internal/serve", module + "internal/verify"},
+	},
+	{
+		room: "internal/cli/keys", why: "what people do with keys is the same for every user interface, so it must not know one",
+		forbidden: []string{
+			module + "controllers", module + "internal/serve", module + "internal/callers", module + "internal/operator",
+			"github.com/spf13/cobra", "k8s.io/cli-runtime",
+		},
+	},
+	{
+		room: "internal/cli/commands", why: "the command acts with the rights of a person; it must not bring along what acts for the operator or for a verifier",
+		forbidden: []string{module + "controllers", module + "internal/serve", module + "internal/callers", module + "internal/operator"},
+	},
+	{
+		room: "cmd/kubectl-apikey", why: "the command must not be able to issue or expire keys, or to answer gateways",
+		forbidden: []string{module + "controllers", module + "internal/serve", module + "internal/callers", module + "internal/operator"},
 	},
 	{
 		room: "cmd/internal/process", why: "code that the binaries share must not bring the work of one into the other",

@@ -1,0 +1,68 @@
+package commands
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+)
+
+var update = flag.Bool("update", false, "write testdata instead of comparing it")
+
+// TestHelp compares the help of each verb with its file. Run `go test ./internal/cli/commands -update` after a change.
+func TestHelp(t *testing.T) {
+	names := []string{""}
+	for _, command := range Root(genericiooptions.IOStreams{}).Commands() {
+		if command.IsAvailableCommand() {
+			names = append(names, command.Name())
+		}
+	}
+	for _, name := range names {
+		args, file := []string{name, "--help"}, name
+		if name == "" {
+			args, file = args[1:], "kubectl-apikey"
+		}
+		var out, stderr bytes.Buffer
+		code := Main(context.Background(), args, genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &stderr})
+		if code != exitDone || stderr.Len() > 0 {
+			t.Errorf("%v: exit code %d, %s", args, code, stderr.String())
+		}
+		path := filepath.Join("testdata", "help", file+".txt")
+		if *update {
+			if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path) //nolint:gosec // a file of this test
+		if err != nil || string(want) != out.String() {
+			t.Errorf("%s differs from the help (%v): run `go test ./internal/cli/commands -update`, and look at the change. The help is now\n%s", path, err, out.String())
+		}
+		if name != "" && name != "options" && !strings.HasPrefix(out.String(), "Examples:\n") {
+			t.Errorf("the help of %s does not begin with an example", name)
+		}
+	}
+}
+
+func TestRefuseTokens(t *testing.T) {
+	const digits = "0123456789012345678901234567890123456789012345678"
+	for _, arg := range []string{
+		"ak_" + digits, "--token=ak_" + digits, "Bearer ak_" + digits, "org1_" + digits, "ak_" + digits[:20], `"ak_` + digits + `"`, "x/ak_" + digits,
+	} {
+		if refuseTokens([]string{"find", arg}) == nil {
+			t.Errorf("an argument that looks like a token is accepted (%d characters)", len(arg))
+		}
+	}
+	for _, arg := range []string{
+		"shopper", "org.permission.order.read", "--kubeconfig=/tmp/my_kubeconfig", "/tmp/x_abcdefghijklmnopqrstuvwxyz.txt", "ak_123", "a_" + digits,
+		"my_file_abcdefghijklmnopqrstuvwx.json", "--expires=2027-01-31T00:00:00Z",
+	} {
+		if err := refuseTokens([]string{"find", arg}); err != nil {
+			t.Errorf("%s: %v", arg, err)
+		}
+	}
+}

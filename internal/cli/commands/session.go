@@ -1,0 +1,218 @@
+package commands
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/rest"
+
+	"github.com/apikey-operator/apikey-operator/internal/cli/keys"
+	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/internal/version"
+)
+
+// session is what all verbs share: the streams and the flags of kubectl.
+type session struct {
+	genericiooptions.IOStreams
+
+	config *genericclioptions.ConfigFlags
+	yes    bool
+}
+
+// restConfig returns the configuration of the cluster that the flags select.
+func (s *session) restConfig() (*rest.Config, error) {
+	if s.unconfigured() {
+		return nil, wrong("no cluster is configured: set KUBECONFIG or --kubeconfig to a kubeconfig file")
+	}
+	config, err := s.config.ToRESTConfig()
+	if err != nil {
+		return nil, wrong("read the kubeconfig: %w", err)
+	}
+	config = rest.CopyConfig(config)
+	config.UserAgent = "kubectl-apikey/" + version.String()
+	config.QPS = -1 // API Priority and Fairness limits
+	config.WarningHandler = rest.NewWarningWriter(s.ErrOut, rest.WarningWriterOptions{Deduplicate: true})
+	return config, nil
+}
+
+// unconfigured reports whether nothing names a cluster. The default of client-go would be localhost:8080.
+func (s *session) unconfigured() bool {
+	raw, err := s.config.ToRawKubeConfigLoader().RawConfig()
+	return err == nil && len(raw.Clusters) == 0 && *s.config.APIServer == "" &&
+		os.Getenv("KUBERNETES_MASTER") == "" && os.Getenv("KUBERNETES_SERVICE_HOST") == ""
+}
+
+// cluster connects to the cluster.
+func (s *session) cluster() (*keys.Cluster, error) {
+	config, err := s.restConfig()
+	if err != nil {
+		return nil, err
+	}
+	return keys.Connect(config)
+}
+
+// namespace returns the namespace of --namespace, or of the context.
+func (s *session) namespace() (string, error) {
+	name, _, err := s.config.ToRawKubeConfigLoader().Namespace()
+	return name, err
+}
+
+// open returns the cluster and the namespace, which most verbs need.
+func (s *session) open() (*keys.Cluster, string, error) {
+	cluster, err := s.cluster()
+	if err != nil {
+		return nil, "", err
+	}
+	namespace, err := s.namespace()
+	return cluster, namespace, err
+}
+
+// println writes a line to standard output.
+func (s *session) println(line string) error {
+	_, err := fmt.Fprintln(s.Out, line)
+	return err
+}
+
+// say writes a message for people to standard error. A failure to do so changes nothing.
+func (s *session) say(format string, args ...any) { _, _ = fmt.Fprintf(s.ErrOut, format+"\n", args...) }
+
+// isTerminal reports whether a stream is a terminal.
+func isTerminal(stream any) bool {
+	file, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd())) //nolint:gosec // a file descriptor fits
+}
+
+// addYes adds the flag --yes to a verb that asks.
+func (s *session) addYes(cmd *cobra.Command) {
+	cmd.Flags().BoolVarP(&s.yes, "yes", "y", false, "answer every question with yes")
+}
+
+// confirm asks a question. Without a terminal to ask on, it refuses unless --yes is given.
+func (s *session) confirm(ctx context.Context, question string) error {
+	if s.yes {
+		return nil
+	}
+	if !isTerminal(s.In) {
+		return wrong("%s Standard input is not a terminal, so the question can't be asked: add --yes", question)
+	}
+	_, _ = fmt.Fprint(s.ErrOut, question+" [y/N] ")
+	answer, err := readLine(ctx, s.In)
+	if err != nil {
+		return err
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	return &exitError{exitNo, errors.New("nothing was changed")}
+}
+
+// readLine reads a line unless ctx ends before.
+func readLine(ctx context.Context, r io.Reader) (string, error) {
+	type result struct {
+		line string
+		err  error
+	}
+	read := make(chan result, 1)
+	go func() {
+		line, err := bufio.NewReader(r).ReadString('\n')
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		read <- result{line, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	case r := <-read:
+		return r.line, r.err
+	}
+}
+
+// maxTokenFile limits what is read where a single token is expected.
+const maxTokenFile = 64 << 10
+
+// readToken reads a token from a file, or from standard input for "-" or no name. On a terminal it asks, and what is typed is not shown.
+func (s *session) readToken(ctx context.Context, args []string) (token.Token, error) {
+	text, err := s.readSecretText(ctx, args)
+	if err != nil {
+		return token.Token{}, err
+	}
+	found, err := token.Parse(strings.TrimSpace(text))
+	if err != nil {
+		return token.Token{}, &exitError{exitRefused, keys.ErrNoToken}
+	}
+	return found, nil
+}
+
+func (s *session) readSecretText(ctx context.Context, args []string) (string, error) {
+	in := s.In
+	switch {
+	case len(args) > 0 && args[0] != "-":
+		file, err := os.Open(args[0])
+		if err != nil {
+			// Without the name, in case it is a secret.
+			return "", wrong("the file with the token can't be read: %w", cause(err))
+		}
+		defer func() { _ = file.Close() }()
+		in = file
+	case isTerminal(in):
+		return s.typeSecret(ctx)
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxTokenFile))
+	if err != nil {
+		return "", fmt.Errorf("read the token: %w", cause(err))
+	}
+	return string(text), nil
+}
+
+// cause returns an error of the file system without the path.
+func cause(err error) error {
+	var pathError *os.PathError
+	if errors.As(err, &pathError) {
+		return pathError.Err
+	}
+	return err
+}
+
+// typeSecret lets somebody paste a token on a terminal, which doesn't show it.
+func (s *session) typeSecret(ctx context.Context) (string, error) {
+	fd := int(s.In.(*os.File).Fd()) //nolint:gosec,forcetypeassert // isTerminal has checked it
+	before, err := term.GetState(fd)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = term.Restore(fd, before) }()
+	_, _ = fmt.Fprint(s.ErrOut, "Token (it is not shown): ")
+	defer s.say("")
+	type result struct {
+		text []byte
+		err  error
+	}
+	read := make(chan result, 1)
+	go func() {
+		text, err := term.ReadPassword(fd)
+		read <- result{text, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	case r := <-read:
+		return string(r.text), r.err
+	}
+}
+
+// addTimeout adds the flag --timeout.
+func addTimeout(cmd *cobra.Command, timeout *time.Duration, meaning string) {
+	cmd.Flags().DurationVar(timeout, "timeout", keys.Timeout, meaning)
+}

@@ -1,0 +1,131 @@
+package keys
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/expiry"
+)
+
+// Row is what a list shows of a key.
+type Row struct {
+	Namespace, Name string
+	// Status is the reason of Ready, or what the operator has not written yet: Pending, Expired or Deleting.
+	Status string
+	// DisplayName, Roles, CIDRs and Hint are those of the key.
+	DisplayName string
+	Roles       []string
+	CIDRs       []string
+	Hint        string
+	Created     time.Time
+	// Never says that the key does not expire. Otherwise ExpiresAt is when it does, or zero if that is not fixed yet.
+	Never     bool
+	ExpiresAt time.Time
+}
+
+// Statuses that no reason of Ready tells.
+const (
+	StatusPending  = "Pending"
+	StatusDeleting = "Deleting"
+)
+
+// RowOf returns the row of a key at the time now.
+func RowOf(key *v1alpha1.ApiKey, now time.Time) Row {
+	r := Row{
+		Namespace: key.Namespace, Name: key.Name, Status: status(key, now),
+		DisplayName: key.Spec.DisplayName, Roles: key.Spec.Roles, CIDRs: key.Spec.CIDRs, Hint: key.Status.TokenHint,
+		Created: key.CreationTimestamp.Time,
+	}
+	r.Never, r.ExpiresAt = expires(key)
+	return r
+}
+
+// expires returns when a key expires. For a key that is not issued yet, it knows only what the spec fixes.
+func expires(key *v1alpha1.ApiKey) (never bool, at time.Time) {
+	switch {
+	case key.Status.ExpiresAt != nil:
+		return false, key.Status.ExpiresAt.Time
+	case key.Spec.Expiry.Never != nil && *key.Spec.Expiry.Never:
+		return true, time.Time{}
+	}
+	if at, err := expiry.ParseMoment(key.Spec.Expiry.At); err == nil {
+		return false, at
+	}
+	return false, time.Time{}
+}
+
+func status(key *v1alpha1.ApiKey, now time.Time) string {
+	switch {
+	case !key.DeletionTimestamp.IsZero():
+		return StatusDeleting
+	case key.ReadyReason() == "":
+		return StatusPending
+	case key.Status.ExpiresAt != nil && !now.Before(key.Status.ExpiresAt.Time):
+		return string(v1alpha1.ReasonExpired)
+	}
+	return string(key.ReadyReason())
+}
+
+// Expires says when the key expires, as seen at the time now: never, 89d, or 3d ago.
+func (r Row) Expires(now time.Time) string {
+	switch {
+	case r.Never:
+		return Never
+	case r.ExpiresAt.IsZero():
+		return Unknown
+	case now.Before(r.ExpiresAt):
+		return duration.HumanDuration(r.ExpiresAt.Sub(now))
+	default:
+		return duration.HumanDuration(now.Sub(r.ExpiresAt)) + " ago"
+	}
+}
+
+// Unknown stands for what is not known.
+const Unknown = "-"
+
+// Age returns how old the key is.
+func (r Row) Age(now time.Time) string { return duration.HumanDuration(now.Sub(r.Created)) }
+
+// Filter says which keys a list shows. The zero value shows all.
+type Filter struct {
+	// ExpiringWithin, if more than 0, shows keys that work and expire within this time.
+	ExpiringWithin time.Duration
+	// Role, if not empty, shows keys whose spec has the role.
+	Role string
+}
+
+// Shows reports whether a list shows a key at the time now.
+func (f Filter) Shows(r Row, now time.Time) bool {
+	if f.ExpiringWithin > 0 && (r.ExpiresAt.IsZero() || !now.Before(r.ExpiresAt) || r.ExpiresAt.Sub(now) > f.ExpiringWithin) {
+		return false
+	}
+	return f.Role == "" || slices.Contains(r.Roles, f.Role)
+}
+
+// Orders are the columns by which a list can be sorted, each with its comparison.
+var Orders = map[string]func(a, b Row) int{
+	"name":    byName,
+	"age":     func(a, b Row) int { return cmp.Or(b.Created.Compare(a.Created), byName(a, b)) },
+	"expires": func(a, b Row) int { return cmp.Or(byExpiry(a, b), byName(a, b)) },
+	"status":  func(a, b Row) int { return cmp.Or(strings.Compare(a.Status, b.Status), byName(a, b)) },
+}
+
+func byName(a, b Row) int {
+	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+}
+
+// byExpiry sorts keys that expire first first, and those that don't, or for which it isn't known, last.
+func byExpiry(a, b Row) int {
+	if aOpen, bOpen := a.ExpiresAt.IsZero(), b.ExpiresAt.IsZero(); aOpen != bOpen {
+		if aOpen {
+			return 1
+		}
+		return -1
+	}
+	return a.ExpiresAt.Compare(b.ExpiresAt)
+}

@@ -68,6 +68,8 @@ on Secrets.`,
 	flags.BoolVar(&o.form.Keep, "keep-secret", false, "leave the token in its Secret, for a workload that mounts it")
 	flags.StringVar(&o.form.SecretName, "secret-name", "", "name of the Secret; absent means the name of the key")
 	flags.StringVar(&o.form.SecretKey, "secret-key", "", "key of the token in the Secret; absent means token")
+	flags.StringVar(&o.form.RotateEvery, "rotate-every", "", "replace the token after this time, such as 30d; needs --keep-secret")
+	flags.StringVar(&o.form.Overlap, "rotate-overlap", "", "how long the old token works on after a rotation, such as 1h; absent means 24h, or half of --rotate-every")
 	addOutput(cmd, &o.output, formatJSON, formatYAML, formatName)
 	cmd.Flag("output").Usage = "print the ApiKey in place of the token: json, yaml or name; needs --keep-secret, or --dry-run"
 	flags.StringVar(&o.dryRun, "dry-run", dryNone, "none; client prints the ApiKey and asks nobody; server checks it in full and creates nothing")
@@ -89,6 +91,8 @@ func (o *createOptions) validate() error {
 		return wrong("--dry-run=%s: must be none, client or server", o.dryRun)
 	case o.output != "" && o.dryRun == dryNone && !o.form.Keep:
 		return wrong("--output=%s prints the ApiKey in place of the token, which nobody would get: add --keep-secret", o.output)
+	case o.form.RotateEvery != "" && !o.form.Keep:
+		return wrong("--rotate-every=%s: the new tokens would reach nobody, because the Secret is taken away: add --keep-secret", o.form.RotateEvery)
 	case o.timeout <= 0:
 		return wrong("--timeout=%s: must be more than 0, such as 1m", o.timeout)
 	}
@@ -215,28 +219,33 @@ func (o *createOptions) deliver(ctx context.Context, s *session, cluster *keys.C
 	issued, err := cluster.AwaitIssued(waiting, key, progress.show)
 	progress.end()
 	if err != nil {
-		return o.undelivered(err, key)
+		return undelivered(err, key)
 	}
 	if !o.printsToken() {
 		return printObject(s.Out, o.output, issued)
 	}
 	delivery, err := cluster.Token(ctx, issued)
 	if err != nil {
-		return o.undelivered(fmt.Errorf("read the token: %w", err), issued)
+		return undelivered(fmt.Errorf("read the token: %w", err), issued)
 	}
 	s.say("%s", issuedText(issued, time.Now()))
+	return s.handOver(ctx, cluster, issued, delivery, o.form.Keep)
+}
+
+// handOver prints a token, and deletes its Secret once standard output has taken it.
+func (s *session) handOver(ctx context.Context, cluster *keys.Cluster, key *v1alpha1.ApiKey, delivery keys.Delivery, keep bool) error {
 	if _, err := s.Out.Write([]byte(delivery.Token.Reveal() + "\n")); err != nil {
-		return o.undelivered(fmt.Errorf("%w: %w", errTokenLost, err), issued)
+		return undelivered(fmt.Errorf("%w: %w", errTokenLost, err), key)
 	}
-	if o.form.Keep {
+	if keep {
 		s.say("The token also stays in Secret %q.", delivery.Secret)
 		return nil
 	}
 	// The token is out, so an interruption no longer matters.
-	away, cancelAway := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
-	defer cancelAway()
-	if err := cluster.TakeAway(away, issued.Namespace, delivery); err != nil {
-		s.say("Secret %q could not be deleted (%v). The operator deletes it %s after the issue.", delivery.Secret, err, keys.RevealFor)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	if err := cluster.TakeAway(ctx, key.Namespace, delivery); err != nil {
+		s.say("Secret %q could not be deleted: %v. Delete it, since it holds the token.", delivery.Secret, err)
 	}
 	return nil
 }
@@ -254,7 +263,7 @@ func issuedText(key *v1alpha1.ApiKey, now time.Time) string {
 }
 
 // undelivered explains where a token is that was not printed.
-func (o *createOptions) undelivered(err error, key *v1alpha1.ApiKey) error {
+func undelivered(err error, key *v1alpha1.ApiKey) error {
 	undo := fmt.Sprintf("kubectl apikey revoke %s -n %s", key.Name, key.Namespace)
 	if errors.Is(err, keys.ErrDeleted) || errors.Is(err, keys.ErrExpired) {
 		return err
@@ -263,8 +272,8 @@ func (o *createOptions) undelivered(err error, key *v1alpha1.ApiKey) error {
 	if key.IsIssued() {
 		where = fmt.Sprintf("Its token is in Secret %q", key.SecretName())
 	}
-	if !o.form.Keep {
-		where += " for " + keys.RevealFor
+	if key.Spec.Secret != nil && key.Spec.Secret.RevealFor != "" {
+		where += " for " + string(key.Spec.Secret.RevealFor)
 	}
 	return fmt.Errorf("%w\nApiKey %s/%s exists. %s: kubectl get secret %s -n %s -o go-template='{{.data.%s | base64decode}}'\nTo undo it, run: %s",
 		err, key.Namespace, key.Name, where, key.SecretName(), key.Namespace, key.SecretKey(), undo)

@@ -63,7 +63,11 @@ func printDescription(w io.Writer, d *keys.Description, now time.Time) error {
 	p.line("Expires:\t%s", expiryText(key, row, now))
 	p.line("Networks:\t%s", networksText(key))
 	p.line("Token:\t%s", tokenText(key))
+	if retiring := key.RetiringToken(); retiring != nil {
+		p.line("Old token:\t%s..., %s, until %s", retiring.TokenHint, retiring.Hash, at(retiring.RetiresAt.Time))
+	}
 	p.line("Secret:\t%s", secretText(key))
+	p.line("Rotation:\t%s", rotationText(key, row, now))
 	if d.DeclaredBy != "" {
 		p.line("Managed by:\t%s, which creates the key again if it is deleted here", d.DeclaredBy)
 	}
@@ -175,4 +179,18 @@ func secretText(key *v1alpha1.ApiKey) string {
 		return fmt.Sprintf("%s, for at most %s after the issue", key.SecretName(), key.Spec.Secret.RevealFor)
 	}
 	return key.SecretName()
+}
+
+func rotationText(key *v1alpha1.ApiKey, row keys.Row, now time.Time) string {
+	text := "on request only"
+	if key.Spec.Rotation != nil && key.Spec.Rotation.Every != "" {
+		text = "every " + string(key.Spec.Rotation.Every)
+	}
+	if rotates := row.Rotates(now); rotates != keys.Unknown {
+		text += "; " + rotates
+	}
+	if key.PendingToken() != nil {
+		text += "; a new token is being delivered"
+	}
+	return text
 }

@@ -63,7 +63,7 @@ func (s *session) printMatches(matches []keys.Match, search keys.Search, output 
 	now := time.Now()
 	t := newTable(s.Out, true, output == formatWide, now)
 	for i := range matches {
-		if err := t.add(keys.RowOf(&matches[i].Key, now)); err != nil {
+		if err := t.add(keys.RowOf(&matches[i].Key, now), matches[i].Kind); err != nil {
 			return err
 		}
 	}

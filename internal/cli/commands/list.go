@@ -140,7 +140,7 @@ func (l *lister) print(h heldKey) error {
 	if l.objects != nil {
 		return l.objects.add(h.key)
 	}
-	return l.table.add(h.row)
+	return l.table.add(h.row, "")
 }
 
 func (l *lister) end() (int, error) {
@@ -181,19 +181,23 @@ func (t *table) line(cells []string) error {
 	return err
 }
 
-func (t *table) add(r keys.Row) error {
+// add adds a row. kind says which of the key's tokens the table is about, or is empty.
+func (t *table) add(r keys.Row, kind keys.Kind) error {
 	head := []string{"NAME", "STATUS", "EXPIRES", "AGE", "ROLES"}
 	cells := []string{r.Name, r.Status, r.Expires(t.now), r.Age(t.now), few(r.Roles, t.wide)}
 	if t.spaces {
 		head, cells = append([]string{"NAMESPACE"}, head...), append([]string{r.Namespace}, cells...)
+	}
+	if kind != "" {
+		head, cells = append(head, "TOKEN"), append(cells, string(kind))
 	}
 	if t.wide {
 		networks := "any"
 		if len(r.CIDRs) > 0 {
 			networks = strings.Join(r.CIDRs, ",")
 		}
-		head = append(head, "NETWORKS", "HINT", "PURPOSE")
-		cells = append(cells, networks, orUnknown(r.Hint), orUnknown(clean(r.DisplayName)))
+		head = append(head, "NETWORKS", "HINT", "ROTATED", "PURPOSE")
+		cells = append(cells, networks, orUnknown(r.Hint), r.Rotates(t.now), orUnknown(clean(r.DisplayName)))
 	}
 	if !t.started {
 		t.started = true

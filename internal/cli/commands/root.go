@@ -21,7 +21,7 @@ import (
 
 // verbs are the commands, in the order in which the help lists them.
 var verbs = []func(*session) *cobra.Command{
-	createCommand, listCommand, describeCommand, revokeCommand, suspendCommand, resumeCommand,
+	createCommand, listCommand, describeCommand, rotateCommand, revokeCommand, suspendCommand, resumeCommand,
 	findCommand, checkCommand, rolesCommand,
 	versionCommand,
 }

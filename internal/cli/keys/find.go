@@ -12,8 +12,15 @@ import (
 // Kind says which of a key's tokens a digest belongs to.
 type Kind string
 
-// Current is the token that the key was issued with.
-const Current Kind = "current"
+// The tokens that a key can have.
+const (
+	// Current is the token of the last issue or rotation.
+	Current Kind = "current"
+	// Pending is the token of a rotation that is in progress.
+	Pending Kind = "pending"
+	// Retiring is the token before the last rotation. It is accepted for a while.
+	Retiring Kind = "retiring"
+)
 
 // Match is a key that has a token.
 type Match struct {
@@ -31,7 +38,15 @@ type Search struct {
 
 // digests returns the digests of a key.
 func digests(key *v1alpha1.ApiKey) map[string]Kind {
-	return map[string]Kind{key.Status.Hash: Current}
+	all := map[string]Kind{}
+	if pending := key.PendingToken(); pending != nil {
+		all[pending.Hash] = Pending
+	}
+	if retiring := key.RetiringToken(); retiring != nil {
+		all[retiring.Hash] = Retiring
+	}
+	all[key.Status.Hash] = Current
+	return all
 }
 
 // Find returns the keys that have one of the digests, by the digest. It searches a namespace, or all of them if it is empty. If the user may

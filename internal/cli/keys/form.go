@@ -29,6 +29,10 @@ type Form struct {
 	Keep bool
 	// SecretName and SecretKey say where the token is delivered. Empty means the name of the key, and token.
 	SecretName, SecretKey string
+	// RotateEvery is the time between two rotations, such as 30d. Empty means that the token is replaced on request only.
+	RotateEvery string
+	// Overlap is how long the old token works on after a rotation. Empty means the default.
+	Overlap string
 }
 
 // Key returns the ApiKey that the form asks for. An error says which field of the spec is invalid, and what would be valid. The API server
@@ -49,6 +53,9 @@ func (f Form) Key() (*v1alpha1.ApiKey, error) {
 	}
 	if secret != (v1alpha1.ApiKeySecret{}) {
 		key.Spec.Secret = &secret
+	}
+	if rotation := (v1alpha1.ApiKeyRotation{Every: v1alpha1.Duration(f.RotateEvery), Overlap: v1alpha1.Duration(f.Overlap)}); rotation != (v1alpha1.ApiKeyRotation{}) {
+		key.Spec.Rotation = &rotation
 	}
 	return key, nil
 }

@@ -26,6 +26,8 @@ type Row struct {
 	// Never says that the key does not expire. Otherwise ExpiresAt is when it does, or zero if that is not fixed yet.
 	Never     bool
 	ExpiresAt time.Time
+	// Rotated is when the token was replaced last, and NextRotation when it will be by schedule. Both are zero if not.
+	Rotated, NextRotation time.Time
 }
 
 // Statuses that no reason of Ready tells.
@@ -42,6 +44,14 @@ func RowOf(key *v1alpha1.ApiKey, now time.Time) Row {
 		Created: key.CreationTimestamp.Time,
 	}
 	r.Never, r.ExpiresAt = expires(key)
+	if rotation := key.Status.Rotation; rotation != nil {
+		if rotation.RotatedAt != nil {
+			r.Rotated = rotation.RotatedAt.Time
+		}
+		if rotation.NextAt != nil {
+			r.NextRotation = rotation.NextAt.Time
+		}
+	}
 	return r
 }
 
@@ -83,6 +93,21 @@ func (r Row) Expires(now time.Time) string {
 	default:
 		return duration.HumanDuration(now.Sub(r.ExpiresAt)) + " ago"
 	}
+}
+
+// Rotates says how long ago the token was replaced, and when it will be again: 3d ago, in 27d.
+func (r Row) Rotates(now time.Time) string {
+	var parts []string
+	if !r.Rotated.IsZero() {
+		parts = append(parts, duration.HumanDuration(now.Sub(r.Rotated))+" ago")
+	}
+	if !r.NextRotation.IsZero() {
+		parts = append(parts, "in "+duration.HumanDuration(max(0, r.NextRotation.Sub(now))))
+	}
+	if len(parts) == 0 {
+		return Unknown
+	}
+	return strings.Join(parts, ", ")
 }
 
 // Unknown stands for what is not known.

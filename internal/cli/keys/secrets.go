@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -70,12 +71,16 @@ func (c *Cluster) TakeAway(ctx context.Context, namespace string, d Delivery) er
 
 // do sends a request about a Secret and decodes the answer into answer, unless that is nil.
 func (c secretClient) do(ctx context.Context, method, namespace, name string, body, answer any) error {
-	text, err := json.Marshal(body)
-	if err != nil {
-		return err
+	var send io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		send = bytes.NewReader(text)
 	}
 	to := c.base.JoinPath("api/v1/namespaces", namespace, "secrets", name).String()
-	request, err := http.NewRequestWithContext(ctx, method, to, strings.NewReader(string(text)))
+	request, err := http.NewRequestWithContext(ctx, method, to, send)
 	if err != nil {
 		return err
 	}

@@ -167,6 +167,10 @@ var rules = []rule{
 		},
 	},
 	{
+		room: "internal/cli/scan", why: "tokens are found without a cluster, and without a way to send them anywhere",
+		forbidden: append([]string{"net/http", module + "internal/index", module + "internal/verify"}, impure...),
+	},
+	{
 		room: "internal/cli/commands", why: "the command acts with the rights of a person; it must not bring along what acts for the operator or for a verifier",
 		forbidden: []string{module + "controllers", module + "internal/serve", module + "internal/callers", module + "internal/operator"},
 	},

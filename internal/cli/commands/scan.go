@@ -1,0 +1,241 @@
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/cli/keys"
+	"github.com/apikey-operator/apikey-operator/internal/cli/scan"
+	"github.com/apikey-operator/apikey-operator/internal/token"
+)
+
+func scanCommand(s *session) *cobra.Command {
+	var find bool
+	cmd := &cobra.Command{
+		Use:   "scan [PATH...]",
+		Short: "Find tokens in files, folders or the history of Git",
+		Long: `Finds tokens by their form and their checksum, also in base64, and prints where they are. It never prints a token.
+Without a path, or for -, it reads standard input; the output of git log -p is understood. Folders are searched in full,
+except for .git.
+
+Nothing is sent anywhere unless --find is given: then the keys of the tokens are looked up in the cluster, by their
+digests. That needs the right to list apikeys.
+
+The exit code is 1 if a token was found; with --find, if one was found that works or could work again; and 5 if none was,
+but you may not list the keys of all namespaces.`,
+		Example: `  kubectl apikey scan .
+
+  # The whole history, and which tokens still work
+  git log -p --all | kubectl apikey scan --find`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r := &scanRun{s: s, digests: map[token.Digest][]string{}}
+			err := r.all(cmd.Context(), args)
+			if err == nil && find && len(r.order) > 0 {
+				return r.lookUp(cmd.Context())
+			}
+			if err != nil {
+				return err
+			}
+			s.say("%s", r.summary())
+			if len(r.order) > 0 {
+				return errNo
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&find, "find", false, "look up in the cluster whose tokens these are, and whether they work")
+	return cmd
+}
+
+// scanRun collects what was found.
+type scanRun struct {
+	s        *session
+	files    int
+	findings int
+	digests  map[token.Digest][]string // the places of each token
+	order    []token.Digest
+}
+
+func (r *scanRun) summary() string {
+	if r.findings == 0 {
+		return fmt.Sprintf("No tokens found in %s.", plural(r.files, "text"))
+	}
+	return fmt.Sprintf("Found %s in %s, %d of them different.", plural(r.findings, "token"), plural(r.files, "text"), len(r.order))
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// all searches each path. It goes on after a file that can't be read, and returns an error for it at the end.
+func (r *scanRun) all(ctx context.Context, paths []string) error {
+	if len(paths) == 0 {
+		paths = []string{"-"}
+	}
+	var failed []error
+	for _, path := range paths {
+		if path == "-" {
+			if isTerminal(r.s.In) {
+				return wrong("give a file or a folder, or pipe a text to standard input")
+			}
+			if err := r.text(ctx, "", r.s.In); err != nil {
+				return fmt.Errorf("read standard input: %w", err)
+			}
+			continue
+		}
+		err := filepath.WalkDir(path, func(path string, entry fs.DirEntry, err error) error {
+			switch {
+			case ctx.Err() != nil:
+				return context.Cause(ctx)
+			case err != nil:
+				failed = append(failed, err)
+				return nil
+			case entry.IsDir() && entry.Name() == ".git":
+				return filepath.SkipDir
+			case entry.IsDir():
+				return nil
+			}
+			if err := r.file(ctx, path, entry); err != nil {
+				failed = append(failed, err)
+			}
+			return ctx.Err()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if len(failed) > 0 {
+		r.s.say("%s", r.summary())
+		return fmt.Errorf("not everything was searched: %w", errors.Join(failed...))
+	}
+	return nil
+}
+
+func (r *scanRun) file(ctx context.Context, path string, entry fs.DirEntry) error {
+	info, err := entry.Info()
+	if err == nil && entry.Type()&fs.ModeSymlink != 0 {
+		info, err = os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && info.IsDir() {
+			return nil // what a link in a folder leads to is searched where it is
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return nil
+	}
+	file, err := os.Open(path) //nolint:gosec // a path that the user gave
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	if err := r.text(ctx, path, file); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// text searches a text. name is empty for standard input.
+func (r *scanRun) text(ctx context.Context, name string, text io.Reader) error {
+	r.files++
+	var failed error
+	err := scan.Text(&interruptible{ctx, text}, func(f scan.Finding) {
+		place := placeOf(name, f)
+		r.findings++
+		digest := f.Token.Digest()
+		if r.digests[digest] == nil {
+			r.order = append(r.order, digest)
+		}
+		r.digests[digest] = append(r.digests[digest], place)
+		if err := r.s.println(fmt.Sprintf("%s: %s...", place, f.Token.Hint())); err != nil {
+			failed = err
+		}
+	})
+	return errors.Join(err, failed)
+}
+
+// interruptible is a reader that stops once a context is done.
+type interruptible struct {
+	ctx context.Context
+	io.Reader
+}
+
+// Read implements [io.Reader].
+func (r *interruptible) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.Reader.Read(p)
+}
+
+// shortCommit is the number of digits of a commit that are shown.
+const shortCommit = 12
+
+// placeOf says where a token was found, as compilers do.
+func placeOf(name string, f scan.Finding) string {
+	place := clean(name)
+	if f.Commit != "" {
+		place = f.Commit[:shortCommit] + ":" + clean(f.Path)
+		if f.Line == 0 {
+			return place + " (removed or in the message)"
+		}
+	}
+	if place == "" {
+		place = "standard input"
+	}
+	place = fmt.Sprintf("%s:%d:%d", place, f.Line, f.Column)
+	if f.Encoded {
+		place += " (base64)"
+	}
+	return place
+}
+
+// lookUp finds the keys of the tokens.
+func (r *scanRun) lookUp(ctx context.Context) error {
+	cluster, namespace, err := r.s.open()
+	if err != nil {
+		return err
+	}
+	found, search, err := cluster.Find(ctx, "", namespace, r.order...)
+	if err != nil {
+		return err
+	}
+	now, live := time.Now(), 0
+	for _, digest := range r.order {
+		for i := range found[digest] {
+			match := &found[digest][i]
+			row := keys.RowOf(&match.Key, now)
+			if row.Status != string(v1alpha1.ReasonExpired) && row.Status != keys.StatusDeleting {
+				live++
+			}
+			if err := r.s.println(fmt.Sprintf("%s: the %s token of %s/%s, which is %s", r.digests[digest][0], match.Kind, row.Namespace, row.Name, row.Status)); err != nil {
+				return err
+			}
+		}
+	}
+	r.s.say("%s", r.summary())
+	switch {
+	case live > 0:
+		r.s.say("Of these, %d can be used. End each one with kubectl apikey revoke or rotate --now.", live)
+		return errNo
+	case search.Narrowed:
+		r.s.say("None is of a key of namespace %q. You may not list the keys of other namespaces.", search.Namespace)
+		return &exitError{exitUnsure, errNo.err}
+	}
+	r.s.say("None of them works: their keys were deleted or have expired, or are of another cluster.")
+	return nil
+}

@@ -7,11 +7,13 @@ package keys
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,10 +46,6 @@ func Connect(config *rest.Config) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create a client: %w", err)
 	}
-	return connect(config, http)
-}
-
-func connect(config *rest.Config, http *http.Client) (*Cluster, error) {
 	c, err := client.NewWithWatch(config, client.Options{
 		HTTPClient: http, Scheme: Scheme(), Mapper: mapper(), Log: logr.Discard(),
 		FieldOwner: FieldManager, FieldValidation: metav1.FieldValidationStrict,
@@ -61,6 +59,9 @@ func connect(config *rest.Config, http *http.Client) (*Cluster, error) {
 	}
 	return &Cluster{client: c, secret: secretClient{http: http, base: base}}, nil
 }
+
+// Client returns the client that the cluster uses. It must not read or write Secrets: it logs them at -v=8.
+func (c *Cluster) Client() client.Client { return c.client }
 
 // Scheme returns a scheme with the kinds that this package uses.
 func Scheme() *runtime.Scheme {
@@ -81,6 +82,10 @@ func mapper() meta.RESTMapper {
 	add(v1alpha1.GroupVersion, "ApiKeyPolicy", "apikeypolicies", meta.RESTScopeRoot)
 	add(corev1.SchemeGroupVersion, "Event", "events", meta.RESTScopeNamespace)
 	add(corev1.SchemeGroupVersion, "Namespace", "namespaces", meta.RESTScopeRoot)
+	add(corev1.SchemeGroupVersion, "Pod", "pods", meta.RESTScopeNamespace)
+	add(coordinationv1.SchemeGroupVersion, "Lease", "leases", meta.RESTScopeNamespace)
+	add(appsv1.SchemeGroupVersion, "Deployment", "deployments", meta.RESTScopeNamespace)
+	add(admissionv1.SchemeGroupVersion, "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", meta.RESTScopeRoot)
 	add(authorizationv1.SchemeGroupVersion, "SelfSubjectAccessReview", "selfsubjectaccessreviews", meta.RESTScopeRoot)
 	return m
 }

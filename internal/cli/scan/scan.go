@@ -26,7 +26,7 @@ type Finding struct {
 
 const (
 	// bufferSize is the longest line that is searched at once. Longer lines are searched in parts that overlap.
-	bufferSize = 1 << 20
+	bufferSize = 64 << 10
 	// digits is the number of digits after the underscore.
 	digits    = 49
 	maxPrefix = token.MaxLength - digits - 1

@@ -142,7 +142,7 @@ generate: ## Regenerate the CRDs, deepcopy code, docs/reference, and the chart's
 		--renderer=markdown --output-path=docs/reference/README.md
 	hack/chart-files
 	$(GOTEST) -p 1 ./cmd/... -run '^TestReference' -update
-	$(GOTEST) ./internal/cli/commands -run '^TestHelp' -update
+	$(GOTEST) ./internal/cli/commands -run '^Test(Help|Reference)' -update
 	cd test && $(GOTEST) ./reference -run '^TestReference' -update
 
 .PHONY: verify

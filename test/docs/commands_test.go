@@ -86,7 +86,7 @@ func subcommandOf(words []string) []string {
 			return subcommand
 		default:
 			subcommand = append(subcommand, words[i])
-			if !slices.Contains([]string{"auth", "create", "rollout", "config", "set", "cluster-info", "certificate"}, subcommand[0]) {
+			if !slices.Contains([]string{"apikey", "auth", "create", "rollout", "config", "set", "cluster-info", "certificate"}, subcommand[0]) {
 				return subcommand
 			}
 		}
@@ -98,6 +98,7 @@ func subcommandOf(words []string) []string {
 func flagsOf(t *testing.T, args ...string) []string {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), kubectl, args...)
+	command.Env = append(os.Environ(), "PATH="+filepath.Join("..", "..", "bin")+":"+os.Getenv("PATH")) // for plugins
 	out, err := command.CombinedOutput()
 	if err != nil {
 		t.Errorf("kubectl %v: %v\n%s", args, err, out)

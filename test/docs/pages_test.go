@@ -252,7 +252,7 @@ func environment(ctx context.Context, t *testing.T, path string) []string {
 		}
 	}
 	env := []string{
-		"KUBECONFIG=" + kubeconfig, "PATH=" + filepath.Dir(plane.Kubectl()) + ":" + os.Getenv("PATH"), "CURL_HOME=" + dir,
+		"KUBECONFIG=" + kubeconfig, "PATH=" + filepath.Dir(plane.Kubectl()) + ":" + filepath.Join(plane.Root, "bin") + ":" + os.Getenv("PATH"), "CURL_HOME=" + dir,
 		"VERIFIER_HTTP=http://" + at.HTTP, "VERIFIER_GRPC=" + at.GRPC,
 	}
 

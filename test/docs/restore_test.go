@@ -1,12 +1,17 @@
 package docs
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +23,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -30,48 +36,54 @@ import (
 // restorePatience is how long each wait may take on a busy machine.
 const restorePatience = 2 * time.Minute
 
-// steps of docs/backup.md's restore that fail in turn, by the arguments of kubectl, as patterns of a shell.
-var restoreSteps = []struct {
-	name, pattern string
-	// early: the step comes before any key is created. done: kubectl does it and then fails. killed: kubectl also kills the shell that called it.
-	early, done, killed bool
+// faults are requests of kubectl apikey restore that fail in turn.
+var faults = []struct {
+	name string
+	fault
+	// early: no key is created, and the operators run again. harmless: the command tries again and succeeds. unguarded: the command could not
+	// put the policy back.
+	early, harmless, unguarded bool
 }{
-	{name: "checking that all keys can be created", pattern: "create --dry-run*", early: true},
-	{name: "finding the operators", pattern: "get deployments*", early: true},
-	{name: "stopping the operators", pattern: "scale * --replicas=0 *", early: true},
-	{name: "stopping the operators, which stop", pattern: "scale * --replicas=0 *", early: true, done: true},
-	{name: "looking for their pods", pattern: "get pods*", early: true},
-	{name: "finding the policy", pattern: "get validatingadmissionpolicybindings*", early: true},
-	{name: "suspending the policy", pattern: "patch *Audit*", early: true},
-	{name: "creating the keys", pattern: "create -f*"},
-	{name: "creating the keys, which are created", pattern: "create -f*", done: true},
-	{name: "writing their status", pattern: "replace*"},
-	{name: "writing their status, while the shell is killed", pattern: "replace*", killed: true},
-	{name: "starting the operators", pattern: "scale * --replicas=1"},
-	{name: "restoring the policy", pattern: "patch *Deny*"},
+	{name: "reading the keys", fault: fault{method: "GET", path: "/apikeys?"}, early: true},
+	{name: "checking that a key can be created", fault: fault{method: "POST", path: "/apikeys?dryRun=All"}, early: true},
+	{name: "finding the operators", fault: fault{method: "GET", path: "/deployments?"}, early: true},
+	{name: "stopping an operator", fault: fault{method: "PATCH", path: "/deployments/"}, early: true},
+	{name: "stopping an operator, which stops", fault: fault{method: "PATCH", path: "/deployments/", done: true}, early: true},
+	{name: "looking for pods", fault: fault{method: "GET", path: "/pods?"}, early: true},
+	{name: "looking for leases", fault: fault{method: "GET", path: "/leases"}, early: true},
+	{name: "finding the policy", fault: fault{method: "GET", path: "/validatingadmissionpolicybindings?"}, early: true},
+	{name: "lifting the policy", fault: fault{method: "PATCH", path: "/validatingadmissionpolicybindings/"}},
+	{name: "lifting the policy, which is lifted", fault: fault{method: "PATCH", path: "/validatingadmissionpolicybindings/", done: true}},
+	{name: "creating a key", fault: fault{method: "POST", path: "/apikeys?field"}},
+	{name: "creating a key, which is created", fault: fault{method: "POST", path: "/apikeys?field", done: true}},
+	{name: "writing a status", fault: fault{method: "PUT", path: "/status?"}},
+	{name: "writing a status, which is written", fault: fault{method: "PUT", path: "/status?", done: true}},
+	{name: "writing a status, while the command is interrupted", fault: fault{method: "PUT", path: "/status?", signal: syscall.SIGTERM}},
+	{name: "writing a status, while the command is killed", fault: fault{method: "PUT", path: "/status?", signal: syscall.SIGKILL}, unguarded: true},
+	{name: "putting the policy back", fault: fault{method: "PATCH", path: "/validatingadmissionpolicybindings/", skip: 1}, harmless: true},
+	{name: "starting an operator", fault: fault{method: "PATCH", path: "/deployments/", skip: 2}},
 }
 
-// TestRestoreStopsAtWhateverFails checks that, whichever step of a restore fails, no operator mints a token for a restored key, not even an
+// TestRestoreStopsAtWhateverFails checks that, whichever request of a restore fails, no operator mints a token for a restored key, not even an
 // operator with another name in another namespace. The policy is in force again, and another run makes every old token valid again.
 func TestRestoreStopsAtWhateverFails(t *testing.T) {
 	t.Parallel()
 	r := startRestore(t)
-	for _, step := range restoreSteps {
-		t.Run(step.name, func(t *testing.T) {
+	for _, c := range faults {
+		t.Run(c.name, func(t *testing.T) {
 			r.t = t
 			r.lose()
-			out, status := r.run(map[string]string{"BREAK": step.pattern, "DONE": flag(step.done), "KILLED": flag(step.killed)})
-			if status == 0 {
-				t.Errorf("the block succeeded\n%s", out)
+			out, err := r.run(&c.fault)
+			if (err == nil) != c.harmless {
+				t.Errorf("got %v\n%s", err, out)
 			}
-			if step.pattern != "patch *Deny*" {
+			if !c.unguarded {
 				r.expectGuarded()
 			}
-			if step.early { // the next step starts from what this one leaves
+			if c.early {
 				r.expectNoKeys()
-				return
+				r.expectIssuing("early")
 			}
-			r.kubectl("delete", "--ignore-not-found", "-f", r.backup) // as the page says
 			r.restore()
 		})
 	}
@@ -83,13 +95,20 @@ func TestRestoreStopsAtWhateverFails(t *testing.T) {
 		again.ObjectMeta = metav1.ObjectMeta{Namespace: again.Namespace, Name: again.Name}
 		r.issue(again)
 		newer := r.token(again)
-		out, status := r.run(nil)
-		if status == 0 || !strings.Contains(out, "AlreadyExists") || !strings.Contains(out, again.Name) {
-			t.Errorf("want a failure that names the key, not %d\n%s", status, out)
+		out, err := r.run(nil)
+		if err == nil || !strings.Contains(out, again.Namespace+"/"+again.Name+": it was issued meanwhile") {
+			t.Errorf("want a failure that names the key, not %v\n%s", err, out)
 		}
+		r.expectNoKeys(again.Name)
 		r.expectAnswer(newer, http.StatusOK)
 		r.expectGuarded()
 		r.expectIssuing("meanwhile")
+
+		if out, err := r.run(nil, "--keep-existing"); err != nil || !strings.Contains(out, "1 restored, 0 present before, 1 left alone; 1 of 1 verified") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		r.expectAnswer(newer, http.StatusOK)
+		r.expectAnswer(r.tokens[r.keys[1].Name], http.StatusOK)
 
 		r.kubectl("-n", again.Namespace, "delete", "apikey", again.Name)
 		r.wait("its Secret is gone", func() bool { return !r.hasSecret(again) })
@@ -97,13 +116,95 @@ func TestRestoreStopsAtWhateverFails(t *testing.T) {
 		r.forget(again) // the test had it issued again on purpose
 		r.restore()
 	})
+
+	t.Run("a second run changes nothing", func(t *testing.T) {
+		r.t = t
+		if out, err := r.run(nil); err != nil || !strings.Contains(out, "0 restored, 2 present before, 0 left alone; 2 of 2 verified") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		r.expectIssuing("again")
+	})
+
+	t.Run("nothing is stopped without an answer", func(t *testing.T) {
+		r.t = t
+		r.lose()
+		command := r.command("restore", r.backup)
+		if out, err := command.CombinedOutput(); err == nil || !strings.Contains(string(out), "add --yes") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		r.expectNoKeys()
+		r.expectIssuing("asked")
+		r.restore()
+	})
 }
 
-func flag(on bool) string {
-	if on {
-		return "1"
+// fault is a request that fails.
+type fault struct {
+	method, path string
+	// skip is the number of such requests that succeed before.
+	skip int
+	// done: the API server gets the request, and only the answer is lost. signal: the command gets this signal at the same time.
+	done   bool
+	signal syscall.Signal
+}
+
+// breaker is a proxy to the API server that lets one request fail.
+type breaker struct {
+	url string
+
+	mu      sync.Mutex
+	fault   *fault
+	process *os.Process
+	hit     bool
+}
+
+// startBreaker starts a proxy that acts as an administrator.
+func startBreaker(t *testing.T, admin *rest.Config) *breaker {
+	t.Helper()
+	transport, err := rest.TransportFor(admin)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return ""
+	target, err := url.Parse(admin.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &breaker{}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.Transport = transport
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		f := b.take(request)
+		switch {
+		case f == nil:
+			proxy.ServeHTTP(w, request)
+			return
+		case f.done:
+			proxy.ServeHTTP(httptest.NewRecorder(), request)
+		}
+		http.Error(w, "broken", http.StatusInternalServerError)
+	}))
+	t.Cleanup(server.Close)
+	b.url = server.URL
+	return b
+}
+
+// take returns the fault if the request is the one that fails.
+func (b *breaker) take(request *http.Request) *fault {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f := b.fault
+	if f == nil || request.Method != f.method || !strings.Contains(request.URL.Path+"?"+request.URL.RawQuery, f.path) {
+		return nil
+	}
+	if f.skip > 0 {
+		f.skip--
+		return nil
+	}
+	b.fault, b.hit = nil, true
+	if f.signal != 0 {
+		_ = b.process.Signal(f.signal)
+	}
+	return f
 }
 
 // restoring is a cluster with two installations of the operator, the keys of a backup, and one key that is not in the backup.
@@ -113,10 +214,9 @@ type restoring struct {
 	plane      *controlplane.ControlPlane
 	client     client.Client
 	verifier   string
-	folder     string // where the block runs
-	tools      string // contains a kubectl that can be made to fail
+	folder     string // where the command runs
+	breaker    *breaker
 	backup     string
-	script     string
 	keys       []*v1alpha1.ApiKey
 	tokens     map[string]string
 	bystander  *v1alpha1.ApiKey
@@ -143,14 +243,16 @@ func startRestore(t *testing.T) *restoring {
 		t.Fatal(err)
 	}
 	r := &restoring{
-		t: t, ctx: ctx, plane: plane, folder: t.TempDir(), tools: t.TempDir(), tokens: map[string]string{}, seen: map[string]map[string]bool{},
-		backup: "backup.json", script: backupBlock(t, "kubectl create -f backup.json"),
+		t: t, ctx: ctx, plane: plane, folder: t.TempDir(), tokens: map[string]string{}, seen: map[string]map[string]bool{},
+		backup: "backup.json", breaker: startBreaker(t, plane.Admin),
 	}
 	if r.client, err = client.New(plane.Admin, client.Options{Scheme: harness.Scheme()}); err != nil {
 		t.Fatal(err)
 	}
+	if err := controlplane.WriteKubeconfig(&rest.Config{Host: r.breaker.url}, filepath.Join(r.folder, "kubeconfig")); err != nil {
+		t.Fatal(err)
+	}
 	r.watch()
-	r.prepareKubectl()
 	r.installAnother()
 	r.startOperators()
 
@@ -163,8 +265,8 @@ func startRestore(t *testing.T) *restoring {
 		r.tokens[key.Name] = r.token(key)
 		r.expectAnswer(r.tokens[key.Name], http.StatusOK)
 	}
-	if out, status := r.shell(backupBlock(t, "> backup.json"), nil); status != 0 {
-		t.Fatalf("back up: %d\n%s", status, out)
+	if out, err := r.command("backup", r.backup).CombinedOutput(); err != nil {
+		t.Fatalf("back up: %v\n%s", err, out)
 	}
 	r.bystander = build.ApiKey("default", "bystander")
 	r.issue(r.bystander)
@@ -173,20 +275,6 @@ func startRestore(t *testing.T) *restoring {
 		r.forget(key)
 	}
 	return r
-}
-
-// backupBlock returns the block of commands in docs/backup.md that contains a text.
-func backupBlock(t *testing.T, text string) string {
-	t.Helper()
-	const path = "docs/backup.md"
-	all, _ := blocks(t, path)
-	for _, b := range all {
-		if b.language == "sh" && strings.Contains(b.text, text) {
-			return b.text
-		}
-	}
-	t.Fatalf("%s has no block with %q", path, text)
-	return ""
 }
 
 // The second operator has another name and another namespace.
@@ -239,57 +327,36 @@ func (r *restoring) startOperators() {
 	})
 }
 
-// prepareKubectl writes a kubectl that fails for the arguments that match $BREAK.
-func (r *restoring) prepareKubectl() {
-	r.t.Helper()
-	kubeconfig := filepath.Join(r.tools, "kubeconfig")
-	if err := r.plane.AdminKubeconfig(kubeconfig); err != nil {
-		r.t.Fatal(err)
-	}
-	text := `#!/bin/sh
-case "$*" in
-${BREAK:-nothing})
-	echo "broken: kubectl $*" >&2
-	[ -z "${KILLED:-}" ] || kill -TERM $PPID
-	[ -z "${DONE:-}" ] || ` + r.plane.Kubectl() + ` "$@"
-	exit 1
-esac
-exec ` + r.plane.Kubectl() + ` "$@"
-`
-	if err := os.WriteFile(filepath.Join(r.tools, "kubectl"), []byte(text), 0o700); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-// shell lets a bash read a script from its standard input, as if somebody pasted it into a terminal. It returns the output and the status of
-// the last command. The bash itself must survive.
-func (r *restoring) shell(script string, env map[string]string) (string, int) {
-	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.ctx, restorePatience)
-	defer cancel()
-	command := exec.CommandContext(ctx, "bash")
-	// In a process group of its own, a block that hangs can be killed completely.
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
+// command is kubectl apikey, which reaches the API server through the breaker.
+func (r *restoring) command(args ...string) *exec.Cmd {
+	command := exec.CommandContext(r.ctx, filepath.Join(r.plane.Root, "bin", "kubectl-apikey"), args...)
 	command.Dir = r.folder
-	command.Stdin = strings.NewReader(script + "\necho status=$?\n")
-	command.Env = append(os.Environ(), "PATH="+r.tools+":"+os.Getenv("PATH"), "KUBECONFIG="+filepath.Join(r.tools, "kubeconfig"))
-	for name, value := range env {
-		command.Env = append(command.Env, name+"="+value)
-	}
-	out, err := command.CombinedOutput()
-	text := redact(string(out))
-	before, status, found := strings.Cut(text, "status=")
-	var code int
-	if _, scanErr := fmt.Sscan(status, &code); err != nil || !found || scanErr != nil {
-		r.t.Fatalf("the shell did not survive: %v\n%s", err, text)
-	}
-	return before, code
+	command.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(r.folder, "kubeconfig"))
+	return command
 }
 
-func (r *restoring) run(env map[string]string) (string, int) {
+// run runs a restore with a fault, or without one for nil. It returns the output.
+func (r *restoring) run(f *fault, args ...string) (string, error) {
 	r.t.Helper()
-	return r.shell(r.script, env)
+	command := r.command(append([]string{"restore", r.backup, "--yes"}, args...)...)
+	var out bytes.Buffer
+	command.Stdout, command.Stderr = &out, &out
+	r.breaker.mu.Lock()
+	r.breaker.fault, r.breaker.hit = f, false
+	err := command.Start()
+	r.breaker.process = command.Process
+	r.breaker.mu.Unlock()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	err = command.Wait()
+	r.breaker.mu.Lock()
+	defer r.breaker.mu.Unlock()
+	if f != nil && !r.breaker.hit {
+		r.t.Errorf("the command sent no request that fails\n%s", out.String())
+	}
+	r.breaker.fault = nil
+	return out.String(), err
 }
 
 // lose deletes the keys of the backup, and their Secrets if they still exist.
@@ -301,22 +368,25 @@ func (r *restoring) lose() {
 	}
 }
 
-// expectNoKeys checks that no key of the backup exists.
-func (r *restoring) expectNoKeys() {
+// expectNoKeys checks that no key of the backup exists, except for some.
+func (r *restoring) expectNoKeys(except ...string) {
 	r.t.Helper()
 	for _, key := range r.keys {
+		if slices.Contains(except, key.Name) {
+			continue
+		}
 		if err := r.client.Get(r.ctx, client.ObjectKeyFromObject(key), &v1alpha1.ApiKey{}); !apierrors.IsNotFound(err) {
 			r.t.Errorf("key %s: want it deleted: %v", key.Name, err)
 		}
 	}
 }
 
-// restore runs the block without failures. It checks that every old token is valid again, that no new token was minted, and that the rest of
+// restore runs the command without failures. It checks that every old token is valid again, that no new token was minted, and that the rest of
 // the cluster is as before.
 func (r *restoring) restore() {
 	r.t.Helper()
-	if out, status := r.run(nil); status != 0 {
-		r.t.Fatalf("the restore failed: %d\n%s", status, out)
+	if out, err := r.run(nil); err != nil {
+		r.t.Fatalf("the restore failed: %v\n%s", err, out)
 	}
 	for _, key := range r.keys {
 		r.expectAnswer(r.tokens[key.Name], http.StatusOK)
@@ -441,12 +511,12 @@ func (r *restoring) hasSecret(key *v1alpha1.ApiKey) bool {
 	return err == nil
 }
 
-// kubectl runs kubectl as an administrator in the folder in which the block runs.
+// kubectl runs kubectl as an administrator in the folder in which the command runs.
 func (r *restoring) kubectl(args ...string) {
 	r.t.Helper()
 	command := exec.CommandContext(r.ctx, r.plane.Kubectl(), args...)
 	command.Dir = r.folder
-	command.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(r.tools, "kubeconfig"))
+	command.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(r.folder, "kubeconfig"))
 	if out, err := command.CombinedOutput(); err != nil {
 		r.t.Fatalf("kubectl %v: %v\n%s", args, err, redact(string(out)))
 	}

@@ -10,9 +10,9 @@ import (
 	"testing"
 
 	"k8s.io/cli-runtime/pkg/genericiooptions"
-)
 
-var update = flag.Bool("update", false, "write testdata instead of comparing it")
+	"github.com/apikey-operator/apikey-operator/internal/reference"
+)
 
 // TestHelp compares the help of each verb with its file. Run `go test ./internal/cli/commands -update` after a change.
 func TestHelp(t *testing.T) {
@@ -33,7 +33,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("%v: exit code %d, %s", args, code, stderr.String())
 		}
 		path := filepath.Join("testdata", "help", file+".txt")
-		if *update {
+		if flag.Lookup("update").Value.String() == "true" { // package reference defines it
 			if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -46,6 +46,32 @@ func TestHelp(t *testing.T) {
 			t.Errorf("the help of %s does not begin with an example", name)
 		}
 	}
+}
+
+func TestReferenceOfVerbs(t *testing.T) {
+	var text strings.Builder
+	root := Root(genericiooptions.IOStreams{})
+	root.InitDefaultHelpCmd()
+	for _, verb := range root.Commands() {
+		if !verb.IsAvailableCommand() || verb.Name() == "help" || verb.Name() == "options" {
+			continue
+		}
+		text.WriteString("## " + verb.Name() + "\n\n")
+		for _, part := range []string{verb.Long, verb.Short + "."} {
+			if part != "" {
+				text.WriteString(part + "\n\n")
+				break
+			}
+		}
+		text.WriteString("```text\n" + verb.UseLine() + "\n```\n\n")
+		if len(verb.Aliases) > 0 {
+			text.WriteString("Alias: `" + strings.Join(verb.Aliases, "`, `") + "`.\n\n")
+		}
+		if verb.HasAvailableLocalFlags() {
+			text.WriteString(reference.Flags(verb.LocalNonPersistentFlags()) + "\n")
+		}
+	}
+	reference.Section(t, "kubectl-apikey.md", "verbs", strings.TrimSuffix(text.String(), "\n"))
 }
 
 func TestRefuseTokens(t *testing.T) {

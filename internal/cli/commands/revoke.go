@@ -58,6 +58,13 @@ func (o *revokeOptions) run(ctx context.Context, s *session, names []string) err
 		return err
 	}
 	for _, key := range doomed {
+		lacking, err := cluster.Lacking(ctx, keys.OnKeys(key.Namespace, "delete", "list", "watch")...)
+		if err != nil {
+			return err
+		}
+		if len(lacking) > 0 {
+			return wrong("nothing was revoked: you may not %s", keys.Enumerate(lacking))
+		}
 		s.say("%s", consequence(key, time.Now()))
 	}
 	question := fmt.Sprintf("Revoke %d keys?", len(doomed))

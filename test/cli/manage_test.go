@@ -50,12 +50,12 @@ var _ = Describe("list", func() {
 		Expect(admin.Create(ctx, build.ApiKey(ns, "pending", build.Secret(v1alpha1.ApiKeySecret{Name: "b"})))).To(Succeed())
 		Eventually(func() v1alpha1.Reason { return get(ns, "pending").ReadyReason() }).Should(Equal(v1alpha1.ReasonSecretConflict))
 		rows := cells(root.must("ls", "-n", ns))
-		Expect(rows[0]).To(Equal([]string{"NAME", "STATUS", "EXPIRES", "AGE", "ROLES"}))
+		Expect(rows[0]).To(Equal([]string{"NAME", "STATUS", "EXPIRES", "AGE", "OWNER", "ROLES"}))
 		Expect(rows).To(HaveLen(4))
 		Expect(rows[1][:3]).To(Equal([]string{"a", "Issued", "2d1h"}))
-		Expect(rows[1][4]).To(Equal(role))
+		Expect(rows[1][4:]).To(Equal([]string{"-", role}))
 		Expect(rows[2][:3]).To(Equal([]string{"b", "Issued", "never"}))
-		Expect(rows[2][4:]).To(Equal([]string{"a.a,b.b,+2", "more"}))
+		Expect(rows[2][4:]).To(Equal([]string{"-", "a.a,b.b,+2", "more"}))
 		Expect(rows[3][:3]).To(Equal([]string{"pending", "SecretConflict", "89d"}))
 
 		everywhere := root.must("list", "-A", "-o", "wide")
@@ -82,12 +82,28 @@ var _ = Describe("list", func() {
 		Expect(names("-l", "team=shop")).To(Equal([]string{"soon"}))
 		Expect(names("--role", "other")).To(Equal([]string{"never"}))
 		for flag, message := range map[string]string{
-			"--sort=color": "--sort=color: must be one of age, expires, name, status", "--expiring=soon": "--expiring=soon: must be a duration", "-o=x": "--output=x",
+			"--sort=color": "--sort=color: must be one of age, expires, name, owner, status", "--expiring=soon": "--expiring=soon: must be a duration", "-o=x": "--output=x",
 		} {
 			r := root.run("list", "-n", ns, flag)
 			expectCode(r, 2)
 			Expect(r.err).To(ContainSubstring(message))
 		}
+	})
+
+	It("knows owners", func() {
+		ns := namespace()
+		root.create(ns, "shopper", "--attribute", "owner=team-shop", "--attribute", "plan=gold, or so")
+		issue(ns, "other")
+		Expect(get(ns, "shopper").Attributes()).To(Equal(map[string]string{"owner": "team-shop", "plan": "gold, or so"}))
+		rows := cells(root.must("list", "-n", ns, "--owner", "team-shop"))
+		Expect(rows).To(HaveLen(2))
+		Expect(rows[1][4]).To(Equal("team-shop"))
+		Expect(root.must("__complete", "list", "-n", ns, "--owner", "")).To(HavePrefix("team-shop\n"))
+		Expect(root.must("describe", "shopper", "-n", ns)).To(MatchRegexp(`Attributes: +owner=team-shop, plan=gold, or so\n`))
+		Expect(root.run("revoke", "shopper", "-n", ns, "--yes").err).To(ContainSubstring("owner team-shop"))
+		r := root.run("create", "x", "-n", ns, "--role", role, "--expires", "1d", "--attribute", "Owner=a")
+		expectCode(r, 2)
+		Expect(r.err).To(ContainSubstring("spec.attributes"))
 	})
 
 	It("prints a List that kubectl reads, in JSON and YAML", func() {

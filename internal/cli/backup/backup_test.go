@@ -109,8 +109,8 @@ func TestFileHoldsWhatARestoreNeeds(t *testing.T) {
 func TestReadRefuses(t *testing.T) {
 	const item = `{"apiVersion":"apikey-operator.io/v1alpha1","kind":"ApiKey","metadata":{"name":"k","namespace":"n"}}`
 	for text, want := range map[string]string{
-		"": "its kind is", "{": "no complete backup", `{"kind":"Pod"}`: `its kind is "Pod"`,
-		`{"kind":"List","items":[` + item:                                                        "no complete backup",
+		"": "its kind is", "{": "incomplete or damaged", `{"kind":"Pod"}`: `its kind is "Pod"`,
+		`{"kind":"List","items":[` + item:                                                        "incomplete or damaged",
 		`{"kind":"List","items":[{"kind":"Secret"}]}`:                                            `item 1 is of the kind "Secret"`,
 		`{"kind":"List","items":[` + item + `,` + item + `]}`:                                    "n/k occurs twice",
 		strings.Replace(`{"kind":"List","items":[`+item+`]}`, `"namespace":"n"`, `"uid":"u"`, 1): "has no name or no namespace",

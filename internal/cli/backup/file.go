@@ -89,10 +89,10 @@ func Read(r io.Reader) ([]v1alpha1.ApiKey, error) {
 		err = yaml.Unmarshal(text, list)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("this is no complete backup: %w", err)
+		return nil, fmt.Errorf("the backup is incomplete or damaged: %w", err)
 	}
 	if list.Kind != "List" && list.Kind != "ApiKeyList" {
-		return nil, fmt.Errorf("this is no backup: its kind is %q, must be List", list.Kind)
+		return nil, fmt.Errorf("this is not a backup: its kind is %q, must be List", list.Kind)
 	}
 	return check(list.Items)
 }

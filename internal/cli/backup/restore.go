@@ -60,7 +60,7 @@ func (r *Restore) Run(ctx context.Context) (result Result, err error) {
 	if err := r.stopOperators(ctx, o); err != nil {
 		return result, errors.Join(err, r.startAgain(ctx, o))
 	}
-	// Once more: an operator may have issued keys until it stopped.
+	// Again: an operator may have issued keys until it stopped.
 	plan, err := r.plan(ctx)
 	if err != nil {
 		return result, errors.Join(err, r.startAgain(ctx, o))

@@ -65,6 +65,7 @@ on Secrets.`,
 		"(the start of that day in UTC), at a time such as 2027-01-31T18:00:00Z, or never")
 	flags.StringSliceVar(&o.form.CIDRs, "cidr", nil, "a network that the key may be used from; repeat it for several; absent means any network")
 	flags.StringVar(&o.form.DisplayName, "display-name", "", "what the key is for, for people")
+	flags.StringArrayVar(&o.form.Attributes, "attribute", nil, "an attribute as name=value, such as owner=team-shop; repeat it for several")
 	flags.BoolVar(&o.form.Keep, "keep-secret", false, "leave the token in its Secret, for a workload that mounts it")
 	flags.StringVar(&o.form.SecretName, "secret-name", "", "name of the Secret; absent means the name of the key")
 	flags.StringVar(&o.form.SecretKey, "secret-key", "", "key of the token in the Secret; absent means token")
@@ -110,7 +111,7 @@ func (o *createOptions) run(ctx context.Context, s *session, name string) error 
 	o.form.Name = name
 	key, err := o.form.Key()
 	if err != nil {
-		return wrong("--expires: %w", err)
+		return wrong("%w", err)
 	}
 	if o.dryRun == dryClient {
 		return o.printDry(s, key)

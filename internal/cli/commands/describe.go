@@ -3,6 +3,8 @@ package commands
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,6 +60,7 @@ func printDescription(w io.Writer, d *keys.Description, now time.Time) error {
 	p.line("Name:\t%s", key.Name)
 	p.line("Namespace:\t%s", key.Namespace)
 	p.line("Purpose:\t%s", orUnknown(clean(key.Spec.DisplayName)))
+	p.line("Attributes:\t%s", attributesText(key))
 	p.line("Status:\t%s", statusText(key, row))
 	p.line("Created:\t%s", at(key.CreationTimestamp.Time))
 	p.line("Expires:\t%s", expiryText(key, row, now))
@@ -118,14 +121,7 @@ func (p *description) events(d *keys.Description, now time.Time) {
 	}
 }
 
-func unread(d *keys.Description, kind string) bool {
-	for _, k := range d.Unread {
-		if k == kind {
-			return true
-		}
-	}
-	return false
-}
+func unread(d *keys.Description, kind string) bool { return slices.Contains(d.Unread, kind) }
 
 // at formats a time.
 func at(t time.Time) string { return t.UTC().Format(time.RFC3339) }
@@ -138,6 +134,14 @@ func statusText(key *v1alpha1.ApiKey, row keys.Row) string {
 		return keys.StatusPending + ": " + keys.WaitsFor(key)
 	}
 	return row.Status
+}
+
+func attributesText(key *v1alpha1.ApiKey) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(key.Attributes())) {
+		all = append(all, name+"="+clean(key.Attributes()[name]))
+	}
+	return orUnknown(strings.Join(all, ", "))
 }
 
 func expiryText(key *v1alpha1.ApiKey, row keys.Row, now time.Time) string {

@@ -24,6 +24,7 @@ type listOptions struct {
 	sort     string
 	expiring string
 	role     string
+	owner    string
 }
 
 func listCommand(s *session) *cobra.Command {
@@ -31,7 +32,7 @@ func listCommand(s *session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
-		Short:   "List keys: status, roles, when they expire",
+		Short:   "List keys: status, when they expire, owner, roles",
 		Long: `Lists the API keys of a namespace, or of all.
 
 It needs the right to list apikeys. Large lists are read in pages and printed as they come, unless they are sorted.`,
@@ -49,7 +50,9 @@ It needs the right to list apikeys. Large lists are read in pages and printed as
 	flags.StringVar(&o.sort, "sort", "", "sort by "+strings.Join(orders(), ", ")+"; absent means as the API server lists them, which is by name")
 	flags.StringVar(&o.expiring, "expiring", "", "list keys only that work and expire within this time, such as 14d")
 	flags.StringVar(&o.role, "role", "", "list keys only that name this role in their spec")
+	flags.StringVar(&o.owner, "owner", "", "list keys only with this attribute owner")
 	addOutput(cmd, &o.output, formatJSON, formatYAML, formatName, formatWide)
+	_ = cmd.RegisterFlagCompletionFunc("owner", s.completeOwners)
 	_ = cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(orders(), cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("role", s.completeRoles)
 	return cmd
@@ -58,7 +61,7 @@ It needs the right to list apikeys. Large lists are read in pages and printed as
 func orders() []string { return slices.Sorted(maps.Keys(keys.Orders)) }
 
 func (o *listOptions) run(cmd *cobra.Command, s *session) error {
-	filter := keys.Filter{Role: o.role}
+	filter := keys.Filter{Role: o.role, Owner: o.owner}
 	if o.expiring != "" {
 		within, err := expiry.ParseDuration(o.expiring)
 		if err != nil || within == 0 {
@@ -183,8 +186,8 @@ func (t *table) line(cells []string) error {
 
 // add adds a row. kind says which of the key's tokens the table is about, or is empty.
 func (t *table) add(r keys.Row, kind keys.Kind) error {
-	head := []string{"NAME", "STATUS", "EXPIRES", "AGE", "ROLES"}
-	cells := []string{r.Name, r.Status, r.Expires(t.now), r.Age(t.now), few(r.Roles, t.wide)}
+	head := []string{"NAME", "STATUS", "EXPIRES", "AGE", "OWNER", "ROLES"}
+	cells := []string{r.Name, r.Status, r.Expires(t.now), r.Age(t.now), orUnknown(clean(r.Owner)), few(r.Roles, t.wide)}
 	if t.spaces {
 		head, cells = append([]string{"NAMESPACE"}, head...), append([]string{r.Namespace}, cells...)
 	}

@@ -2,11 +2,14 @@ package commands
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/cli/keys"
 )
 
 // completionTimeout is how long a completion may take. Without an answer, the shell offers nothing.
@@ -42,6 +45,27 @@ func (s *session) completeKeys(many bool) completion {
 		})
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// completeOwners offers the owners of the keys in the namespace.
+func (s *session) completeOwners(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	cluster, namespace, err := s.open()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+	defer cancel()
+	owners := map[string]bool{}
+	// What has come before a failure is still useful.
+	_ = cluster.EachPage(ctx, namespace, "", func(page []v1alpha1.ApiKey) error {
+		for i := range page {
+			if owner := page[i].Attributes()[keys.AttributeOwner]; owner != "" {
+				owners[clean(owner)] = true
+			}
+		}
+		return nil
+	})
+	return slices.Sorted(maps.Keys(owners)), cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeRoles offers the roles of the catalogue.

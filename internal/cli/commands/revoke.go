@@ -138,6 +138,9 @@ func consequence(key *v1alpha1.ApiKey, now time.Time) string {
 	if key.Spec.DisplayName != "" {
 		text += ", " + clean(key.Spec.DisplayName)
 	}
+	if row.Owner != "" {
+		text += ", owner " + clean(row.Owner)
+	}
 	text += fmt.Sprintf(") has the roles %s.", few(key.Spec.Roles, false))
 	if row.Status == string(v1alpha1.ReasonIssued) {
 		text += " Whoever uses its token is refused from now on."

@@ -3,6 +3,7 @@ package keys
 import (
 	"fmt"
 	"regexp"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -29,6 +30,8 @@ type Form struct {
 	Keep bool
 	// SecretName and SecretKey say where the token is delivered. Empty means the name of the key, and token.
 	SecretName, SecretKey string
+	// Attributes are the attributes of the key, each as name=value.
+	Attributes []string
 	// RotateEvery is the time between two rotations, such as 30d. Empty means that the token is replaced on request only.
 	RotateEvery string
 	// Overlap is how long the old token works on after a rotation. Empty means the default.
@@ -47,6 +50,9 @@ func (f Form) Key() (*v1alpha1.ApiKey, error) {
 	if key.Spec.Expiry, err = ParseExpiry(f.Expires); err != nil {
 		return nil, err
 	}
+	if key.Spec.Attributes, err = parseAttributes(f.Attributes); err != nil {
+		return nil, err
+	}
 	secret := v1alpha1.ApiKeySecret{Name: f.SecretName, Key: f.SecretKey}
 	if !f.Keep {
 		secret.RevealFor = RevealFor
@@ -58,6 +64,22 @@ func (f Form) Key() (*v1alpha1.ApiKey, error) {
 		key.Spec.Rotation = &rotation
 	}
 	return key, nil
+}
+
+// parseAttributes parses attributes, each as name=value. The schema checks names and values.
+func parseAttributes(list []string) (map[string]v1alpha1.AttributeValue, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	all := make(map[string]v1alpha1.AttributeValue, len(list))
+	for _, one := range list {
+		name, value, found := strings.Cut(one, "=")
+		if _, twice := all[name]; !found || name == "" || value == "" || twice {
+			return nil, fmt.Errorf("spec.attributes: invalid attribute %q: must be name=value, such as owner=team-shop, and each name once", one)
+		}
+		all[name] = v1alpha1.AttributeValue(value)
+	}
+	return all, nil
 }
 
 // Never is the expiry of a key that does not expire.

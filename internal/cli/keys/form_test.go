@@ -48,3 +48,15 @@ func TestSecretOfAForm(t *testing.T) {
 		}
 	}
 }
+
+func TestAttributesOfAForm(t *testing.T) {
+	key, err := Form{Expires: Never, Attributes: []string{"owner=team-shop", "note=a=b, c"}}.Key()
+	if err != nil || len(key.Spec.Attributes) != 2 || key.Spec.Attributes["owner"] != "team-shop" || key.Spec.Attributes["note"] != "a=b, c" {
+		t.Errorf("got %v, %v", key, err)
+	}
+	for _, list := range [][]string{{"owner"}, {"=x"}, {"owner="}, {"a=1", "a=2"}} {
+		if _, err := (Form{Expires: Never, Attributes: list}).Key(); err == nil {
+			t.Errorf("%v is accepted", list)
+		}
+	}
+}

@@ -23,12 +23,17 @@ type Row struct {
 	CIDRs       []string
 	Hint        string
 	Created     time.Time
+	// Owner is the attribute owner, or empty.
+	Owner string
 	// Never says that the key does not expire. Otherwise ExpiresAt is when it does, or zero if that is not fixed yet.
 	Never     bool
 	ExpiresAt time.Time
 	// Rotated is when the token was replaced last, and NextRotation when it will be by schedule. Both are zero if not.
 	Rotated, NextRotation time.Time
 }
+
+// AttributeOwner is the attribute that says whose key it is.
+const AttributeOwner = "owner"
 
 // Statuses that no reason of Ready tells.
 const (
@@ -41,7 +46,7 @@ func RowOf(key *v1alpha1.ApiKey, now time.Time) Row {
 	r := Row{
 		Namespace: key.Namespace, Name: key.Name, Status: status(key, now),
 		DisplayName: key.Spec.DisplayName, Roles: key.Spec.Roles, CIDRs: key.Spec.CIDRs, Hint: key.Status.TokenHint,
-		Created: key.CreationTimestamp.Time,
+		Created: key.CreationTimestamp.Time, Owner: key.Attributes()[AttributeOwner],
 	}
 	r.Never, r.ExpiresAt = expires(key)
 	if rotation := key.Status.Rotation; rotation != nil {
@@ -122,11 +127,16 @@ type Filter struct {
 	ExpiringWithin time.Duration
 	// Role, if not empty, shows keys whose spec has the role.
 	Role string
+	// Owner, if not empty, shows keys with this attribute owner.
+	Owner string
 }
 
 // Shows reports whether a list shows a key at the time now.
 func (f Filter) Shows(r Row, now time.Time) bool {
 	if f.ExpiringWithin > 0 && (r.ExpiresAt.IsZero() || !now.Before(r.ExpiresAt) || r.ExpiresAt.Sub(now) > f.ExpiringWithin) {
+		return false
+	}
+	if f.Owner != "" && f.Owner != r.Owner {
 		return false
 	}
 	return f.Role == "" || slices.Contains(r.Roles, f.Role)
@@ -137,6 +147,7 @@ var Orders = map[string]func(a, b Row) int{
 	"name":    byName,
 	"age":     func(a, b Row) int { return cmp.Or(b.Created.Compare(a.Created), byName(a, b)) },
 	"expires": func(a, b Row) int { return cmp.Or(byExpiry(a, b), byName(a, b)) },
+	"owner":   func(a, b Row) int { return cmp.Or(strings.Compare(a.Owner, b.Owner), byName(a, b)) },
 	"status":  func(a, b Row) int { return cmp.Or(strings.Compare(a.Status, b.Status), byName(a, b)) },
 }
 

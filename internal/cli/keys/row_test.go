@@ -71,6 +71,8 @@ func TestFilter(t *testing.T) {
 		"has expired":               {within, Row{ExpiresAt: now}, false},
 		"never expires":             {within, Row{Never: true}, false},
 		"not fixed yet":             {within, Row{}, false},
+		"has the owner":             {Filter{Owner: "a"}, Row{Owner: "a"}, true},
+		"has another owner":         {Filter{Owner: "a"}, Row{Owner: "ab"}, false},
 		"has the role":              {Filter{Role: "a"}, Row{Roles: []string{"b", "a"}}, true},
 		"does not have the role":    {Filter{Role: "a"}, Row{Roles: []string{"ab"}}, false},
 		"has the role, but expires": {Filter{Role: "a", ExpiringWithin: day}, Row{Roles: []string{"a"}}, false},
@@ -89,6 +91,7 @@ func TestOrders(t *testing.T) {
 		{Namespace: "z", Name: "a", ExpiresAt: now.Add(1), Status: "Issued", Created: now},
 	}
 	for order, want := range map[string][]string{
+		"owner":   {"early", "late", "never", "a"},
 		"name":    {"early", "late", "never", "a"},
 		"expires": {"early", "a", "late", "never"},
 		"status":  {"early", "late", "never", "a"},

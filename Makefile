@@ -104,8 +104,12 @@ torture: kube build ## Disturb keys and processes at random, and judge every ans
 # Each defect is built in on purpose, and must be found.
 DEFECTS := deaf-verifier late-verifier generous-verifier hoarding-operator talkative-operator trusting-operator
 
+.PHONY: test-scanning
+test-scanning: ## Prove config/scanning with the real gitleaks (minutes, the first time).
+	cd test/scanning && $(GOTEST) -count=1 .
+
 .PHONY: nightly
-nightly: test-versions ## Run what takes long: other Kubernetes releases, 10,000 keys that can't be delivered, torture, and each fuzz target with 4 million inputs.
+nightly: test-versions test-scanning ## Run what takes long: other Kubernetes releases, 10,000 keys that can't be delivered, torture, and each fuzz target with 4 million inputs.
 	$(MAKE) --no-print-directory torture DURATION=30m SEED=0
 	for defect in $(DEFECTS); do $(MAKE) --no-print-directory torture SEED=4 PLANT=$$defect; done
 	cd test && FOCUSED=1 FLOOD=10000 SPREAD=60s $(GINKGO) -v --focus='however many of them wait' ./integration
@@ -114,7 +118,7 @@ nightly: test-versions ## Run what takes long: other Kubernetes releases, 10,000
 
 .PHONY: lint
 lint: lint-text ## Run the linters, with kube-api-linter on api/.
-	@for module in . hack/lint hack/release test test/install; do echo "$$module"; (cd $$module && $(TOOL) golangci-lint-kube-api-linter run); done
+	@for module in . hack/lint hack/release test test/install test/scanning; do echo "$$module"; (cd $$module && $(TOOL) golangci-lint-kube-api-linter run); done
 
 # Pages of samples show first that the rules find what they are for.
 .PHONY: lint-text

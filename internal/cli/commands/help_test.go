@@ -63,7 +63,7 @@ func TestReferenceOfVerbs(t *testing.T) {
 				break
 			}
 		}
-		text.WriteString("```text\n" + verb.UseLine() + "\n```\n\n")
+		text.WriteString("Usage: `" + verb.UseLine() + "`\n\n")
 		if len(verb.Aliases) > 0 {
 			text.WriteString("Alias: `" + strings.Join(verb.Aliases, "`, `") + "`.\n\n")
 		}

@@ -171,6 +171,10 @@ var rules = []rule{
 		forbidden: append([]string{"net/http", module + "internal/index", module + "internal/verify"}, impure...),
 	},
 	{
+		room: "internal/cli/backup", why: "a restore writes back digests; it must not be able to mint or read a token",
+		forbidden: []string{module + "controllers", module + "internal/token", module + "internal/operator", "github.com/spf13/cobra", "k8s.io/cli-runtime"},
+	},
+	{
 		room: "internal/cli/commands", why: "the command acts with the rights of a person; it must not bring along what acts for the operator or for a verifier",
 		forbidden: []string{module + "controllers", module + "internal/serve", module + "internal/callers", module + "internal/operator"},
 	},

@@ -45,7 +45,7 @@ var _ = Describe("rotate", func() {
 		// A further request waits for the old token to end.
 		r = root.run("rotate", "shopper", "-n", ns, "--yes", "--timeout", "1s")
 		expectCode(r, 4)
-		Expect(r.err).To(And(ContainSubstring("end it with --retire-old"), ContainSubstring("kubectl apikey suspend shopper -n "+ns)))
+		Expect(r.err).To(And(ContainSubstring("--retire-old"), ContainSubstring("kubectl apikey suspend shopper -n "+ns)))
 
 		Expect(root.must("rotate", "shopper", "-n", ns, "--retire-old", "--yes")).To(HaveSuffix("retired its old token\n"))
 		r = root.feed(old, "check", "--role", role)

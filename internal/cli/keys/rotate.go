@@ -51,7 +51,8 @@ func (c *Cluster) AwaitRotated(ctx context.Context, key *v1alpha1.ApiKey, reques
 		if now.IsExpired() {
 			return false, ErrExpired
 		}
-		if blocked := now.Condition(v1alpha1.ConditionRotationBlocked); blocked != nil && (before == nil || *before != *blocked) {
+		if blocked := now.Condition(v1alpha1.ConditionRotationBlocked); blocked != nil &&
+			blocked.Reason != string(v1alpha1.ReasonWaiting) && (before == nil || *before != *blocked) {
 			return false, &BlockedError{*blocked}
 		}
 		return false, nil
@@ -79,9 +80,14 @@ func (c *Cluster) HasSecret(ctx context.Context, key *v1alpha1.ApiKey) (exists, 
 
 // WaitsToRotate says in words what a requested rotation waits for.
 func WaitsToRotate(key *v1alpha1.ApiKey, now time.Time) string {
+	blocked := key.Condition(v1alpha1.ConditionRotationBlocked)
 	switch {
-	case key.Condition(v1alpha1.ConditionRotationBlocked) != nil:
-		return (&BlockedError{*key.Condition(v1alpha1.ConditionRotationBlocked)}).Error()
+	case blocked != nil && blocked.Reason == string(v1alpha1.ReasonWaiting) && key.RetiringToken() != nil:
+		return blocked.Message + "; rotate --retire-old and rotate --now do that"
+	case blocked != nil && blocked.Reason == string(v1alpha1.ReasonWaiting):
+		return blocked.Message
+	case blocked != nil:
+		return (&BlockedError{*blocked}).Error()
 	case key.PendingToken() != nil:
 		return "the new token is committed, and is being delivered"
 	case key.RetiringToken() != nil && now.Before(key.RetiringToken().RetiresAt.Time):

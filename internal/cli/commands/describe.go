@@ -64,10 +64,15 @@ func printDescription(w io.Writer, d *keys.Description, now time.Time) error {
 	p.line("Status:\t%s", statusText(key, row))
 	p.line("Created:\t%s", at(key.CreationTimestamp.Time))
 	p.line("Expires:\t%s", expiryText(key, row, now))
+	p.line("Last used:\t%s", usedText(row, now))
 	p.line("Networks:\t%s", networksText(key))
 	p.line("Token:\t%s", tokenText(key))
 	if retiring := key.RetiringToken(); retiring != nil {
-		p.line("Old token:\t%s..., %s, until %s", retiring.TokenHint, retiring.Hash, at(retiring.RetiresAt.Time))
+		used := keys.NotSeen
+		if retiring.LastUsedAt != nil {
+			used = at(retiring.LastUsedAt.Time)
+		}
+		p.line("Old token:\t%s..., %s, until %s, last used: %s", retiring.TokenHint, retiring.Hash, at(retiring.RetiresAt.Time), used)
 	}
 	p.line("Secret:\t%s", secretText(key))
 	p.line("Rotation:\t%s", rotationText(key, row, now))
@@ -125,6 +130,14 @@ func unread(d *keys.Description, kind string) bool { return slices.Contains(d.Un
 
 // at formats a time.
 func at(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// usedText says when the key was last used.
+func usedText(row keys.Row, now time.Time) string {
+	if row.Used.IsZero() {
+		return keys.NotSeen
+	}
+	return fmt.Sprintf("%s (%s)", row.LastUsed(now), at(row.Used))
+}
 
 func statusText(key *v1alpha1.ApiKey, row keys.Row) string {
 	if ready := key.Condition(v1alpha1.ConditionReady); ready != nil && row.Status == ready.Reason {

@@ -23,6 +23,7 @@ type listOptions struct {
 	output   string
 	sort     string
 	expiring string
+	unused   string
 	role     string
 	owner    string
 }
@@ -32,7 +33,7 @@ func listCommand(s *session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
-		Short:   "List keys: status, when they expire, owner, roles",
+		Short:   "List keys: status, when they expire, when they were last used, owner, roles",
 		Long: `Lists the API keys of a namespace, or of all.
 
 It needs the right to list apikeys. Large lists are read in pages and printed as they come, unless they are sorted.`,
@@ -40,7 +41,10 @@ It needs the right to list apikeys. Large lists are read in pages and printed as
   kubectl apikey list
 
   # What expires within two weeks in any namespace, the next one first
-  kubectl apikey list -A --expiring 14d --sort expires`,
+  kubectl apikey list -A --expiring 14d --sort expires
+
+  # Keys that nobody was seen to use for 90 days
+  kubectl apikey list -A --unused 90d`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd, s) },
 	}
@@ -49,6 +53,7 @@ It needs the right to list apikeys. Large lists are read in pages and printed as
 	flags.StringVarP(&o.selector, "selector", "l", "", "list keys with these labels only, such as team=shop")
 	flags.StringVar(&o.sort, "sort", "", "sort by "+strings.Join(orders(), ", ")+"; absent means as the API server lists them, which is by name")
 	flags.StringVar(&o.expiring, "expiring", "", "list keys only that work and expire within this time, such as 14d")
+	flags.StringVar(&o.unused, "unused", "", "list issued keys only without a recorded use within this time, such as 90d")
 	flags.StringVar(&o.role, "role", "", "list keys only that name this role in their spec")
 	flags.StringVar(&o.owner, "owner", "", "list keys only with this attribute owner")
 	addOutput(cmd, &o.output, formatJSON, formatYAML, formatName, formatWide)
@@ -68,6 +73,13 @@ func (o *listOptions) run(cmd *cobra.Command, s *session) error {
 			return wrong("--expiring=%s: must be a duration such as 14d or 12h", o.expiring)
 		}
 		filter.ExpiringWithin = within
+	}
+	if o.unused != "" {
+		unused, err := expiry.ParseDuration(o.unused)
+		if err != nil || unused == 0 {
+			return wrong("--unused=%s: must be a duration such as 90d or 12h", o.unused)
+		}
+		filter.UnusedFor = unused
 	}
 	order := keys.Orders[o.sort]
 	if o.sort != "" && order == nil {
@@ -186,8 +198,8 @@ func (t *table) line(cells []string) error {
 
 // add adds a row. kind says which of the key's tokens the table is about, or is empty.
 func (t *table) add(r keys.Row, kind keys.Kind) error {
-	head := []string{"NAME", "STATUS", "EXPIRES", "AGE", "OWNER", "ROLES"}
-	cells := []string{r.Name, r.Status, r.Expires(t.now), r.Age(t.now), orUnknown(clean(r.Owner)), few(r.Roles, t.wide)}
+	head := []string{"NAME", "STATUS", "EXPIRES", "LAST USED", "AGE", "OWNER", "ROLES"}
+	cells := []string{r.Name, r.Status, r.Expires(t.now), r.LastUsed(t.now), r.Age(t.now), orUnknown(clean(r.Owner)), few(r.Roles, t.wide)}
 	if t.spaces {
 		head, cells = append([]string{"NAMESPACE"}, head...), append([]string{r.Namespace}, cells...)
 	}

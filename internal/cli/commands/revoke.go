@@ -141,7 +141,7 @@ func consequence(key *v1alpha1.ApiKey, now time.Time) string {
 	if row.Owner != "" {
 		text += ", owner " + clean(row.Owner)
 	}
-	text += fmt.Sprintf(") has the roles %s.", few(key.Spec.Roles, false))
+	text += fmt.Sprintf(") has the roles %s; last used: %s.", few(key.Spec.Roles, false), row.LastUsed(now))
 	if row.Status == string(v1alpha1.ReasonIssued) {
 		text += " Whoever uses its token is refused from now on."
 	}

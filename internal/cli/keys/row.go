@@ -28,6 +28,8 @@ type Row struct {
 	// Never says that the key does not expire. Otherwise ExpiresAt is when it does, or zero if that is not fixed yet.
 	Never     bool
 	ExpiresAt time.Time
+	// Issued is when the first token was delivered, and Used the last use of any token that is on record. Each is zero if not.
+	Issued, Used time.Time
 	// Rotated is when the token was replaced last, and NextRotation when it will be by schedule. Both are zero if not.
 	Rotated, NextRotation time.Time
 }
@@ -49,6 +51,12 @@ func RowOf(key *v1alpha1.ApiKey, now time.Time) Row {
 		Created: key.CreationTimestamp.Time, Owner: key.Attributes()[AttributeOwner],
 	}
 	r.Never, r.ExpiresAt = expires(key)
+	if key.Status.IssuedAt != nil {
+		r.Issued = key.Status.IssuedAt.Time
+	}
+	if key.Status.LastUsedAt != nil {
+		r.Used = key.Status.LastUsedAt.Time
+	}
 	if rotation := key.Status.Rotation; rotation != nil {
 		if rotation.RotatedAt != nil {
 			r.Rotated = rotation.RotatedAt.Time
@@ -100,6 +108,17 @@ func (r Row) Expires(now time.Time) string {
 	}
 }
 
+// NotSeen stands for a use that is not on record. It does not mean that there was none.
+const NotSeen = "not seen"
+
+// LastUsed says how long ago the last use was that is on record: 3h ago, or not seen.
+func (r Row) LastUsed(now time.Time) string {
+	if r.Used.IsZero() {
+		return NotSeen
+	}
+	return duration.HumanDuration(max(0, now.Sub(r.Used))) + " ago"
+}
+
 // Rotates says how long ago the token was replaced, and when it will be again: 3d ago, in 27d.
 func (r Row) Rotates(now time.Time) string {
 	var parts []string
@@ -125,6 +144,8 @@ func (r Row) Age(now time.Time) string { return duration.HumanDuration(now.Sub(r
 type Filter struct {
 	// ExpiringWithin, if more than 0, shows keys that work and expire within this time.
 	ExpiringWithin time.Duration
+	// UnusedFor, if more than 0, shows issued keys that have no recorded use within this time, and were not issued within it.
+	UnusedFor time.Duration
 	// Role, if not empty, shows keys whose spec has the role.
 	Role string
 	// Owner, if not empty, shows keys with this attribute owner.
@@ -136,10 +157,20 @@ func (f Filter) Shows(r Row, now time.Time) bool {
 	if f.ExpiringWithin > 0 && (r.ExpiresAt.IsZero() || !now.Before(r.ExpiresAt) || r.ExpiresAt.Sub(now) > f.ExpiringWithin) {
 		return false
 	}
+	if last := later(r.Issued, r.Used); f.UnusedFor > 0 && (r.Issued.IsZero() || r.Status == string(v1alpha1.ReasonExpired) || now.Sub(last) < f.UnusedFor) {
+		return false
+	}
 	if f.Owner != "" && f.Owner != r.Owner {
 		return false
 	}
 	return f.Role == "" || slices.Contains(r.Roles, f.Role)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // Orders are the columns by which a list can be sorted, each with its comparison.
@@ -148,6 +179,7 @@ var Orders = map[string]func(a, b Row) int{
 	"age":     func(a, b Row) int { return cmp.Or(b.Created.Compare(a.Created), byName(a, b)) },
 	"expires": func(a, b Row) int { return cmp.Or(byExpiry(a, b), byName(a, b)) },
 	"owner":   func(a, b Row) int { return cmp.Or(strings.Compare(a.Owner, b.Owner), byName(a, b)) },
+	"used":    func(a, b Row) int { return cmp.Or(a.Used.Compare(b.Used), byName(a, b)) },
 	"status":  func(a, b Row) int { return cmp.Or(strings.Compare(a.Status, b.Status), byName(a, b)) },
 }
 

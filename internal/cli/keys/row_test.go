@@ -59,7 +59,7 @@ func TestRowShowsStatusAndExpiry(t *testing.T) {
 
 func TestFilter(t *testing.T) {
 	const day = 24 * time.Hour
-	within := Filter{ExpiringWithin: 14 * day}
+	within, unused := Filter{ExpiringWithin: 14 * day}, Filter{UnusedFor: 30 * day}
 	for name, c := range map[string]struct {
 		filter Filter
 		row    Row
@@ -71,6 +71,12 @@ func TestFilter(t *testing.T) {
 		"has expired":               {within, Row{ExpiresAt: now}, false},
 		"never expires":             {within, Row{Never: true}, false},
 		"not fixed yet":             {within, Row{}, false},
+		"unused since its issue":    {unused, Row{Issued: now.Add(-30 * day)}, true},
+		"issued a bit later":        {unused, Row{Issued: now.Add(-30*day + 1)}, false},
+		"used in time":              {unused, Row{Issued: now.Add(-90 * day), Used: now.Add(-30*day + 1)}, false},
+		"used long ago":             {unused, Row{Issued: now.Add(-90 * day), Used: now.Add(-30 * day)}, true},
+		"not issued":                {unused, Row{Created: now.Add(-90 * day)}, false},
+		"unused, but has expired":   {unused, Row{Issued: now.Add(-90 * day), Status: "Expired"}, false},
 		"has the owner":             {Filter{Owner: "a"}, Row{Owner: "a"}, true},
 		"has another owner":         {Filter{Owner: "a"}, Row{Owner: "ab"}, false},
 		"has the role":              {Filter{Role: "a"}, Row{Roles: []string{"b", "a"}}, true},
@@ -86,13 +92,14 @@ func TestFilter(t *testing.T) {
 func TestOrders(t *testing.T) {
 	rows := []Row{
 		{Name: "never", Never: true, Status: "Issued", Created: now},
-		{Name: "late", ExpiresAt: now.Add(2), Status: "Issued", Created: now.Add(-2)},
+		{Name: "late", ExpiresAt: now.Add(2), Status: "Issued", Created: now.Add(-2), Used: now},
 		{Name: "early", ExpiresAt: now.Add(1), Status: "Expired", Created: now.Add(-1)},
 		{Namespace: "z", Name: "a", ExpiresAt: now.Add(1), Status: "Issued", Created: now},
 	}
 	for order, want := range map[string][]string{
 		"owner":   {"early", "late", "never", "a"},
 		"name":    {"early", "late", "never", "a"},
+		"used":    {"early", "never", "a", "late"},
 		"expires": {"early", "a", "late", "never"},
 		"status":  {"early", "late", "never", "a"},
 		"age":     {"never", "a", "early", "late"},
@@ -105,6 +112,14 @@ func TestOrders(t *testing.T) {
 		}
 		if !slices.Equal(names, want) {
 			t.Errorf("by %s: got %v, want %v", order, names, want)
+		}
+	}
+}
+
+func TestLastUsed(t *testing.T) {
+	for used, want := range map[time.Time]string{{}: "not seen", now.Add(-3 * time.Hour): "3h ago", now: "0s ago", now.Add(time.Minute): "0s ago"} {
+		if got := (Row{Used: used}).LastUsed(now); got != want {
+			t.Errorf("%s: %q, want %q", used, got, want)
 		}
 	}
 }

@@ -14,6 +14,9 @@ const (
 	// minutes.
 	RetiringPrecision = time.Minute
 
+	// rounding is how much a reporter and the operator may differ about the time of a use, because both count in whole seconds.
+	rounding = 2 * time.Second
+
 	// MaxUses is the largest number of uses in a report. It is a limit of the schema, too.
 	MaxUses = 500
 
@@ -40,10 +43,13 @@ type Use struct {
 	Retiring bool
 }
 
-// Due reports whether the use must be recorded, with the given precision for current tokens.
+// Due reports whether the use must be reported, with the given precision for current tokens.
 func (u Use) Due(precision time.Duration) bool { return u.dueAt(u.At, precision) }
 
+// dueAt leaves a margin for rounding. Otherwise the operator could find that a reported use is not due, and the reporter would take it for
+// one that waits to be recorded, and not report a later one.
 func (u Use) dueAt(at time.Time, precision time.Duration) bool {
+	at = at.Add(-rounding)
 	if u.Retiring {
 		return DueRetiring(at, u.Recorded, precision)
 	}

@@ -74,11 +74,12 @@ func TestDue(t *testing.T) {
 		at, recorded time.Time
 		want         bool
 	}{
-		"first":           {noon, never, true},
-		"the same":        {noon, noon, false},
-		"earlier":         {noon.Add(-2 * time.Hour), noon, false},
-		"almost an hour":  {noon.Add(time.Hour - time.Second), noon, false},
-		"exactly an hour": {noon.Add(time.Hour), noon, true},
+		"first":      {noon, never, true},
+		"the same":   {noon, noon, false},
+		"earlier":    {noon.Add(-2 * time.Hour), noon, false},
+		"an hour":    {noon.Add(time.Hour), noon, false},
+		"almost due": {noon.Add(time.Hour + time.Second), noon, false},
+		"due":        {noon.Add(time.Hour + 2*time.Second), noon, true},
 	} {
 		if got := (usage.Use{At: c.at, Recorded: c.recorded}).Due(time.Hour); got != c.want {
 			t.Errorf("%s: due is %t, want %t", name, got, c.want)
@@ -87,13 +88,31 @@ func TestDue(t *testing.T) {
 }
 
 func TestRetiringTokensAreDueByTheMinute(t *testing.T) {
-	for later, want := range map[time.Duration]bool{59 * time.Second: false, time.Minute: true} {
+	for later, want := range map[time.Duration]bool{61 * time.Second: false, 62 * time.Second: true} {
 		if got := (usage.Use{At: noon.Add(later), Recorded: noon, Retiring: true}).Due(time.Hour); got != want {
 			t.Errorf("after %s due is %t, want %t", later, got, want)
 		}
 	}
 	if !usage.DueRetiring(noon.Add(time.Second), noon, time.Second) {
 		t.Error("a shorter precision does not count for a retiring token")
+	}
+}
+
+// Whatever a reporter finds due must be due for the operator, although both round times to seconds in their own way. Otherwise the
+// reporter would wait for a record that never comes.
+func TestWhatIsReportedIsRecorded(t *testing.T) {
+	if usage.Due(noon.Add(time.Hour-1), noon, time.Hour) || !usage.Due(noon.Add(time.Hour), noon, time.Hour) {
+		t.Error("the operator's precision is not exact")
+	}
+	for later := time.Hour - 5*time.Second; later < time.Hour+5*time.Second; later += time.Second {
+		if !(usage.Use{At: noon.Add(later), Recorded: noon}).Due(time.Hour) {
+			continue
+		}
+		for difference := -2 * time.Second; difference <= 2*time.Second; difference += time.Second {
+			if !usage.Due(noon.Add(later+difference), noon, time.Hour) {
+				t.Errorf("a use %s later is reported, and not due for an operator that differs by %s", later, difference)
+			}
+		}
 	}
 }
 
@@ -220,7 +239,7 @@ func TestOutdated(t *testing.T) {
 			[]usage.Use{{Token: usage.Token{UID: "known"}, At: at.Add(-time.Minute), Retiring: true}}, time.Second, true,
 		},
 		"a retiring token, not recorded": {
-			[]usage.Use{{Token: usage.Token{UID: "retiring"}, At: at, Recorded: at.Add(-2 * time.Minute), Retiring: true}}, time.Second, false,
+			[]usage.Use{{Token: usage.Token{UID: "retiring"}, At: at, Recorded: at.Add(-2*time.Minute - 2*time.Second), Retiring: true}}, time.Second, false,
 		},
 		"a retiring token, recorded, and used a minute later": {
 			[]usage.Use{{Token: usage.Token{UID: "retiring"}, At: at, Recorded: at.Add(-time.Minute), Retiring: true}}, time.Second, true,

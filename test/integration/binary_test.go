@@ -47,7 +47,7 @@ var _ = Describe("The operator's service account", func() {
 			}
 			return verbs
 		}
-		Expect(allowed("", "secrets", "")).To(ConsistOf("get", "create", "delete"))
+		Expect(allowed("", "secrets", "")).To(ConsistOf("get", "create", "patch", "delete"))
 		Expect(allowed("apikey-operator.io", "apikeys", "")).To(ConsistOf("get", "list", "watch", "delete", "issue"))
 		Expect(allowed("apikey-operator.io", "apikeys", "status")).To(ConsistOf("patch"))
 		Expect(allowed("apikey-operator.io", "apikeys", "finalizers")).To(BeEmpty())

@@ -253,8 +253,8 @@ var _ = Describe("The last use of a key", Label("releases"), func() {
 		}}
 		stop := running(o)
 		Eventually(lost).Should(BeClosed())
+		Eventually(lastUsedAt(key)).ShouldNot(BeNil(), "the write arrives, and its answer does not")
 		stop()
-		Eventually(lastUsedAt(key)).ShouldNot(BeNil())
 		recorded := reread(key.DeepCopy())
 
 		again := recording(time.Hour, 100)

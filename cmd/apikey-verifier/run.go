@@ -40,6 +40,18 @@ const (
 	minStaleness = 2 * time.Minute
 )
 
+// warn logs settings that are valid but rarely meant.
+func (o *options) warn(s settings, logger logr.Logger) {
+	if !o.requireScope && (len(s.http.Roles) == 0 || len(s.grpc.Roles) == 0) {
+		logger.Info("Routes without roles and namespaces accept every valid key: remove --require-scope=false to refuse such routes, or " +
+			"set --default-roles to give them roles")
+	}
+	if o.maxStaleness != 0 && o.maxStaleness < minStaleness {
+		logger.Info("--max-staleness is too short: without changes the API server sends a bookmark about once a minute, and requests will be "+
+			"refused as NotReady in between", "maxStaleness", o.maxStaleness.String())
+	}
+}
+
 // run starts the verifier. It returns when ctx is canceled and all in-flight requests are answered.
 func run(ctx context.Context, o *options, s settings, logger logr.Logger) error {
 	config, err := o.Config(component)
@@ -91,14 +103,7 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 		return err
 	}
 
-	if !o.requireScope && (len(s.http.Roles) == 0 || len(s.grpc.Roles) == 0) {
-		logger.Info("Routes without roles and namespaces accept every valid key: remove --require-scope=false to refuse such routes, or " +
-			"set --default-roles to give them roles")
-	}
-	if o.maxStaleness != 0 && o.maxStaleness < minStaleness {
-		logger.Info("--max-staleness is too short: without changes the API server sends a bookmark about once a minute, and requests will be "+
-			"refused as NotReady in between", "maxStaleness", o.maxStaleness.String())
-	}
+	o.warn(s, logger)
 	logger.Info("Starting", "version", version.String(), "server", config.Host)
 	running.Go(func() { loader.Run(background) })
 	running.Go(func() { report(background) })

@@ -304,8 +304,7 @@ func (s *Source) put(e Entry) {
 		}
 	}
 	key, created := newKey(&e, kept, x.roles.acquire(e.Roles)), e.Created.Unix()
-	unchanged := kept != nil && kept.created == created && kept.key.Roles == key.Roles && kept.key.Suspended == key.Suspended &&
-		kept.key.Attributes == key.Attributes && kept.key.Networks.Equal(key.Networks)
+	unchanged := kept.decidesLike(&key, created)
 	var few [4]*entry
 	entries := few[:0]
 	for i, c := range e.Credentials {
@@ -341,6 +340,13 @@ func (s *Source) put(e Entry) {
 		delete(s.entries, e.ID) // so that the map doesn't keep the string of the old object
 	}
 	s.entries[entries[0].id()] = entries[0]
+}
+
+// decidesLike reports whether the entry has all that decisions of an object with this key depend on, except for its credentials. It is
+// false for nil.
+func (e *entry) decidesLike(key *verify.Key, created int64) bool {
+	return e != nil && e.created == created && e.key.Roles == key.Roles && e.key.Suspended == key.Suspended &&
+		e.key.Attributes == key.Attributes && e.key.Networks.Equal(key.Networks)
 }
 
 // newKey returns the key for an object, without a deadline. It shares the string of the object's existing

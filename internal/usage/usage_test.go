@@ -157,8 +157,9 @@ func chosen(limit int, uses ...usage.Use) []string {
 	for _, u := range uses {
 		s.Add(u)
 	}
-	var uids []string
-	for _, u := range s.Uses() {
+	uses = s.Uses()
+	uids := make([]string, 0, len(uses))
+	for _, u := range uses {
 		uids = append(uids, u.UID)
 	}
 	return uids

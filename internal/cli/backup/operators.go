@@ -162,7 +162,7 @@ func (o *operators) start(ctx context.Context) error {
 		}
 		changed := d.DeepCopy()
 		delete(changed.Annotations, scaledBefore)
-		changed.Spec.Replicas = ptr.To(int32(replicas)) //nolint:gosec // parsed with 32 bits
+		changed.Spec.Replicas = ptr.To(int32(replicas))
 		if err := o.client.Patch(ctx, changed, client.MergeFrom(d)); err != nil {
 			return fmt.Errorf("start deployment %s: %w", name, err)
 		}

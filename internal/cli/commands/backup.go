@@ -59,7 +59,7 @@ It needs the right to list apikeys in all namespaces.`,
 // replaceFile writes a file that only its owner can read. It is complete or not there, and an existing one is replaced after a question.
 func (s *session) replaceFile(ctx context.Context, path string, write func(io.Writer) error) (err error) {
 	if _, err := os.Stat(path); err == nil {
-		if err := s.confirm(ctx, fmt.Sprintf("%s exists. Replace it?", path)); err != nil {
+		if err := s.confirm(ctx, path+" exists. Replace it?"); err != nil {
 			return err
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {

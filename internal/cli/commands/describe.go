@@ -47,9 +47,9 @@ type description struct {
 	err error
 }
 
-func (d *description) line(format string, args ...any) {
-	if d.err == nil {
-		_, d.err = fmt.Fprintf(d.w, format+"\n", args...)
+func (p *description) line(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format+"\n", args...)
 	}
 }
 
@@ -150,8 +150,9 @@ func statusText(key *v1alpha1.ApiKey, row keys.Row) string {
 }
 
 func attributesText(key *v1alpha1.ApiKey) string {
-	var all []string
-	for _, name := range slices.Sorted(maps.Keys(key.Attributes())) {
+	names := slices.Sorted(maps.Keys(key.Attributes()))
+	all := make([]string, 0, len(names))
+	for _, name := range names {
 		all = append(all, name+"="+clean(key.Attributes()[name]))
 	}
 	return orUnknown(strings.Join(all, ", "))

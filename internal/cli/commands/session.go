@@ -89,7 +89,7 @@ func (s *session) say(format string, args ...any) { _, _ = fmt.Fprintf(s.ErrOut,
 // isTerminal reports whether a stream is a terminal.
 func isTerminal(stream any) bool {
 	file, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd())) //nolint:gosec // a file descriptor fits
+	return ok && term.IsTerminal(int(file.Fd()))
 }
 
 // addYes adds the flag --yes to a verb that asks.
@@ -187,7 +187,7 @@ func cause(err error) error {
 
 // typeSecret lets somebody paste a token on a terminal, which doesn't show it.
 func (s *session) typeSecret(ctx context.Context) (string, error) {
-	fd := int(s.In.(*os.File).Fd()) //nolint:gosec,forcetypeassert // isTerminal has checked it
+	fd := int(s.In.(*os.File).Fd()) //nolint:forcetypeassert // isTerminal has checked it
 	before, err := term.GetState(fd)
 	if err != nil {
 		return "", err

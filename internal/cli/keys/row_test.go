@@ -106,7 +106,7 @@ func TestOrders(t *testing.T) {
 	} {
 		sorted := slices.Clone(rows)
 		slices.SortFunc(sorted, Orders[order])
-		var names []string
+		names := make([]string, 0, len(sorted))
 		for _, row := range sorted {
 			names = append(names, row.Name)
 		}

@@ -102,7 +102,7 @@ var _ = Describe("An operator of some namespaces", Ordered, func() {
 		const group = "apikey-operator.io"
 		Expect(allowed(ours, group, "apikeys", "")).To(ConsistOf("get", "list", "watch", "delete", "issue"))
 		Expect(allowed(ours, group, "apikeys", "status")).To(ConsistOf("patch"))
-		Expect(allowed(ours, "", "secrets", "")).To(ConsistOf("get", "create", "delete"))
+		Expect(allowed(ours, "", "secrets", "")).To(ConsistOf("get", "create", "patch", "delete"))
 		Expect(allowed(ours, "events.k8s.io", "events", "")).To(ConsistOf("create", "patch"))
 		for _, elsewhere := range []string{"", theirs, nobodys, releaseNamespace} {
 			Expect(allowed(elsewhere, group, "apikeys", "")).To(ConsistOf("issue"), elsewhere)

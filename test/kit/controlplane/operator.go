@@ -175,10 +175,16 @@ func (c *ControlPlane) StartVerifierAs(
 // start runs a binary from bin/ with a kubeconfig of a service account.
 func (c *ControlPlane) start(ctx context.Context, binary, namespace, account string, out io.Writer, args []string) (*Process, error) {
 	kubeconfig := filepath.Join(c.dir, namespace+"."+account+".kubeconfig")
-	if _, err := os.Stat(kubeconfig); err != nil { // else of an earlier start, when the API server may have been there
-		if err := c.KubeconfigAs(ctx, namespace, account, kubeconfig); err != nil {
-			return nil, err
-		}
+	// The token of an earlier start serves if the API server is away now. Otherwise it may be that of an account which was deleted.
+	_, statErr := os.Stat(kubeconfig)
+	asking := ctx
+	if statErr == nil {
+		var cancel context.CancelFunc
+		asking, cancel = context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+	}
+	if err := c.KubeconfigAs(asking, namespace, account, kubeconfig); err != nil && statErr != nil {
+		return nil, err
 	}
 	args = append([]string{"--kubeconfig=" + kubeconfig}, args...)
 	command := exec.Command(filepath.Join(c.Root, "bin", binary), args...) //nolint:noctx // Process.Stop stops it

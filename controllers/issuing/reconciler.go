@@ -1,5 +1,6 @@
 // Package issuing issues API keys, deletes their Secrets when they are due, and marks keys as expired. It is the only writer
-// of ApiKey status and of Secrets. It must not list, watch or cache Secrets.
+// of Secrets, and of ApiKey status except for the times of last use, which package recording writes. It must not list, watch or
+// cache Secrets.
 package issuing
 
 import (

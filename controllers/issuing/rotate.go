@@ -57,20 +57,21 @@ func (r *Reconciler) rotate(ctx context.Context, s *scope) error {
 	return r.rotateInto(ctx, s, secret, wanted)
 }
 
-// orderOf returns the order of the rotation that was begun, or of the one that is due.
+// orderOf returns the order of the rotation that was begun, or of the one that is due. A request takes over a rotation by schedule
+// that was begun: only a request may create the Secret if its user has deleted it meanwhile.
 func (r *Reconciler) orderOf(s *scope) (order, error) {
-	if pending := s.key.PendingToken(); pending != nil {
-		overlap, err := expiry.ParseDuration(string(pending.Overlap))
-		if err != nil {
-			return order{}, reconcile.TerminalError(fmt.Errorf("status.rotation.pending.overlap: %w", err))
-		}
-		return order{pending.Request, overlap}, nil
-	}
 	overlap, err := facts.Overlap(s.key, r.MinRotationEvery)
+	wanted := order{overlap: overlap}
+	if pending := s.key.PendingToken(); err == nil && pending != nil {
+		wanted.request = pending.Request
+		wanted.overlap, err = pendingOverlap(pending)
+	}
 	if err != nil {
 		return order{}, reconcile.TerminalError(err)
 	}
-	wanted := order{overlap: overlap}
+	if wanted.request != "" {
+		return wanted, nil
+	}
 	if at, requested := s.facts.RequestedRotationAt(); requested && !s.now.Before(at) {
 		wanted.request = s.key.RotationRequest()
 		request, err := rotation.ParseRequest(wanted.request)
@@ -82,6 +83,14 @@ func (r *Reconciler) orderOf(s *scope) (order, error) {
 		}
 	}
 	return wanted, nil
+}
+
+func pendingOverlap(pending *v1alpha1.ApiKeyPendingToken) (time.Duration, error) {
+	overlap, err := expiry.ParseDuration(string(pending.Overlap))
+	if err != nil {
+		return 0, fmt.Errorf("status.rotation.pending.overlap: %w", err)
+	}
+	return overlap, nil
 }
 
 // undeliverable returns why the new token can't be delivered to the Secret that has the name, or nil if it can.
@@ -219,9 +228,9 @@ func (r *Reconciler) rotationUndelivered(ctx context.Context, s *scope, secret *
 // that this pass created, or nil.
 func (r *Reconciler) confirmRotation(ctx context.Context, s *scope, created *corev1.Secret) error {
 	pending := *s.key.PendingToken()
-	overlap, err := expiry.ParseDuration(string(pending.Overlap))
+	overlap, err := pendingOverlap(&pending)
 	if err != nil {
-		return reconcile.TerminalError(fmt.Errorf("status.rotation.pending.overlap: %w", err))
+		return reconcile.TerminalError(err)
 	}
 	// The overlap counts from now, and not from the start of the pass. If the clock was set since it was compared, the next pass confirms.
 	now := r.Clock.Now().UTC()

@@ -94,6 +94,18 @@ func condition(key *v1alpha1.ApiKey, conditionType string) *metav1.Condition {
 	return meta.FindStatusCondition(reread(key).Status.Conditions, conditionType)
 }
 
+// eventsIn returns the events of a namespace, each as its type, its reason and its message.
+func eventsIn(namespace string) []string {
+	GinkgoHelper()
+	told := &corev1.EventList{}
+	Expect(admin.List(ctx, told, client.InNamespace(namespace))).To(Succeed())
+	notes := make([]string, 0, len(told.Items))
+	for _, event := range told.Items {
+		notes = append(notes, event.Type+" "+event.Reason+": "+event.Message)
+	}
+	return notes
+}
+
 // relabel sets a label on a namespace.
 func relabel(namespace, name, value string) {
 	GinkgoHelper()

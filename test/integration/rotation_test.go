@@ -11,7 +11,6 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -247,6 +246,24 @@ var _ = Describe("A rotation", Label("releases"), func() {
 		pass(key)
 		expectRotated(key)
 		Expect(key.RetiringToken().Hash).To(Equal(hash))
+	})
+
+	It("by schedule that was begun before the Secret was taken, goes on by request", func() {
+		key := issued(build.Rotation(v1alpha1.ApiKeyRotation{Every: "2h"}))
+		clock.Step(2 * time.Hour)
+		network, dead := crash(1, harness.LostAnswer)
+		dying := o
+		dying.Network = network
+		_, _ = controllers(dying).Pass(ctx, key)
+		Expect(*dead).To(BeTrue())
+		Expect(reread(key).PendingToken()).NotTo(BeNil())
+		Expect(admin.Delete(ctx, secretOf(key))).To(Succeed())
+		pass(key)
+		Expect(blockedReason(key)).To(Equal("SecretTaken"))
+		requestRotation(key)
+		pass(key)
+		expectRotated(key)
+		Expect(key.Status.Rotation.HandledRequests).To(Equal([]string{"on-call;overlap=1h"}))
 	})
 
 	It("leaves a foreign Secret alone, and goes on once it is gone", func() {
@@ -495,15 +512,7 @@ var _ = Describe("A rotation", Label("releases"), func() {
 		annotate(key, v1alpha1.AnnotationRotate, "1;overlap=2s")
 		Eventually(func() *v1alpha1.ApiKeyRetiringToken { return reread(key).RetiringToken() }).ShouldNot(BeNil())
 		Eventually(func() *v1alpha1.ApiKeyRetiringToken { return reread(key).RetiringToken() }).Should(BeNil())
-		Eventually(func() []string {
-			told := &corev1.EventList{}
-			Expect(admin.List(ctx, told, client.InNamespace(key.Namespace))).To(Succeed())
-			notes := make([]string, 0, len(told.Items))
-			for _, event := range told.Items {
-				notes = append(notes, event.Type+" "+event.Reason+": "+event.Message)
-			}
-			return notes
-		}).Should(ConsistOf(
+		Eventually(eventsIn).WithArguments(key.Namespace).Should(ConsistOf(
 			HavePrefix("Normal Issued: "),
 			HavePrefix("Warning InvalidRequest: the key is not rotated: annotation apikey-operator.io/rotate"),
 			And(HavePrefix("Normal Rotated: a new token"), ContainSubstring("is accepted until")),

@@ -5,7 +5,6 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -62,15 +61,7 @@ var _ = Describe("A suspended key", Label("releases"), func() {
 		Eventually(func() v1alpha1.Reason { return reason(reread(key)) }).Should(Equal(v1alpha1.ReasonSuspended))
 		edit(key, "false", "on-call")
 		Eventually(func() v1alpha1.Reason { return reason(reread(key)) }).Should(Equal(v1alpha1.ReasonIssued))
-		Eventually(func() []string {
-			told := &corev1.EventList{}
-			Expect(admin.List(ctx, told, client.InNamespace(key.Namespace))).To(Succeed())
-			notes := make([]string, 0, len(told.Items))
-			for _, event := range told.Items {
-				notes = append(notes, event.Type+" "+event.Reason+": "+event.Message)
-			}
-			return notes
-		}).Should(ConsistOf(
+		Eventually(eventsIn).WithArguments(key.Namespace).Should(ConsistOf(
 			HavePrefix("Normal Issued: the token is in Secret"),
 			And(HavePrefix("Warning Suspended: the key is suspended"), HaveSuffix(`(field manager "security-team")`)),
 			And(HavePrefix("Normal Resumed: "), HaveSuffix(`(field manager "on-call")`)),

@@ -84,13 +84,15 @@ var _ = Describe("A fleet of keys in use", func() {
 		Expect(recorded(keys)()).To(BeNumerically("<", busyKeys), "the busy namespace still waits")
 		Eventually(recorded(keys)).Should(Equal(busyKeys))
 		for _, key := range append(keys, quietly...) {
-			Expect(reread(key).Status.LastUsedAt.Time).To(BeTemporally(">=", started.Truncate(time.Second)))
+			// Reporter and operator count in whole seconds, each in its own way.
+			Expect(reread(key).Status.LastUsedAt.Time).To(BeTemporally(">=", started.Add(-2*time.Second)))
 			Expect(key.Status.LastUsedAt.Time).To(BeTemporally("<=", time.Now()))
 		}
 		Consistently(seen.count, "1s").Should(BeNumerically("<", busyKeys+quietKeys+5), "nothing is written again")
-		for i := range seen.times[writes:] {
-			// Of eleven writes in a row, the first and the last are a second apart, except for the time that each takes to be sent.
-			Expect(seen.times[i+writes].Sub(seen.times[i])).To(BeNumerically(">", 900*time.Millisecond), "writes %d to %d", i, i+writes)
+		const seconds = 5
+		for i := range seen.times[seconds*writes:] {
+			// The writes of five seconds and one more take five seconds, except for what the first took to be sent on a busy machine.
+			Expect(seen.times[i+seconds*writes].Sub(seen.times[i])).To(BeNumerically(">", (seconds-1)*time.Second), "from write %d", i)
 		}
 		again := 0
 		for _, n := range seen.keys {

@@ -124,6 +124,7 @@ lint: lint-text ## Run the linters, with kube-api-linter on api/.
 .PHONY: lint-text
 lint-text: bin/vale bin/actionlint ## Check the English of docs, comments and messages, and the hosted workflows: seconds.
 	cd hack/lint && $(GOTEST) -count=1 .
+	cd test && $(GOTEST) -count=1 ./docs -run '^Test(Prose|Pages)'
 	bin/actionlint -shellcheck= -pyflakes=
 	bin/vale --minAlertLevel=error $$(git ls-files --cached --others --exclude-standard -- '*.md' '*.go' \
 		':!hack/lint' ':!docs/reference' ':!*zz_generated*')

@@ -205,7 +205,7 @@ func (r *Reconciler) lookAgain(ctx context.Context, s *scope) error {
 		return err
 	}
 	// Wait counts from the current time, since s.now is truncated and would make the next reconcile up to a second late.
-	s.wait = lifecycle.Plan(s.facts, s.asked, s.now).Again.Wait(r.Clock.Now())
+	s.wait = lifecycle.Plan(s.facts, s.asked, s.now).After(s.plan.Action).Wait(r.Clock.Now())
 	return nil
 }
 

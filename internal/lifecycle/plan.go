@@ -273,6 +273,15 @@ type Step struct {
 	Again Look
 }
 
+// After returns when to check the key again after a pass that did done, if the step was planned from the facts that the pass left.
+// If a rotation is refused and the pass did something more important, the status does not say so yet.
+func (s Step) After(done Action) Look {
+	if s.Action == BlockRotation && done != BlockRotation {
+		return Look{delay: atOnce}
+	}
+	return s.Again
+}
+
 // Plan returns what to do about a key now. Either a part of the verdict must be found out, after which Plan is called again,
 // or one action is due. If no row matches, nothing is done.
 func Plan(facts Facts, verdict Verdict, now time.Time) Step {

@@ -89,3 +89,24 @@ func TestWithdrawalWaitsForARotation(t *testing.T) {
 		t.Errorf("%s, want ResumeRotation", got)
 	}
 }
+
+// The status says that a rotation is refused as soon as what was more important is done.
+func TestARefusedRotationIsToldAfterAnotherAction(t *testing.T) {
+	facts := sample(t, Suspended)
+	facts.Rotation.Requested, facts.Rotation.RetireRequested = true, true
+	verdict := Verdict{Rules: Refused, Clock: Right}
+	done := Plan(facts, verdict, noon).Action
+	if done != RetireNow {
+		t.Fatalf("%s, want RetireNow", done)
+	}
+	facts.Rotation.RetireRequested = false
+	step := Plan(facts, verdict, noon)
+	if wait := step.After(done).Wait(noon); step.Action != BlockRotation || wait != time.Millisecond {
+		t.Errorf("%s, in %s; want BlockRotation at once", step.Action, wait)
+	}
+	facts.Rotation.Blocked, facts.Rotation.BlockedSince = true, noon
+	step = Plan(facts, verdict, noon)
+	if wait := step.After(BlockRotation).Wait(noon); step.Action != BlockRotation || wait == time.Millisecond {
+		t.Errorf("%s, in %s; want BlockRotation, but not at once again", step.Action, wait)
+	}
+}

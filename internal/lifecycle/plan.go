@@ -150,11 +150,13 @@ var actions = [numActions]struct {
 	// rotates says that the action tries a rotation. leaves says that the action changes the facts so that it is not planned again.
 	// If such an action is still due after a pass, the pass did something more important.
 	rotates, leaves bool
+	// asks says that the action finds out a part of the verdict.
+	asks bool
 }{
 	Nothing:    {name: "Nothing"},
-	AskRules:   {name: "AskRules"},
-	AskGate:    {name: "AskGate"},
-	AskClock:   {name: "AskClock"},
+	AskRules:   {name: "AskRules", asks: true},
+	AskGate:    {name: "AskGate", asks: true},
+	AskClock:   {name: "AskClock", asks: true},
 	TellUnread: {name: "TellUnread"},
 	TellSkew:   {name: "TellSkew"},
 	Settle:     {name: "Settle", settles: true},
@@ -274,9 +276,10 @@ type Step struct {
 }
 
 // After returns when to check the key again after a pass that did done, if the step was planned from the facts that the pass left.
-// If a rotation is refused and the pass did something more important, the status does not say so yet.
+// It is at once if the pass did something more important than what is due: then the clock may not have been asked, or the status
+// does not say yet that a rotation is refused.
 func (s Step) After(done Action) Look {
-	if s.Action == BlockRotation && done != BlockRotation {
+	if actions[s.Action].asks || s.Action == BlockRotation && done != BlockRotation {
 		return Look{delay: atOnce}
 	}
 	return s.Again

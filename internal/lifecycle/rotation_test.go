@@ -90,22 +90,32 @@ func TestWithdrawalWaitsForARotation(t *testing.T) {
 	}
 }
 
-// The status says that a rotation is refused as soon as what was more important is done.
-func TestARefusedRotationIsToldAfterAnotherAction(t *testing.T) {
+// A rotation begins, or is said to be refused, as soon as what was more important is done.
+func TestARotationFollowsAnotherActionAtOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		verdict Verdict
+		next    Action
+	}{
+		"refused":                {Verdict{Rules: Refused, Clock: Right}, BlockRotation},
+		"refused, clock unasked": {Verdict{Rules: Refused}, BlockRotation},
+		"allowed":                {Verdict{Rules: Allowed, Clock: Right}, Rotate},
+		"allowed, clock unasked": {Verdict{Rules: Allowed}, AskClock},
+	} {
+		facts := sample(t, Suspended)
+		facts.Rotation.Requested, facts.Rotation.RetireRequested = true, true
+		done := Plan(facts, c.verdict, noon).Action
+		if done != RetireNow {
+			t.Errorf("%s: %s, want RetireNow", name, done)
+		}
+		facts.Rotation.RetireRequested = false
+		step := Plan(facts, c.verdict, noon)
+		if wait := step.After(done).Wait(noon); step.Action != c.next || wait != time.Millisecond {
+			t.Errorf("%s: %s, in %s; want %s at once", name, step.Action, wait, c.next)
+		}
+	}
 	facts := sample(t, Suspended)
-	facts.Rotation.Requested, facts.Rotation.RetireRequested = true, true
-	verdict := Verdict{Rules: Refused, Clock: Right}
-	done := Plan(facts, verdict, noon).Action
-	if done != RetireNow {
-		t.Fatalf("%s, want RetireNow", done)
-	}
-	facts.Rotation.RetireRequested = false
-	step := Plan(facts, verdict, noon)
-	if wait := step.After(done).Wait(noon); step.Action != BlockRotation || wait != time.Millisecond {
-		t.Errorf("%s, in %s; want BlockRotation at once", step.Action, wait)
-	}
-	facts.Rotation.Blocked, facts.Rotation.BlockedSince = true, noon
-	step = Plan(facts, verdict, noon)
+	facts.Rotation.Requested, facts.Rotation.Blocked, facts.Rotation.BlockedSince = true, true, noon
+	step := Plan(facts, Verdict{Rules: Refused, Clock: Right}, noon)
 	if wait := step.After(BlockRotation).Wait(noon); step.Action != BlockRotation || wait == time.Millisecond {
 		t.Errorf("%s, in %s; want BlockRotation, but not at once again", step.Action, wait)
 	}

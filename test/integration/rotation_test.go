@@ -208,6 +208,22 @@ var _ = Describe("A rotation", Label("releases"), func() {
 		Expect(key.Status.Rotation.HandledRetirements).To(Equal([]string{"early", "now"}))
 	})
 
+	It("follows at once on what else was asked for with it", func() {
+		key := issued()
+		key.Spec.Suspend = ptr.To(true)
+		metav1.SetMetaDataAnnotation(&key.ObjectMeta, v1alpha1.AnnotationRetire, "now")
+		metav1.SetMetaDataAnnotation(&key.ObjectMeta, v1alpha1.AnnotationRotate, "now;overlap=1h")
+		Expect(admin.Update(ctx, key)).To(Succeed())
+		for soon := true; soon; reread(key) {
+			result, err := c.Pass(ctx, key)
+			Expect(err).NotTo(HaveOccurred())
+			soon = result.RequeueAfter < time.Second
+		}
+		Expect(reason(key)).To(Equal(v1alpha1.ReasonSuspended))
+		Expect(key.Status.Rotation.HandledRetirements).To(Equal([]string{"now"}))
+		expectNewToken(key)
+	})
+
 	It("comes by schedule, up to a tenth of the period early, and once if it was missed", func() {
 		key := issued(build.Rotation(v1alpha1.ApiKeyRotation{Every: "30d", Overlap: "1h"}))
 		next := key.Status.Rotation.NextAt.Time

@@ -9,14 +9,12 @@ import (
 // possible returns the values that a setting may have had at some moment of an interval.
 func (w *world) possible(name string, from, to time.Time) []Setting {
 	var values []Setting
-	writes := w.settings[name]
-	for i, write := range writes {
-		if write.Asked.After(to) {
-			continue
-		}
-		overwritten := slices.ContainsFunc(writes[i+1:], func(later Operation) bool { return !orNever(later.Answered).After(from) })
-		if !overwritten {
+	for _, write := range slices.Backward(w.settings[name]) {
+		if !write.Asked.After(to) {
 			values = append(values, *write.Value)
+		}
+		if !orNever(write.Answered).After(from) {
+			break // it has overwritten what was before
 		}
 	}
 	return values

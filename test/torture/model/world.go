@@ -2,6 +2,7 @@ package model
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -11,7 +12,10 @@ import (
 type world struct {
 	Promises
 
+	// faults are in the order of their beginnings. reach[i] is when the last of the first i+1 faults ended.
 	faults   []Fault
+	reach    []time.Time
+	downs    []Fault // of the API server
 	starts   map[string][]time.Time
 	beats    map[string][]time.Time
 	settings map[string][]Operation // by the setting's name, in the order of the requests
@@ -70,6 +74,9 @@ func newWorld(h History, p Promises) *world {
 			w.operation(e)
 		case Fault:
 			w.faults = append(w.faults, e)
+			if e.Target == APIServer {
+				w.downs = append(w.downs, e)
+			}
 		case Start:
 			w.starts[e.Process] = append(w.starts[e.Process], e.At)
 		case Beat:
@@ -90,6 +97,13 @@ func newWorld(h History, p Promises) *world {
 		}
 	}
 	slices.SortStableFunc(w.faults, func(a, b Fault) int { return a.From.Compare(b.From) })
+	w.reach = make([]time.Time, len(w.faults))
+	for i, f := range w.faults {
+		w.reach[i] = orNever(f.To)
+		if i > 0 && w.reach[i].Before(w.reach[i-1]) {
+			w.reach[i] = w.reach[i-1]
+		}
+	}
 	slices.SortStableFunc(w.answers, func(a, b Answer) int { return a.Start.Compare(b.Start) })
 	for _, beats := range w.beats {
 		slices.SortFunc(beats, time.Time.Compare)
@@ -194,9 +208,8 @@ func (w *world) earliest(deadline, lastSeen, done time.Time) time.Time {
 // more than the tolerance is not trusted.
 func (w *world) ahead(done time.Time) time.Duration {
 	var most time.Duration
-	from := w.horizon(operators, done)
-	for _, f := range w.faults {
-		if f.Kind == "jump" && f.Offset <= w.ClockTolerance && f.From.Before(done) && orNever(f.To).After(from) {
+	for f := range w.overlapping(w.horizon(operators, done), done) {
+		if f.Kind == "jump" && f.Offset <= w.ClockTolerance {
 			most = max(most, f.Offset)
 		}
 	}
@@ -218,12 +231,12 @@ func (f Fault) concerns(process string) bool {
 // horizon returns a moment in the past. At the time at, a process must know everything that this program had seen by that moment.
 func (w *world) horizon(process string, at time.Time) time.Time {
 	h := at.Add(-w.Watch)
-	for i := len(w.faults) - 1; i >= 0; i-- {
+	// Once the horizon has moved, a fault that was passed over may overlap it, but can't move it: it began later.
+	for i := w.begunBy(at) - 1; i >= 0 && w.reach[i].After(h); i-- {
 		f := w.faults[i]
-		if f.concerns(process) && f.From.Before(at) && orNever(f.To).After(h) {
+		if f.concerns(process) && orNever(f.To).After(h) {
 			if before := f.From.Add(-w.Watch); before.Before(h) {
 				h = before
-				i = len(w.faults) // the horizon has moved, so earlier faults may count now
 			}
 		}
 	}
@@ -238,9 +251,29 @@ func (w *world) horizon(process string, at time.Time) time.Time {
 
 // disturbed reports whether a fault of one of the targets, or without targets one that concerns the process, overlaps an interval.
 func (w *world) disturbed(process string, from, to time.Time, targets ...string) bool {
-	return slices.ContainsFunc(w.faults, func(f Fault) bool {
-		return (len(targets) == 0 && f.concerns(process) || slices.Contains(targets, f.Target)) && f.From.Before(to) && orNever(f.To).After(from)
-	})
+	for f := range w.overlapping(from, to) {
+		if len(targets) == 0 && f.concerns(process) || slices.Contains(targets, f.Target) {
+			return true
+		}
+	}
+	return false
+}
+
+// begunBy returns how many faults began before a moment.
+func (w *world) begunBy(at time.Time) int {
+	n, _ := slices.BinarySearchFunc(w.faults, at, func(f Fault, at time.Time) int { return f.From.Compare(at) })
+	return n
+}
+
+// overlapping returns the faults that overlap an interval, the last first.
+func (w *world) overlapping(from, to time.Time) iter.Seq[Fault] {
+	return func(yield func(Fault) bool) {
+		for i := w.begunBy(to) - 1; i >= 0 && w.reach[i].After(from); i-- {
+			if orNever(w.faults[i].To).After(from) && !yield(w.faults[i]) {
+				return
+			}
+		}
+	}
 }
 
 // mayBeStale reports whether the data of a verifier may have been stale or not loaded.
@@ -261,15 +294,15 @@ func (w *world) mayBeStale(a Answer) bool {
 
 // mustBeStale reports whether the data of a verifier must have been stale.
 func (w *world) mustBeStale(a Answer) bool {
-	for _, down := range w.faults {
-		if down.Target != APIServer || orNever(down.Back).Before(a.End) {
+	for _, down := range w.downs {
+		if !down.From.Before(a.Start) || orNever(down.Back).Before(a.End) {
 			continue
 		}
 		// What was sent before is received at the latest when the verifier, or the machine, continues.
 		heard := down.From
-		for _, f := range w.faults {
-			if (f.Target == a.Verifier || f.Target == Machine) && f.From.Before(a.End) && orNever(f.To).After(heard) {
-				heard = orNever(f.To)
+		for f := range w.overlapping(down.From, a.End) {
+			if end := orNever(f.To); (f.Target == a.Verifier || f.Target == Machine) && end.After(heard) {
+				heard = end
 			}
 		}
 		if a.Start.After(heard.Add(w.MaxStaleness + w.Watch)) {

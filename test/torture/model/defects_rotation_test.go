@@ -144,6 +144,28 @@ var wrongRotations = map[string]defect{
 		after(Secret{At: at(13), Namespace: "shop", Name: "key", Owner: uid, Digest: third}),
 		after(Secret{At: at(13), Namespace: "shop", Name: "key", Owner: uid, Digest: second}),
 	},
+	"a Secret gets an unseen token without a rotation that the watch may have missed": {
+		RuleMint,
+		History{
+			issued, fault("kill", APIServer, 4, 9),
+			Secret{At: at(13), Namespace: "shop", Name: "key", Owner: uid, Digest: second}, deleted(14, 15), seen(16, 5, gone),
+		},
+		History{
+			issued, fault("kill", APIServer, 4, 9), requested(Rotate, 10, 0),
+			Secret{At: at(13), Namespace: "shop", Name: "key", Owner: uid, Digest: second}, deleted(14, 15), seen(16, 5, gone),
+		},
+	},
+	"a Secret gets an unseen token although the watch was never lost": {
+		RuleMint,
+		History{
+			issued, requested(Rotate, 10, 0),
+			Secret{At: at(13), Namespace: "shop", Name: "key", Owner: uid, Digest: second}, deleted(14, 15), seen(16, 5, gone),
+		},
+		History{
+			issued, fault("kill", APIServer, 9, 12), requested(Rotate, 10, 0),
+			Secret{At: at(13), Namespace: "shop", Name: "key", Owner: uid, Digest: second}, deleted(14, 15), seen(16, 5, gone),
+		},
+	},
 	"the Secret holds the retired token at the end": {
 		RuleLeft,
 		after(retired, ask(65, Allowed, ofSecond), settled(secret)),

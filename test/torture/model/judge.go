@@ -160,6 +160,10 @@ func (w *world) judgeSecrets() []Violation {
 		if t := w.tokens[s.Digest]; t != nil && t.key == k && t.counted {
 			continue // of a rotation
 		}
+		// The statuses of a rotation may be unseen if this program may have lost its watch.
+		if slices.ContainsFunc(w.requested(s.Owner, Rotate, s.At), func(o Operation) bool { return w.watchLost(o.Asked, s.At) }) {
+			continue
+		}
 		for _, seen := range k.seen {
 			if !seen.Issued.IsZero() && !seen.Gone && seen.At.Before(s.At) && seen.Digest != s.Digest {
 				found = append(found, Violation{

@@ -83,8 +83,9 @@ func torture(ctx context.Context, seed uint64, duration time.Duration, defect pl
 func (r *run) everything(ctx context.Context, duration time.Duration) error {
 	r.background.Go(func() { r.beat(ctx) })
 	r.background.Go(func() { r.watchMachine(ctx) })
-	stop := make(chan struct{})
-	r.working.Go(func() { r.cycle(ctx, stop) })
+	cycling, stopCycling := context.WithTimeout(ctx, duration)
+	defer stopCycling()
+	r.working.Go(func() { r.cycle(ctx, cycling.Done()) })
 	asking, stopAsking := context.WithCancel(ctx)
 	defer stopAsking()
 	for i, verifier := range plan.Verifiers {
@@ -93,8 +94,6 @@ func (r *run) everything(ctx context.Context, duration time.Duration) error {
 			r.background.Go(func() { r.askers[verifier].keepAsking(asking, protocol, random) })
 		}
 	}
-	timer := time.AfterFunc(duration, func() { close(stop) })
-	defer timer.Stop()
 	r.torture(ctx, duration)
 	if err := errors.Join(append(r.failures(), ctx.Err())...); err != nil {
 		return fmt.Errorf("the test itself failed (SEED=%d): %w", r.seed, err)

@@ -152,6 +152,7 @@ func (s *Servers) GRPC(ctx context.Context, name, address string, register func(
 	}
 	socket = s.gate.GRPC(socket, capacityGRPC, intake.Streams{Concurrent: maxStreams, Head: maxHeader, Message: MaxMessage})
 	server := grpc.NewServer(
+		Codec(),
 		grpc.Creds(intake.Credentials(security)),
 		grpc.MaxHeaderListSize(maxHeader),
 		grpc.MaxRecvMsgSize(MaxMessage), // for the health service: others call Receive

@@ -67,6 +67,10 @@ var rules = []rule{
 		},
 	},
 	{
+		room: "internal/envoy", why: "this package turns bytes into fields and back, in place of Envoy's own types; it must not use those, or see a key",
+		forbidden: append([]string{module + "internal", "github.com/envoyproxy", "context", "log", "net"}, impure...),
+	},
+	{
 		room: "internal/callers", why: "whether a caller may ask does not depend on what it asks",
 		forbidden: []string{
 			module + "api", module + "controllers", module + "internal/grant", module + "internal/index", module + "internal/serve",

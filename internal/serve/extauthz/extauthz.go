@@ -3,20 +3,15 @@
 package extauthz
 
 import (
-	"context"
 	"errors"
 	"net/netip"
 	"strings"
+	"sync"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/apikey-operator/apikey-operator/internal/access"
+	"github.com/apikey-operator/apikey-operator/internal/envoy"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
@@ -42,12 +37,10 @@ var (
 	headerTraceparent   = strings.ToLower(serve.HeaderTraceparent)
 )
 
-// Server implements envoy.service.auth.v3.Authorization. Every call succeeds, and the response carries the
+// Server serves envoy.service.auth.v3.Authorization. Every call succeeds, and the response carries the
 // refusal: Envoy takes a failed call for a failed server, and accepts the request if failure_mode_allow is
 // set.
 type Server struct {
-	authv3.UnimplementedAuthorizationServer
-
 	// Checker decides on requests.
 	Checker *serve.Protocol
 	// Reader reads credentials.
@@ -65,14 +58,20 @@ type Server struct {
 	KeepCredential bool
 }
 
-// Register adds the server to a gRPC server. Unlike authv3.RegisterAuthorizationServer, it also answers calls
-// whose message can't be read.
+// Service and Method are the name of the gRPC method that gateways call.
+const (
+	Service = "envoy.service.auth.v3.Authorization"
+	Method  = "Check"
+)
+
+// Register adds the server to a gRPC server, which must have the option [serve.Codec]. Unlike a service of
+// go-control-plane, it also answers calls whose message can't be read.
 func Register(r grpc.ServiceRegistrar, s *Server) {
 	r.RegisterService(&grpc.ServiceDesc{
-		ServiceName: authv3.Authorization_ServiceDesc.ServiceName,
-		HandlerType: authv3.Authorization_ServiceDesc.HandlerType,
-		Streams:     []grpc.StreamDesc{{StreamName: "Check", Handler: answer}},
-		Metadata:    authv3.Authorization_ServiceDesc.Metadata,
+		ServiceName: Service,
+		HandlerType: (*any)(nil),
+		Streams:     []grpc.StreamDesc{{StreamName: Method, Handler: answer}},
+		Metadata:    "envoy/service/auth/v3/external_auth.proto",
 	}, s)
 }
 
@@ -80,132 +79,140 @@ func Register(r grpc.ServiceRegistrar, s *Server) {
 // unary call.
 func answer(server any, stream grpc.ServerStream) error {
 	s := server.(*Server) //nolint:forcetypeassert // Register takes a *Server
-	message := &authv3.CheckRequest{}
-	err := serve.Receive(stream, message)
-	unreadable := errors.Is(err, serve.ErrUnreadable)
-	if err != nil && !unreadable {
+	message, err := serve.Receive(stream)
+	response := serve.NewEncoded()
+	switch {
+	case err == nil:
+		*response = s.AppendAnswer(*response, message.ReadOnlyData())
+		message.Free()
+	case errors.Is(err, serve.ErrUnreadable):
+		*response = s.appendUnreadable(*response)
+	default:
 		return err
 	}
-	return stream.SendMsg(s.respond(func() *authv3.CheckResponse {
-		if unreadable {
-			return denied(s.Checker.Check(&verify.Request{Credential: verify.Unreadable()}, "").Result)
-		}
-		return s.decide(message)
-	}))
+	return stream.SendMsg(response)
 }
 
-// Check implements [authv3.AuthorizationServer].
-func (s *Server) Check(_ context.Context, message *authv3.CheckRequest) (*authv3.CheckResponse, error) {
-	return s.respond(func() *authv3.CheckResponse { return s.decide(message) }), nil
+// AppendAnswer appends the encoded CheckResponse for an encoded CheckRequest. If the decision panics, the response is
+// a refusal.
+func (s *Server) AppendAnswer(b, message []byte) []byte {
+	c := calls.Get().(*call) //nolint:forcetypeassert // nothing else is in there
+	if !c.Read(message) {
+		calls.Put(c)
+		return s.appendUnreadable(b)
+	}
+	answer := s.decide(b, c)
+	c.reset()
+	calls.Put(c)
+	return answer
 }
 
-// respond returns the response of decide, or a refusal if decide panics.
-func (s *Server) respond(decide func() *authv3.CheckResponse) (response *authv3.CheckResponse) {
-	defer func() {
-		if recovered := recover(); recovered != nil {
-			s.Checker.Panicked(recovered)
-			response = denied(verify.NotReady)
-		}
-	}()
-	return decide()
+// appendUnreadable appends the answer for a message that can't be read.
+func (s *Server) appendUnreadable(b []byte) (answer []byte) {
+	defer s.refusePanic(b, &answer)
+	return appendDenied(b, s.Checker.Check(&verify.Request{Credential: verify.Unreadable()}, "").Result)
 }
 
-func (s *Server) decide(message *authv3.CheckRequest) *authv3.CheckResponse {
-	headers := headersOf(message)
+// decide appends the answer for a call.
+func (s *Server) decide(b []byte, c *call) (answer []byte) {
+	defer s.refusePanic(b, &answer)
+	// A pipe or a missing address results in the zero address.
+	peer, _ := netip.ParseAddr(string(c.Address()))
+	c.authorization = c.AppendValues(c.authorization, headerAuthorization)
+	c.apiKey = c.AppendValues(c.apiKey, headerAPIKey)
+	c.forwardedFor = c.AppendValues(c.forwardedFor, headerForwardedFor)
+	c.traceparent = c.AppendValues(c.traceparent, headerTraceparent)
 	request := verify.Request{
-		Credential: s.Reader.Headers(headers.values(headerAuthorization), headers.values(headerAPIKey)),
-		Address:    s.Proxies.Client(source(message), headers.values(headerForwardedFor)),
-		Route:      s.Defaults.Apply(route(message.GetAttributes().GetContextExtensions())),
+		Credential: s.Reader.Headers(c.authorization, c.apiKey),
+		Address:    s.Proxies.Client(peer, c.forwardedFor),
+		Route:      s.Defaults.Apply(route(&c.Request)),
 	}
-	decision := s.Checker.Check(&request, serve.Traceparent(headers.values(headerTraceparent)))
+	decision := s.Checker.Check(&request, serve.Traceparent(c.traceparent))
 	if !decision.Allowed() {
-		return denied(decision.Result)
+		return appendDenied(b, decision.Result)
 	}
-	return s.allowed(&request, decision.Key, headers)
+	return s.appendAllowed(b, &request, decision.Key, c)
 }
 
-func (s *Server) allowed(request *verify.Request, key *verify.Key, headers headers) *authv3.CheckResponse {
+// refusePanic is deferred. If there was a panic, it replaces the answer by a refusal. b is what comes before the answer.
+func (s *Server) refusePanic(b []byte, answer *[]byte) {
+	if recovered := recover(); recovered != nil {
+		s.Checker.Panicked(recovered)
+		*answer = appendDenied(b, verify.NotReady)
+	}
+}
+
+func (s *Server) appendAllowed(b []byte, request *verify.Request, key *verify.Key, c *call) []byte {
 	roles := serve.Roles(key, request.Route, s.AllRoles)
-	ok := &authv3.OkHttpResponse{Headers: []*corev3.HeaderValueOption{
-		overwrite(headerNamespace, key.Namespace),
-		overwrite(headerName, key.Name),
-		overwrite(headerUID, key.UID),
-		overwrite(headerRoles, roles),
-	}}
+	ok := &c.ok
+	ok.Set = append(ok.Set,
+		envoy.Field{Name: headerNamespace, Value: key.Namespace},
+		envoy.Field{Name: headerName, Value: key.Name},
+		envoy.Field{Name: headerUID, Value: key.UID},
+		envoy.Field{Name: headerRoles, Value: roles},
+	)
 	for _, a := range s.Attributes {
-		ok.Headers = append(ok.Headers, overwrite(a.Lower, key.Attributes.Get(a.Attribute)))
+		ok.Set = append(ok.Set, envoy.Field{Name: a.Lower, Value: key.Attributes.Get(a.Attribute)})
 	}
 	credential := request.Credential
 	if s.KeepCredential {
 		credential = verify.Credential{}
 	}
-	ok.HeadersToRemove = headers.withheld(credential, s.Attributes)
-	metadata := map[string]*structpb.Value{
-		"namespace": structpb.NewStringValue(key.Namespace),
-		"name":      structpb.NewStringValue(key.Name),
-		"uid":       structpb.NewStringValue(key.UID),
-		"roles":     structpb.NewStringValue(roles),
-	}
+	ok.Remove = appendWithheld(ok.Remove, &c.Request, credential, s.Attributes)
+	ok.Metadata = append(ok.Metadata,
+		envoy.Field{Name: "namespace", Value: key.Namespace},
+		envoy.Field{Name: "name", Value: key.Name},
+		envoy.Field{Name: "uid", Value: key.UID},
+		envoy.Field{Name: "roles", Value: roles},
+	)
 	if !key.Attributes.Empty() {
-		metadata["attributes"] = attributes(key)
+		for name, value := range key.Attributes.All() {
+			ok.Attributes = append(ok.Attributes, envoy.Field{Name: name, Value: value})
+		}
 	}
-	return &authv3.CheckResponse{
-		Status:          &rpcstatus.Status{Code: int32(codes.OK)},
-		HttpResponse:    &authv3.CheckResponse_OkResponse{OkResponse: ok},
-		DynamicMetadata: &structpb.Struct{Fields: metadata},
-	}
+	return ok.Append(b)
 }
 
-// attributes returns all attributes of a key, by name.
-func attributes(key *verify.Key) *structpb.Value {
-	fields := map[string]*structpb.Value{}
-	for name, value := range key.Attributes.All() {
-		fields[name] = structpb.NewStringValue(value)
-	}
-	return structpb.NewStructValue(&structpb.Struct{Fields: fields})
-}
-
-func denied(result verify.Result) *authv3.CheckResponse {
+func appendDenied(b []byte, result verify.Result) []byte {
 	answer := serve.AnswerTo(result)
-	response := &authv3.DeniedHttpResponse{
-		// Envoy's enum has the numbers of HTTP.
-		Status: &typev3.HttpStatus{Code: typev3.StatusCode(answer.Status)}, //nolint:gosec // 401, 403 or 503
-	}
+	var headers []envoy.Field
 	if answer.Challenge != "" {
-		response.Headers = []*corev3.HeaderValueOption{overwrite(headerChallenge, answer.Challenge)}
+		headers = []envoy.Field{{Name: headerChallenge, Value: answer.Challenge}}
 	}
-	return &authv3.CheckResponse{
-		Status:       &rpcstatus.Status{Code: int32(answer.Code)}, //nolint:gosec // a gRPC code
-		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: response},
-	}
+	return envoy.AppendDenied(b, uint32(answer.Code), uint32(answer.Status), headers) //nolint:gosec // 401, 403 or 503
 }
 
-func overwrite(name, value string) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{
-		Header:       &corev3.HeaderValue{Key: name, Value: value},
-		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-	}
+// call is the memory of a call, which later calls use again.
+type call struct {
+	envoy.Request
+
+	ok envoy.OK
+	// Values of headers.
+	authorization, apiKey, forwardedFor, traceparent []string
 }
 
-// source returns the peer address of Envoy's connection.
-func source(message *authv3.CheckRequest) netip.Addr {
-	// A pipe or a missing address results in the zero address.
-	address, _ := netip.ParseAddr(message.GetAttributes().GetSource().GetAddress().GetSocketAddress().GetAddress())
-	return address
+var calls = sync.Pool{New: func() any { return &call{} }}
+
+// reset drops everything that belongs to the call, above all the token.
+func (c *call) reset() {
+	c.Reset()
+	c.ok.Reset()
+	c.authorization, c.apiKey = envoy.Reuse(c.authorization), envoy.Reuse(c.apiKey)
+	c.forwardedFor, c.traceparent = envoy.Reuse(c.forwardedFor), envoy.Reuse(c.traceparent)
 }
 
-func route(extensions map[string]string) verify.Route {
+func route(request *envoy.Request) verify.Route {
 	var roles, namespaces []string
-	for name, value := range extensions {
+	for name, value := range request.Extensions() {
 		switch {
-		case name == extensionRoles:
-			roles = strings.Split(value, ",")
+		case string(name) == extensionRoles:
+			roles = strings.Split(string(value), ",")
 			for i := range roles {
 				roles[i] = strings.TrimSpace(roles[i])
 			}
-		case name == extensionNamespace:
-			namespaces = []string{value}
-		case looksLike(name, "role"), looksLike(name, extensionNamespace):
+		case string(name) == extensionNamespace:
+			namespaces = []string{string(value)}
+		case looksLike(string(name), "role"), looksLike(string(name), extensionNamespace):
 			return verify.Bad("unknown context extension %.64q: must be %s or %s", name, extensionRoles, extensionNamespace)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -28,7 +29,7 @@ import (
 func dial(t *testing.T, server *extauthz.Server) *grpc.ClientConn {
 	t.Helper()
 	socket := bufconn.Listen(1 << 20)
-	s := grpc.NewServer()
+	s := grpc.NewServer(serve.Codec())
 	extauthz.Register(s, server)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(socket) }()
@@ -52,6 +53,20 @@ func check(t *testing.T, server *extauthz.Server, message *authv3.CheckRequest) 
 	response, err := authv3.NewAuthorizationClient(dial(t, server)).Check(t.Context(), message)
 	if err != nil {
 		t.Fatalf("the call failed, so Envoy may accept the request: %v", err)
+	}
+	return response
+}
+
+// ask asks without gRPC.
+func ask(t testing.TB, server *extauthz.Server, message *authv3.CheckRequest) *authv3.CheckResponse {
+	t.Helper()
+	encoded, err := proto.Marshal(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response := &authv3.CheckResponse{}
+	if err := proto.Unmarshal(server.AppendAnswer(nil, encoded), response); err != nil {
+		t.Fatalf("the response is not valid: %v", err)
 	}
 	return response
 }
@@ -198,11 +213,11 @@ func TestHeadersToRemove(t *testing.T) {
 	} {
 		s := server(world)
 		s.KeepCredential = c.keep
-		response, err := s.Check(t.Context(), &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		response := ask(t, s, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 			Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Headers: c.headers}},
 		}})
-		if err != nil || response.GetOkResponse() == nil {
-			t.Fatalf("%s: not accepted: %v, error %v", name, response, err)
+		if response.GetOkResponse() == nil {
+			t.Fatalf("%s: not accepted: %v", name, response)
 		}
 		if got := slices.Sorted(slices.Values(response.GetOkResponse().GetHeadersToRemove())); !slices.Equal(got, c.removed) {
 			t.Errorf("%s: removes %v, want %v", name, got, c.removed)
@@ -222,14 +237,14 @@ func TestForgedAttributes(t *testing.T) {
 	if s.Attributes, err = serve.NewAttributeHeaders([]string{"owner", "plan"}); err != nil {
 		t.Fatal(err)
 	}
-	response, err := s.Check(t.Context(), &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+	response := ask(t, s, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Headers: map[string]string{
 			"x-api-key": world.PutOwned("a", nil, attributes), "x-apikey-attribute-owner": "admin", "x-apikey-attribute-plan": "gold",
 			"x-apikey-attribute-tier": "1", "x_apikey_attribute_owner": "admin", "x-apikey-attribute-owner-": "admin",
 		}}},
 	}})
-	if err != nil || response.GetOkResponse() == nil {
-		t.Fatalf("not accepted: %v, error %v", response, err)
+	if response.GetOkResponse() == nil {
+		t.Fatalf("not accepted: %v", response)
 	}
 	set := options(response.GetOkResponse().GetHeaders())
 	if set["x-apikey-attribute-owner"] != "team-shop" || set["x-apikey-attribute-plan"] != "-" || len(set) != 6 {
@@ -244,9 +259,8 @@ func TestForgedAttributes(t *testing.T) {
 func TestEmptyMessagesAreRefused(t *testing.T) {
 	world := script.NewWorld("ext_authz")
 	for _, m := range []*authv3.CheckRequest{nil, {}, {Attributes: &authv3.AttributeContext{}}} {
-		response, err := server(world).Check(t.Context(), m)
-		if err != nil || response.GetDeniedResponse().GetStatus().GetCode() != 401 {
-			t.Errorf("response %v, error %v; want a denial with 401", response, err)
+		if response := ask(t, server(world), m); response.GetDeniedResponse().GetStatus().GetCode() != 401 {
+			t.Errorf("response %v, want a denial with 401", response)
 		}
 	}
 }
@@ -258,6 +272,32 @@ func TestPanicIsRefused(t *testing.T) {
 	if response.GetDeniedResponse().GetStatus().GetCode() != 503 {
 		t.Errorf("response %v, want a denial with 503", response)
 	}
+}
+
+// Calls share memory one after another, so an answer must never be that of another call.
+func TestConcurrentCalls(t *testing.T) {
+	world := script.NewWorld("ext_authz")
+	client := authv3.NewAuthorizationClient(dial(t, server(world)))
+	var group sync.WaitGroup
+	for i := range 8 {
+		name := strings.Repeat("a", 1+100*i) // answers of different lengths
+		token := world.Put(name, nil)
+		group.Go(func() {
+			for range 200 {
+				for key, want := range map[string]string{token: name, token + "x": ""} {
+					response, err := client.Check(t.Context(), message(script.Ask{APIKey: []string{key}}, i%2 == 0))
+					if err != nil {
+						t.Errorf("the call failed: %v", err)
+						return
+					}
+					if got := options(response.GetOkResponse().GetHeaders())["x-apikey-name"]; got != want {
+						t.Errorf("the answer has the name %.20q, want %.20q", got, want)
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
 }
 
 // unary is the method as gateways call it. stream is a call with any number of messages, as a client may

@@ -33,6 +33,15 @@ const (
 	// when they need more.
 	maxStreams = 256
 
+	// streamWindow and connectionWindow are how many bytes a client may send ahead. The stream's window grows for a
+	// message that is larger. The connection's window has room for the calls in flight, since the server reads them at
+	// once.
+	streamWindow     = 64 << 10
+	connectionWindow = 1 << 20
+	// streamWorkers is the number of goroutines that handle calls one after another, so that their stacks have grown
+	// already. While all are busy, further calls get a goroutine each.
+	streamWorkers = 32
+
 	// headTimeout is how long the header of a request, or a TLS handshake, may take to arrive. callTimeout is
 	// how long a whole HTTP request or response may take.
 	headTimeout = 10 * time.Second
@@ -162,6 +171,10 @@ func (s *Servers) GRPC(ctx context.Context, name, address string, register func(
 			Time: pingInterval, Timeout: pingTimeout,
 		}),
 		grpc.ConnectionTimeout(headTimeout),
+		// Windows of a fixed size: to find a better one, grpc-go would ping the client with almost every request.
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connectionWindow),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.StreamInterceptor(s.endStream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: headTimeout, PermitWithoutStream: true}),
 	)

@@ -205,9 +205,10 @@ func (g *Gate) drop(c *conn, reason string) {
 
 // release subtracts all bytes of a connection. Bytes that are added after drop are subtracted by leave.
 func (g *Gate) release(c *conn) {
-	held := c.held.Swap(0)
-	c.address.held.Add(-held)
-	g.held.Add(-held)
+	if held := c.held.Swap(0); held != 0 {
+		c.address.held.Add(-held)
+		g.held.Add(-held)
+	}
 	c.since.Store(0)
 }
 

@@ -4,23 +4,28 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 )
 
 // Networks are the networks that an address may be in. The zero value contains no address, so that a value
-// that was never set or couldn't be parsed grants nothing.
+// that was never set or couldn't be parsed grants nothing. Networks are equal, and in the same order, if == says so.
 type Networks struct {
-	prefixes []netip.Prefix
-	any      bool
+	// list holds encodedSize bytes for each network: the address, as IPv6, and the length of the prefix. A verifier has
+	// networks in memory for each key, and a string is smaller than a slice and less work for the garbage collector.
+	list string
 }
 
+const encodedSize = 16 + 1
+
+// everything takes the place of a list that contains every address. No list has its length.
+const everything = "any"
+
 // AnyNetwork returns Networks that contain every address, including the unknown one.
-func AnyNetwork() Networks { return Networks{any: true} }
+func AnyNetwork() Networks { return Networks{everything} }
 
 // ParseNetworks parses networks in CIDR notation, such as 10.0.0.0/8 or 2001:db8::/32. An empty list results
 // in Networks that contain no address, and so does an error. IPv4-mapped IPv6 networks become IPv4 networks.
 func ParseNetworks(cidrs []string) (Networks, error) {
-	prefixes := make([]netip.Prefix, 0, len(cidrs))
+	list := make([]byte, 0, len(cidrs)*encodedSize)
 	for _, cidr := range cidrs {
 		prefix, err := netip.ParsePrefix(cidr)
 		if err != nil {
@@ -30,9 +35,22 @@ func ParseNetworks(cidrs []string) (Networks, error) {
 		if err != nil {
 			return Networks{}, fmt.Errorf("%q is not a network: %w", cidr, err)
 		}
-		prefixes = append(prefixes, prefix.Masked())
+		address := prefix.Masked().Addr().As16()
+		list = append(append(list, address[:]...), byte(prefix.Bits())) //nolint:gosec // at most 128
 	}
-	return Networks{prefixes: prefixes}, nil
+	return Networks{string(list)}, nil
+}
+
+// all yields the networks of the list.
+func (n Networks) all(yield func(netip.Prefix) bool) {
+	for list := n.list; len(list) >= encodedSize; list = list[encodedSize:] {
+		var address [16]byte
+		copy(address[:], list)
+		// No IPv6 network is IPv4-mapped: see unmapPrefix.
+		if !yield(netip.PrefixFrom(netip.AddrFrom16(address).Unmap(), int(list[16]))) {
+			return
+		}
+	}
 }
 
 // ParseProxies parses the networks of trusted proxies as users write them in flags. Unlike [ParseNetworks],
@@ -73,22 +91,17 @@ func unmapPrefix(p netip.Prefix) (netip.Prefix, error) {
 	return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mappedBits), nil
 }
 
-// Equal reports whether n and other have the same networks in the same order.
-func (n Networks) Equal(other Networks) bool {
-	return n.any == other.any && slices.Equal(n.prefixes, other.prefixes)
-}
-
 // Contains reports whether the address is in one of the networks. It treats an IPv4-mapped address as IPv4
 // and ignores zones. Only [AnyNetwork] contains the zero address, which stands for an unknown one.
 func (n Networks) Contains(address netip.Addr) bool {
-	if n.any {
+	if n.list == everything {
 		return true
 	}
 	if !address.IsValid() {
 		return false
 	}
 	address = address.Unmap().WithZone("")
-	for _, prefix := range n.prefixes {
+	for prefix := range n.all {
 		if prefix.Contains(address) {
 			return true
 		}

@@ -76,7 +76,7 @@ func (r *Roles) has(name string) bool {
 	if r == nil {
 		return false
 	}
-	if _, found := slices.BinarySearch(r.names, name); found {
+	if contains(r.names, name) {
 		return true
 	}
 	i := r.included.Load()
@@ -85,6 +85,18 @@ func (r *Roles) has(name string) bool {
 	}
 	at, known := i.catalogue.position[name]
 	return known && i.positions.has(at)
+}
+
+// fewNames is the number of names up to which comparing each of them for equality is faster than a binary search.
+const fewNames = 8
+
+// contains reports whether sorted has the name.
+func contains(sorted []string, name string) bool {
+	if len(sorted) <= fewNames {
+		return slices.Contains(sorted, name)
+	}
+	_, found := slices.BinarySearch(sorted, name)
+	return found
 }
 
 const (

@@ -6,6 +6,7 @@ package expiry
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -78,32 +79,45 @@ func ParseMoment(text string) (time.Time, error) {
 }
 
 // Deadline is the time from which a key has expired, or never. The zero value has always passed: a key whose deadline was
-// never set must not be valid forever.
+// never set must not be valid forever. Deadlines are equal if == says so.
 type Deadline struct {
-	at    time.Time
-	never bool
+	// at is in seconds since the zero [time.Time], which is before all times of keys. A verifier has a deadline in memory for
+	// each token, so it is kept small.
+	at int64
 }
 
+const (
+	never = math.MaxInt64
+	// unixAtZero is the Unix time of the zero [time.Time].
+	unixAtZero = -62135596800
+)
+
 // Never returns the deadline of a key that does not expire.
-func Never() Deadline { return Deadline{never: true} }
+func Never() Deadline { return Deadline{never} }
 
 // At returns a deadline at t, truncated to the second.
-func At(t time.Time) Deadline { return Deadline{at: t.UTC().Truncate(time.Second)} }
+func At(t time.Time) Deadline { return Deadline{t.Unix() - unixAtZero} }
 
 // Time returns the time of the deadline, or false if d is never.
-func (d Deadline) Time() (time.Time, bool) { return d.at, !d.never }
+func (d Deadline) Time() (time.Time, bool) {
+	if d.at == never {
+		return time.Time{}, false
+	}
+	return time.Unix(d.at+unixAtZero, 0).UTC(), true
+}
 
 // Passed reports whether the deadline is at or before now.
-func (d Deadline) Passed(now time.Time) bool { return !d.never && !now.Before(d.at) }
+func (d Deadline) Passed(now time.Time) bool { return now.Unix()-unixAtZero >= d.at }
 
 // WarnFrom returns the time from which a key that was issued at start counts as expiring: the last fifth of its lifetime, at
 // most 14 days. It returns false if d is never.
 func (d Deadline) WarnFrom(start time.Time) (time.Time, bool) {
-	if d.never {
+	at, ends := d.Time()
+	if !ends {
 		return time.Time{}, false
 	}
-	warning := max(0, min(d.at.Sub(start)/warnFraction, maxWarning))
-	return d.at.Add(-warning).Truncate(time.Second), true
+	warning := max(0, min(at.Sub(start)/warnFraction, maxWarning))
+	return at.Add(-warning).Truncate(time.Second), true
 }
 
 // CollectAt returns the time from which an expired key may be deleted: ttl after its deadline or after it was marked as

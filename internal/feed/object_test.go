@@ -101,11 +101,11 @@ func TestCondense(t *testing.T) {
 		t.Fatalf("condense returns %+v, want a factList with two items", facts)
 	}
 	for i, item := range list.Items {
-		if got, want := &facts.Items[i], s.understand(&item); !reflect.DeepEqual(got, want) || got.entry.Name != item.Name {
+		if got, want := facts.Items[i].object, s.understand(&item); !reflect.DeepEqual(got, want) || got.Name != item.Name {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}
 	}
-	if facts.Items[0].indexed || !facts.Items[1].indexed {
+	if facts.Items[0].object.Indexed() || !facts.Items[1].object.Indexed() {
 		t.Error("the key that is being deleted is indexed, or the other one is not")
 	}
 }
@@ -157,8 +157,8 @@ func TestBookmarkThatEndsTheLoadIsDecoded(t *testing.T) {
 	}
 }
 
-// A fact must not keep memory of its object alive: a reflector collects the facts of all objects.
-func TestFactDoesNotKeepItsObjectAlive(t *testing.T) {
+// What the index keeps must not keep memory of the ApiKey alive: a reflector collects the objects of all ApiKeys.
+func TestObjectDoesNotKeepItsApiKeyAlive(t *testing.T) {
 	const mebibyte = 1 << 20
 	s := &store{source: index.New(time.Now(), index.Options{}).Source()}
 	heap := func() uint64 {
@@ -180,7 +180,7 @@ func TestFactDoesNotKeepItsObjectAlive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := s.factOf(decoded)
+	o, err := s.objectOf(decoded)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,8 +188,8 @@ func TestFactDoesNotKeepItsObjectAlive(t *testing.T) {
 	if now := heap(); now+15*mebibyte > before {
 		t.Errorf("%d bytes were live before and %d are after, want at least 15 MiB less", before, now)
 	}
-	if !f.indexed || len(f.entry.Roles) != 2 {
-		t.Errorf("the fact is %+v, want an indexed key with two roles", f)
+	if !o.Indexed() || o.Name != fat.Name {
+		t.Errorf("the object is %+v, want an indexed key with the name %s", o, fat.Name)
 	}
 }
 

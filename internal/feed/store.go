@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -28,14 +28,13 @@ type store struct {
 	replaced func()
 }
 
-// fact is what remains of an ApiKey: its entry in the index, and whether it belongs there at all.
-type fact struct {
-	metav1.TypeMeta
-	entry   index.Entry
-	indexed bool
-}
+// fact is what the index keeps of an ApiKey, as an item of a list.
+type fact struct{ object *index.Object }
 
-// DeepCopyObject implements [runtime.Object], so that facts can be items of a list.
+// GetObjectKind implements [runtime.Object].
+func (*fact) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+
+// DeepCopyObject implements [runtime.Object]. The copy is shallow, because this package doesn't modify objects.
 func (f *fact) DeepCopyObject() runtime.Object {
 	c := *f
 	return &c
@@ -67,7 +66,7 @@ func (s *store) watch(ctx context.Context, request *rest.Request) (watch.Interfa
 func (s *store) condense(page *objectList) *factList {
 	facts := &factList{ListMeta: page.ListMeta, Items: make([]fact, len(page.Items))}
 	for i := range page.Items {
-		facts.Items[i] = *s.understand(page.Items[i].key())
+		facts.Items[i].object = s.understand(page.Items[i].key())
 	}
 	return facts
 }
@@ -75,50 +74,46 @@ func (s *store) condense(page *objectList) *factList {
 // Transformer implements [cache.TransformingStore], so that a reflector collects facts and not objects while
 // it loads.
 func (s *store) Transformer() cache.TransformFunc {
-	return func(object any) (any, error) { return s.factOf(object) }
+	return func(object any) (any, error) { return s.objectOf(object) }
 }
 
 // Add implements [cache.ReflectorStore].
-func (s *store) Add(object any) error { return s.Update(object) }
+func (s *store) Add(what any) error { return s.Update(what) }
 
 // Update implements [cache.ReflectorStore].
-func (s *store) Update(object any) error {
-	f, err := s.factOf(object)
+func (s *store) Update(what any) error {
+	o, err := s.objectOf(what)
 	if err != nil {
 		return err
 	}
-	if f.indexed {
-		s.source.Put(f.entry)
-	} else {
-		s.source.Remove(f.entry.ID)
-	}
+	s.source.PutObject(o)
 	return nil
 }
 
 // Delete implements [cache.ReflectorStore].
-func (s *store) Delete(object any) error {
-	f, err := s.factOf(object)
+func (s *store) Delete(what any) error {
+	o, err := s.objectOf(what)
 	if err != nil {
 		return err
 	}
-	s.source.Remove(f.entry.ID)
+	s.source.Remove(o.ID)
 	return nil
 }
 
 // Replace implements [cache.ReflectorStore].
-func (s *store) Replace(objects []any, _ string) error {
-	entries := make([]index.Entry, 0, len(objects))
-	for _, object := range objects {
-		f, err := s.factOf(object)
+func (s *store) Replace(list []any, _ string) error {
+	objects := make([]*index.Object, 0, len(list))
+	for _, what := range list {
+		o, err := s.objectOf(what)
 		if err != nil {
 			return err
 		}
-		if f.indexed {
-			entries = append(entries, f.entry)
+		if o.Indexed() {
+			objects = append(objects, o)
 		}
 	}
 	s.source.Heard(time.Now())
-	s.source.Replace(entries)
+	s.source.ReplaceObjects(objects)
 	s.replaced()
 	return nil
 }
@@ -130,10 +125,12 @@ func (s *store) Resync() error { return nil }
 // and for the bookmarks that the API server sends once a minute if nothing happens.
 func (s *store) UpdateResourceVersion(string) { s.source.Heard(time.Now()) }
 
-func (s *store) factOf(what any) (*fact, error) {
+func (s *store) objectOf(what any) (*index.Object, error) {
 	switch o := what.(type) {
-	case *fact:
+	case *index.Object:
 		return o, nil
+	case *fact:
+		return o.object, nil
 	case *object:
 		return s.understand(o.key()), nil
 	default:
@@ -141,15 +138,19 @@ func (s *store) factOf(what any) (*fact, error) {
 	}
 }
 
-// understand converts an ApiKey. It logs fields that can't be read, and the key is then refused. The schema
+func (s *store) understand(key *v1alpha1.ApiKey) *index.Object {
+	return s.source.Object(entryOf(key, s.logger))
+}
+
+// entryOf converts an ApiKey. It logs fields that can't be read, and the key is then refused. The schema
 // of the CRD rejects such objects, so this happens only if it was changed.
-func (s *store) understand(key *v1alpha1.ApiKey) *fact {
-	f := &fact{entry: index.Entry{ID: index.ID{Namespace: key.Namespace, Name: key.Name}}}
+func entryOf(key *v1alpha1.ApiKey, logger logr.Logger) index.Entry {
+	e := index.Entry{ID: index.ID{Namespace: key.Namespace, Name: key.Name}}
 	if !facts.Record(key).Findable() {
-		return f
+		return e
 	}
 	unreadable := func(field string, err error) {
-		s.logger.Error(err, "API key refused because a field of its ApiKey can't be read", "namespace", key.Namespace, "name", key.Name, "field", field)
+		logger.Error(err, "API key refused because a field of its ApiKey can't be read", "namespace", key.Namespace, "name", key.Name, "field", field)
 	}
 	credentials, err := facts.Credentials(key)
 	if err != nil {
@@ -161,27 +162,26 @@ func (s *store) understand(key *v1alpha1.ApiKey) *fact {
 			unreadable(c.Field, err)
 			continue
 		}
-		f.entry.Credentials = append(f.entry.Credentials, index.Credential{
+		e.Credentials = append(e.Credentials, index.Credential{
 			Digest: digest, Deadline: c.Deadline, Retiring: c.Retiring, Recorded: c.Recorded,
 		})
 	}
-	if len(f.entry.Credentials) == 0 {
-		return f
+	if len(e.Credentials) == 0 {
+		return e
 	}
-	f.indexed = true
-	f.entry.UID = string(key.UID)
-	f.entry.Created = key.CreationTimestamp.Time
-	f.entry.Roles = s.source.Share(key.Spec.Roles)
-	f.entry.Suspended = key.IsSuspended()
-	f.entry.Networks = access.AnyNetwork()
+	e.UID = string(key.UID)
+	e.Created = key.CreationTimestamp.Time
+	e.Roles = key.Spec.Roles
+	e.Suspended = key.IsSuspended()
+	e.Networks = access.AnyNetwork()
 	if len(key.Spec.CIDRs) > 0 {
-		if f.entry.Networks, err = access.ParseNetworks(key.Spec.CIDRs); err != nil {
+		if e.Networks, err = access.ParseNetworks(key.Spec.CIDRs); err != nil {
 			unreadable("spec.cidrs", err)
 		}
 	}
-	if f.entry.Attributes, err = verify.NewAttributes(key.Attributes()); err != nil {
+	if e.Attributes, err = verify.NewAttributes(key.Attributes()); err != nil {
 		unreadable("spec.attributes", err)
-		f.entry.Networks = access.Networks{} // which contain no address, so that nobody is let in without the attributes
+		e.Networks = access.Networks{} // which contain no address, so that nobody is let in without the attributes
 	}
-	return f
+	return e
 }

@@ -39,13 +39,12 @@ type Entry struct {
 	Created time.Time
 
 	// Credentials of the key. Empty for a key without a token. If a digest occurs twice, the first counts.
-	// The index doesn't keep the slice.
 	Credentials []Credential
 	// Suspended makes every credential of the key refused.
 	Suspended bool
 	// Networks from which the key may be used. The index may keep them.
 	Networks access.Networks
-	// Roles in the spec of the ApiKey. The index may keep the slice and the strings.
+	// Roles in the spec of the ApiKey.
 	Roles []string
 	// Attributes say whose key it is.
 	Attributes verify.Attributes
@@ -59,11 +58,12 @@ type Options struct {
 
 // Index maps digests to keys. Any number of goroutines may read it while others write.
 type Index struct {
-	shards [shardCount]shard
+	byDigest *table // read without a lock
 
-	mu     sync.Mutex // guards roles and claims, and is held while shards are written
-	roles  roleSets
-	claims map[token.Digest]*claim // of digests that more than one object has or had
+	mu       sync.Mutex // guards what follows, and is held while tables are written
+	roles    roleSets
+	networks recentNetworks
+	claims   map[token.Digest]*claim // of digests that more than one object has or had
 
 	// Sources and the catalogue are added before the first read.
 	sources   []*Source
@@ -78,40 +78,23 @@ type Index struct {
 	born time.Time
 }
 
-// Digests are distributed uniformly, so their first byte selects the shard.
-const shardCount = 256
-
-type shard struct {
-	mu   sync.RWMutex
-	keys map[token.Digest]*entry
-}
-
 // New returns an empty index. Until a source is heard of, its age is measured from now.
 func New(now time.Time, options Options) *Index {
-	x := &Index{roles: newRoleSets(), claims: map[token.Digest]*claim{}, maxStaleness: options.MaxStaleness, born: now}
-	for i := range x.shards {
-		x.shards[i].keys = map[token.Digest]*entry{}
+	return &Index{
+		byDigest: newDigestTable(), roles: newRoleSets(), networks: newRecentNetworks(), claims: map[token.Digest]*claim{},
+		maxStaleness: options.MaxStaleness, born: now,
 	}
-	return x
 }
 
 // Find implements [verify.Keys]. A key is fresh while the catalogue and the source of the key are, regardless
 // of other sources.
 func (x *Index) Find(digest token.Digest, now time.Time) (key *verify.Key, fresh bool) {
-	e := x.find(digest)
+	e := x.byDigest.withDigest(&digest)
 	if e == nil {
 		return nil, false
 	}
 	at := x.at(now)
 	return &e.key, x.settled(at) && e.source.fresh(at)
-}
-
-func (x *Index) find(digest token.Digest) *entry {
-	s := &x.shards[digest[0]]
-	s.mu.RLock()
-	e := s.keys[digest]
-	s.mu.RUnlock()
-	return e
 }
 
 // Ready implements [verify.Keys]. It is true if every source is loaded or forbidden, and if the catalogue and
@@ -226,7 +209,7 @@ func (x *Index) replace(old, e *entry) {
 func (x *Index) own(e *entry) {
 	c := x.claims[e.digest]
 	if c == nil {
-		first := x.find(e.digest)
+		first := x.byDigest.withDigest(&e.digest)
 		if first == nil {
 			x.set(e.digest, e)
 			return
@@ -261,14 +244,13 @@ func (x *Index) settle(digest token.Digest, c *claim) {
 }
 
 func (x *Index) set(digest token.Digest, e *entry) {
-	s := &x.shards[digest[0]]
-	s.mu.Lock()
-	before := len(s.keys)
-	if e == nil {
-		delete(s.keys, digest)
-	} else {
-		s.keys[digest] = e
+	switch before := x.byDigest.withDigest(&digest); {
+	case before == nil && e != nil:
+		x.byDigest.insert(e)
+	case before != nil && e != nil:
+		x.byDigest.replace(before, e)
+	case before != nil:
+		x.byDigest.remove(before)
 	}
-	x.size.Add(int64(len(s.keys) - before))
-	s.mu.Unlock()
+	x.size.Store(int64(x.byDigest.size))
 }

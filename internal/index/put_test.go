@@ -138,7 +138,7 @@ func TestKeyStaysTheSameUnlessItChanges(t *testing.T) {
 			}
 		}
 		if first.Suspended != old.Suspended || first.Deadline != old.Deadline || first.Roles != old.Roles || first.UID != old.UID || first.Attributes != old.Attributes ||
-			!first.Networks.Equal(old.Networks) {
+			first.Networks != old.Networks {
 			t.Errorf("%s: a key that others may be reading was modified", name)
 		}
 	}

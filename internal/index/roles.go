@@ -121,11 +121,9 @@ func inOrder(names []string) []string {
 	return names
 }
 
-// Share returns the names sorted and without duplicates. If the index already has this set for another key,
-// it returns the slice of that set, and otherwise a copy that shares no memory with names. A caller that
-// collects many objects before it passes them to the index can so keep the memory for their roles as small as
-// in the index.
-func (s *Source) Share(names []string) []string {
+// shareRoles returns the names sorted and without duplicates. If the index already has this set for another key,
+// it returns the slice of that set, and otherwise a copy that shares no memory with names.
+func (s *Source) shareRoles(names []string) []string {
 	sorted := inOrder(names)
 	s.index.mu.Lock()
 	set, _ := s.index.roles.find(sorted)

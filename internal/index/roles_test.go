@@ -114,27 +114,27 @@ func TestSetsBeyondMaxInterned(t *testing.T) {
 	}
 }
 
-func TestShare(t *testing.T) {
+func TestShareRoles(t *testing.T) {
 	x := New(time.Time{}, Options{})
 	source := x.Source()
-	if got := source.Share([]string{"b", "a", "b"}); !slices.Equal(got, []string{"a", "b"}) {
-		t.Errorf("Share = %v, want [a b]", got)
+	if got := source.shareRoles([]string{"b", "a", "b"}); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("shareRoles = %v, want [a b]", got)
 	}
-	if got := source.Share(nil); len(got) != 0 {
-		t.Errorf("Share(nil) = %v, want nothing", got)
+	if got := source.shareRoles(nil); len(got) != 0 {
+		t.Errorf("shareRoles(nil) = %v, want nothing", got)
 	}
 	source.Put(Entry{Credentials: make([]Credential, 1), Roles: []string{"b", "a"}})
-	if got := source.Share([]string{"b", "a"}); unsafe.SliceData(got) != unsafe.SliceData(rolesOf(x, token.Digest{}).Direct()) { //nolint:gosec // compared, not used
-		t.Error("Share does not return the slice of the index")
+	if got := source.shareRoles([]string{"b", "a"}); unsafe.SliceData(got) != unsafe.SliceData(rolesOf(x, token.Digest{}).Direct()) { //nolint:gosec // compared, not used
+		t.Error("shareRoles does not return the slice of the index")
 	}
 	const size = 16 << 20
 	var kept []string
 	if held := heldBy(func() any {
 		long := strings.Repeat("r", size)
-		kept = source.Share([]string{long[:8]})
+		kept = source.shareRoles([]string{long[:8]})
 		return kept
 	}); held > 1 {
-		t.Errorf("the result %v of Share keeps %.1f MiB alive", kept, held)
+		t.Errorf("the result %v of shareRoles keeps %.1f MiB alive", kept, held)
 	}
 }
 
@@ -160,12 +160,13 @@ const worstKeys = 2_000
 func load(roles func(key int) []string) *Index {
 	x := New(time.Time{}, Options{})
 	source := x.Source()
-	entries := make([]Entry, worstKeys)
-	for i := range entries {
-		entries[i] = Entry{ID: ID{Namespace: "team", Name: fmt.Sprintf("key-%d", i)}, Roles: source.Share(roles(i))}
-		entries[i].Credentials = []Credential{{Digest: token.Digest{byte(i), byte(i >> 8)}}}
+	objects := make([]*Object, worstKeys)
+	for i := range objects {
+		e := Entry{ID: ID{Namespace: "team", Name: fmt.Sprintf("key-%d", i)}, Roles: roles(i)}
+		e.Credentials = []Credential{{Digest: token.Digest{byte(i), byte(i >> 8)}}}
+		objects[i] = source.Object(e)
 	}
-	source.Replace(entries)
+	source.ReplaceObjects(objects)
 	return x
 }
 

@@ -5,7 +5,6 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/internal/access"
 	"github.com/apikey-operator/apikey-operator/internal/token"
-	"github.com/apikey-operator/apikey-operator/internal/usage"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
@@ -13,7 +12,7 @@ import (
 // Two sources must not contain the same object.
 type Source struct {
 	feed
-	entries map[ID]*entry // the first entry of each object
+	entries *table // the first entry of each object
 }
 
 // entry is a credential of an object. The garbage collector scans all entries again and again, so each has
@@ -39,7 +38,7 @@ func (e *entry) withDigest(digest token.Digest) *entry {
 
 // Source adds a feed of keys. Call it before the first read.
 func (x *Index) Source() *Source {
-	s := &Source{entries: map[ID]*entry{}}
+	s := &Source{entries: newIDTable()}
 	x.add(&s.feed)
 	x.sources = append(x.sources, s)
 	return s
@@ -51,10 +50,13 @@ func (s *Source) Forbidden() { s.settle() }
 
 // Put adds or updates an object. Digests that the object keeps can be found throughout. Find returns the same
 // [verify.Key] as before unless something changed that a decision depends on.
-func (s *Source) Put(e Entry) {
+func (s *Source) Put(e Entry) { s.PutObject(s.Object(e)) }
+
+// PutObject is [Source.Put] for an entry that was compacted before.
+func (s *Source) PutObject(o *Object) {
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
-	s.put(e)
+	s.put(o)
 }
 
 // Remove removes an object.
@@ -66,98 +68,95 @@ func (s *Source) Remove(id ID) {
 
 // Replace sets the objects of the source, removes all others, and marks the feed as loaded.
 func (s *Source) Replace(all []Entry) {
+	objects := make([]*Object, len(all))
+	for i := range all {
+		objects[i] = s.Object(all[i])
+	}
+	s.ReplaceObjects(objects)
+}
+
+// ReplaceObjects is [Source.Replace] for entries that were compacted before.
+func (s *Source) ReplaceObjects(all []*Object) {
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
-	exists := make(map[ID]struct{}, len(all))
-	for i := range all {
-		exists[all[i].ID] = struct{}{}
-	}
 	// Revoke first, so that revocations don't wait for new keys.
-	for id := range s.entries {
-		if _, ok := exists[id]; !ok {
-			s.remove(id)
+	if s.entries.size > 0 {
+		exists := make(map[ID]struct{}, len(all))
+		for _, o := range all {
+			exists[o.ID] = struct{}{}
+		}
+		for first := range s.entries.all {
+			if _, ok := exists[first.id()]; !ok {
+				s.remove(first.id())
+			}
 		}
 	}
-	for i := range all {
-		s.put(all[i])
+	s.entries.reserve(len(all))
+	s.index.byDigest.reserve(len(all))
+	for _, o := range all {
+		s.put(o)
 	}
 	s.markLoaded()
 }
 
-func (s *Source) put(e Entry) {
-	if len(e.Credentials) == 0 {
-		s.remove(e.ID)
+func (s *Source) put(o *Object) {
+	if o.first == nil {
+		s.remove(o.ID)
 		return
 	}
-	x, old := s.index, s.entries[e.ID]
+	x, old := s.index, s.entries.withID(o.ID)
 	kept := old
-	if old != nil && old.key.UID != e.UID {
+	if old != nil && old.key.UID != o.first.key.UID {
 		kept = nil // another object with the same name
 	}
 	// Revoke first.
-	for o := old; o != nil; o = o.next {
-		if kept == nil || !e.has(o.digest) {
-			x.disown(o)
+	for e := old; e != nil; e = e.next {
+		if kept == nil || o.first.withDigest(e.digest) == nil {
+			x.disown(e)
 		}
 	}
-	key, created := newKey(&e, kept, x.roles.acquire(e.Roles)), e.Created.Unix()
-	unchanged := kept.decidesLike(&key, created)
+	roles := x.roles.acquire(o.roles)
+	unchanged := kept.decidesLike(o.first, roles)
 	var few [4]*entry
 	entries := few[:0]
-	for i, c := range e.Credentials {
-		if e.first(c.Digest) != i {
+	for e := o.first; e != nil; e = e.next {
+		if kept != nil { // one string for all entries of the object
+			e.key.Namespace, e.key.Name, e.key.UID = kept.key.Namespace, kept.key.Name, kept.key.UID
+		}
+		before := kept.withDigest(e.digest)
+		if before == nil {
+			e.key.Roles = roles
+			x.own(e)
+			entries = append(entries, e)
 			continue
 		}
-		before := kept.withDigest(c.Digest)
-		if before != nil {
-			before.key.Use.Record(c.Recorded)
-			if unchanged && before.key.Deadline == c.Deadline && before.key.Retiring == c.Retiring {
-				entries = append(entries, before)
-				continue
-			}
-			key.Use = before.key.Use // an update of the object must not lose it
-		} else {
-			key.Use = &usage.Mark{}
-			key.Use.Record(c.Recorded)
+		before.key.Use.Record(e.key.Use.Recorded())
+		if unchanged && before.key.Deadline == e.key.Deadline && before.key.Retiring == e.key.Retiring {
+			entries = append(entries, before)
+			continue
 		}
-		key.Deadline, key.Retiring = c.Deadline, c.Retiring
-		added := &entry{key: key, source: s, digest: c.Digest, created: created}
-		if before != nil {
-			x.replace(before, added)
-		} else {
-			x.own(added)
-		}
-		entries = append(entries, added)
+		e.key.Roles = roles
+		e.key.Use = before.key.Use // an update of the object must not lose it
+		x.replace(before, e)
+		entries = append(entries, e)
 	}
 	link(entries)
+	switch first := entries[0]; {
+	case old == nil:
+		s.entries.insert(first)
+	case old != first:
+		s.entries.replace(old, first)
+	}
 	if old != nil {
 		x.roles.release(old.key.Roles)
 	}
-	if kept == nil {
-		delete(s.entries, e.ID) // so that the map doesn't keep the string of the old object
-	}
-	s.entries[entries[0].id()] = entries[0]
 }
 
-// decidesLike reports whether the entry has all that decisions of an object with this key depend on, except for its credentials. It is
-// false for nil.
-func (e *entry) decidesLike(key *verify.Key, created int64) bool {
-	return e != nil && e.created == created && e.key.Roles == key.Roles && e.key.Suspended == key.Suspended &&
-		e.key.Attributes == key.Attributes && e.key.Networks.Equal(key.Networks)
-}
-
-// newKey returns the key for an object, without a deadline. It shares the string of the object's existing
-// entry, if any.
-func newKey(e *Entry, kept *entry, roles *access.Roles) verify.Key {
-	key := verify.Key{Suspended: e.Suspended, Networks: e.Networks, Roles: roles, Attributes: e.Attributes}
-	if kept != nil {
-		key.Namespace, key.Name, key.UID = kept.key.Namespace, kept.key.Name, kept.key.UID
-		return key
-	}
-	text := e.Namespace + e.Name + e.UID
-	inName, inUID := len(e.Namespace), len(e.Namespace)+len(e.Name)
-	key.Namespace, key.Name, key.UID = text[:inName], text[inName:inUID], text[inUID:]
-	return key
+// decidesLike reports whether the entry has all that decisions of an object with this entry and these roles depend on, except for its
+// credentials. It is false for nil.
+func (e *entry) decidesLike(other *entry, roles *access.Roles) bool {
+	return e != nil && e.created == other.created && e.key.Roles == roles && e.key.Suspended == other.key.Suspended &&
+		e.key.Attributes == other.key.Attributes && e.key.Networks == other.key.Networks
 }
 
 // link chains the entries of an object.
@@ -168,21 +167,14 @@ func link(entries []*entry) {
 	}
 }
 
-// first returns the index of the first credential with the digest, or -1.
-func (e *Entry) first(digest token.Digest) int {
-	return slices.IndexFunc(e.Credentials, func(c Credential) bool { return c.Digest == digest })
-}
-
-func (e *Entry) has(digest token.Digest) bool { return e.first(digest) >= 0 }
-
 func (s *Source) remove(id ID) {
-	old := s.entries[id]
+	old := s.entries.withID(id)
 	if old == nil {
 		return
 	}
-	delete(s.entries, id)
-	for o := old; o != nil; o = o.next {
-		s.index.disown(o)
+	s.entries.remove(old)
+	for e := old; e != nil; e = e.next {
+		s.index.disown(e)
 	}
 	s.index.roles.release(old.key.Roles)
 }

@@ -128,5 +128,16 @@ func (r Reader) hidesToken(authorization string) bool {
 	return false
 }
 
-// trim removes optional whitespace (RFC 9110, section 5.6.3).
-func trim(value string) string { return strings.Trim(value, " \t") }
+// trim removes optional whitespace (RFC 9110, section 5.6.3). strings.Trim would first make a set of the two characters, at each
+// call.
+func trim(value string) string {
+	for value != "" && isSpace(value[0]) {
+		value = value[1:]
+	}
+	for value != "" && isSpace(value[len(value)-1]) {
+		value = value[:len(value)-1]
+	}
+	return value
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' }

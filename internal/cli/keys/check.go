@@ -81,7 +81,7 @@ func decide(matches []Match, roles []v1alpha1.ApiRole, q Question, now time.Time
 	catalogue.Replace(catalogueOf(roles))
 	var entries []index.Entry
 	for i := range matches {
-		if entry, ok := feed.EntryOf(source, &matches[i].Key, logger); ok {
+		if entry, ok := feed.EntryOf(&matches[i].Key, logger); ok {
 			entries = append(entries, entry)
 		}
 	}

@@ -35,6 +35,9 @@ type Options struct {
 	Selector labels.Selector
 	// Logger receives the completion of the first load, and ApiKeys with fields that can't be read.
 	Logger logr.Logger
+	// Read is called once, when the first load has been read and is about to count. What reading it took is garbage then. Nil means
+	// that nobody asks.
+	Read func()
 }
 
 // Loader keeps an [index.Index] up to date with the ApiKeys and ApiRoles of a cluster. It watches the ApiKeys
@@ -45,6 +48,7 @@ type Loader struct {
 	options  Options
 	index    *index.Index
 	watches  []*watched
+	unread   atomic.Int64 // number of sources whose first load is not read and that are not forbidden
 	started  time.Time
 	loadTime atomic.Int64 // nanoseconds; 0 until the first load is complete
 }
@@ -56,7 +60,7 @@ type watched struct {
 	selector  string
 	example   runtime.Object
 	list      func(context.Context, *rest.Request) (runtime.Object, error)
-	watch     func(context.Context, *rest.Request) (watch.Interface, error)
+	watch     func(ctx context.Context, request *rest.Request, initial bool) (watch.Interface, error)
 	store     cache.ReflectorStore
 	feed      aged
 	// forbidden is called each time the API server denies access.
@@ -96,18 +100,21 @@ func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, e
 	if len(namespaces) == 0 {
 		namespaces = []string{metav1.NamespaceAll}
 	}
+	l.unread.Store(int64(len(namespaces)))
 	selector := ""
 	if options.Selector != nil {
 		selector = options.Selector.String()
 	}
 	for _, namespace := range namespaces {
 		source := x.Source()
-		keys := &store{source: source, logger: options.Logger, replaced: l.noteLoaded}
+		read := sync.OnceFunc(l.noteRead)
+		keys := &store{source: source, logger: options.Logger, read: read, replaced: l.noteLoaded}
 		l.watches = append(l.watches, &watched{
 			resource: "apikeys", namespace: namespace, selector: selector,
 			example: &object{}, list: keys.list, watch: keys.watch, store: keys, feed: source,
 			forbidden: func() {
 				source.Forbidden()
+				read()
 				l.noteLoaded()
 			},
 		})
@@ -120,7 +127,7 @@ func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, e
 			list := &v1alpha1.ApiRoleList{}
 			return list, request.Do(ctx).Into(list)
 		},
-		watch:     func(ctx context.Context, request *rest.Request) (watch.Interface, error) { return request.Watch(ctx) },
+		watch:     func(ctx context.Context, request *rest.Request, _ bool) (watch.Interface, error) { return request.Watch(ctx) },
 		store:     &roles{catalogue: catalogue, includes: map[string][]string{}, replaced: l.noteLoaded},
 		feed:      catalogue,
 		forbidden: func() {}, // wait: no key can be checked without the catalogue
@@ -152,6 +159,12 @@ func (l *Loader) Run(ctx context.Context) {
 func (l *Loader) LoadTime() (time.Duration, bool) {
 	d := time.Duration(l.loadTime.Load())
 	return d, d != 0
+}
+
+func (l *Loader) noteRead() {
+	if l.unread.Add(-1) == 0 && l.options.Read != nil {
+		l.options.Read()
+	}
 }
 
 func (l *Loader) noteLoaded() {
@@ -188,7 +201,8 @@ func (l *Loader) reflector(r *watched) *cache.Reflector {
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.LabelSelector = r.selector
 			o.Watch = true
-			return r.watch(ctx, l.client.Get().Namespace(r.namespace).Resource(r.resource).VersionedParams(&o, l.params))
+			initial := o.SendInitialEvents != nil && *o.SendInitialEvents
+			return r.watch(ctx, l.client.Get().Namespace(r.namespace).Resource(r.resource).VersionedParams(&o, l.params), initial)
 		},
 	}
 	logger := klog.Background()

@@ -125,7 +125,7 @@ func TestKeyWithUnreadableAttributesIsRefused(t *testing.T) {
 	} {
 		var log strings.Builder
 		x := index.New(time.Now(), index.Options{})
-		s := &store{source: x.Source(), replaced: func() {}, logger: funcr.New(func(_, args string) { log.WriteString(args) }, funcr.Options{})}
+		s := &store{source: x.Source(), read: func() {}, replaced: func() {}, logger: funcr.New(func(_, args string) { log.WriteString(args) }, funcr.Options{})}
 		minted := token.Mint(token.DefaultPrefix)
 		key := whole()
 		key.DeletionTimestamp, key.Spec.CIDRs, key.Spec.Attributes = nil, nil, c.attributes

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/access"
@@ -23,9 +22,12 @@ import (
 // store is the store of a reflector for ApiKeys. It doesn't keep objects, but writes each to the index at
 // once.
 type store struct {
-	source   *index.Source
-	logger   logr.Logger
-	replaced func()
+	source *index.Source
+	logger logr.Logger
+	// read is called when a load has been read, and replaced when it is in the index.
+	read, replaced func()
+	// loaded are the objects of a streaming list that has just ended. The reflector then calls Replace with an empty list.
+	loaded []*index.Object
 }
 
 // fact is what the index keeps of an ApiKey, as an item of a list.
@@ -53,13 +55,16 @@ func (s *store) list(ctx context.Context, request *rest.Request) (runtime.Object
 	return s.condense(page), nil
 }
 
-// watch follows changes. The result decodes events as [store.list] does lists.
-func (s *store) watch(ctx context.Context, request *rest.Request) (watch.Interface, error) {
+// watch follows changes. The result decodes events as [store.list] does lists. initial says that it starts with a streaming list.
+func (s *store) watch(ctx context.Context, request *rest.Request, initial bool) (watch.Interface, error) {
 	body, err := request.Stream(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return newStream(body), nil
+	if initial {
+		return newStream(body, &load{store: s}), nil
+	}
+	return newStream(body, nil), nil
 }
 
 // condense converts a page of objects to facts.
@@ -69,12 +74,6 @@ func (s *store) condense(page *objectList) *factList {
 		facts.Items[i].object = s.understand(page.Items[i].key())
 	}
 	return facts
-}
-
-// Transformer implements [cache.TransformingStore], so that a reflector collects facts and not objects while
-// it loads.
-func (s *store) Transformer() cache.TransformFunc {
-	return func(object any) (any, error) { return s.objectOf(object) }
 }
 
 // Add implements [cache.ReflectorStore].
@@ -102,16 +101,16 @@ func (s *store) Delete(what any) error {
 
 // Replace implements [cache.ReflectorStore].
 func (s *store) Replace(list []any, _ string) error {
-	objects := make([]*index.Object, 0, len(list))
+	objects := s.loaded
+	s.loaded = nil
 	for _, what := range list {
 		o, err := s.objectOf(what)
 		if err != nil {
 			return err
 		}
-		if o.Indexed() {
-			objects = append(objects, o)
-		}
+		objects = append(objects, o)
 	}
+	s.read()
 	s.source.Heard(time.Now())
 	s.source.ReplaceObjects(objects)
 	s.replaced()
@@ -127,8 +126,6 @@ func (s *store) UpdateResourceVersion(string) { s.source.Heard(time.Now()) }
 
 func (s *store) objectOf(what any) (*index.Object, error) {
 	switch o := what.(type) {
-	case *index.Object:
-		return o, nil
 	case *fact:
 		return o.object, nil
 	case *object:

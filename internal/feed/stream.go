@@ -28,11 +28,13 @@ type stream struct {
 	events chan watch.Event
 	stop   func() // closes done
 	done   chan struct{}
+	load   *load // nil unless the watch starts with a load that is not complete yet
 }
 
-// newStream returns a watch that reads body until it ends or Stop is called, and closes it.
-func newStream(body io.ReadCloser) watch.Interface {
-	s := &stream{body: body, events: make(chan watch.Event), done: make(chan struct{})}
+// newStream returns a watch that reads body until it ends or Stop is called, and closes it. If load is not nil, it takes the
+// events of the load.
+func newStream(body io.ReadCloser, load *load) watch.Interface {
+	s := &stream{body: body, events: make(chan watch.Event), done: make(chan struct{}), load: load}
 	s.stop = sync.OnceFunc(func() { close(s.done) })
 	go s.read()
 	return s
@@ -58,6 +60,9 @@ func (s *stream) read() {
 		}
 		if err != nil {
 			event = watch.Event{Type: watch.Error, Object: unreadable(err)}
+		}
+		if s.load.take(event) {
+			continue
 		}
 		select {
 		case <-s.done:

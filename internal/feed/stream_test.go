@@ -17,7 +17,7 @@ import (
 // all returns the events of a stream until it ends.
 func all(t *testing.T, body io.Reader) []watch.Event {
 	t.Helper()
-	s := newStream(io.NopCloser(body))
+	s := newStream(io.NopCloser(body), nil)
 	defer s.Stop()
 	var events []watch.Event
 	limit := time.After(time.Minute)
@@ -82,7 +82,7 @@ func TestStream(t *testing.T) {
 // Stop ends a read that waits for the next event, and a send for which nobody waits.
 func TestStreamStops(t *testing.T) {
 	reader, writer := io.Pipe()
-	waiting := newStream(reader)
+	waiting := newStream(reader, nil)
 	waiting.Stop()
 	if event, open := <-waiting.ResultChan(); open {
 		t.Errorf("got %s after Stop", event.Type)
@@ -90,7 +90,7 @@ func TestStreamStops(t *testing.T) {
 	if _, err := writer.Write([]byte("x")); err == nil {
 		t.Error("the body is not closed")
 	}
-	sending := newStream(io.NopCloser(strings.NewReader(strings.Repeat(`{"type":"ADDED","object":{}}`, 10))))
+	sending := newStream(io.NopCloser(strings.NewReader(strings.Repeat(`{"type":"ADDED","object":{}}`, 10))), nil)
 	<-sending.ResultChan()
 	sending.Stop()
 	sending.Stop()

@@ -83,7 +83,9 @@ func (s *Source) ReplaceObjects(all []*Object) {
 	if s.entries.size > 0 {
 		exists := make(map[ID]struct{}, len(all))
 		for _, o := range all {
-			exists[o.ID] = struct{}{}
+			if o.Indexed() {
+				exists[o.ID] = struct{}{}
+			}
 		}
 		for first := range s.entries.all {
 			if _, ok := exists[first.id()]; !ok {

@@ -114,6 +114,67 @@ func (c *Catalogue) reach(roles []string) set {
 	return reached
 }
 
+// Resolver sets what many sets of roles include, according to one catalogue. It finds out once for each role, so that many sets with
+// a role that includes the whole catalogue don't take the time of that many catalogues. It must not be used concurrently.
+type Resolver struct {
+	catalogue *Catalogue
+	known     map[int]set // by the position of a role that includes others: it, and everything it includes
+}
+
+// Resolver returns a resolver for the catalogue.
+func (c *Catalogue) Resolver() *Resolver { return &Resolver{c, map[int]set{}} }
+
+// Include does the same as [Roles.Include].
+func (r *Resolver) Include(roles *Roles) { roles.include(r.catalogue, r.reach(roles.names)) }
+
+// reach returns the same as [Catalogue.reach].
+func (r *Resolver) reach(roles []string) set {
+	c := r.catalogue
+	var reached set
+	for _, role := range roles {
+		if i, known := c.position[role]; known && len(c.includes[i]) > 0 {
+			if reached == nil {
+				reached = newSet(len(c.names))
+			}
+			reached.addAll(r.closure(i))
+		}
+	}
+	if reached == nil {
+		return nil
+	}
+	for _, role := range roles {
+		if i, known := c.position[role]; known {
+			reached.add(i)
+		}
+	}
+	return reached
+}
+
+// closure returns a role and everything it includes.
+func (r *Resolver) closure(role int) set {
+	if reached, ok := r.known[role]; ok {
+		return reached
+	}
+	reached, open := newSet(len(r.catalogue.names)), []int{role}
+	reached.add(role)
+	for len(open) > 0 {
+		i := open[len(open)-1]
+		open = open[:len(open)-1]
+		if known, ok := r.known[i]; ok {
+			reached.addAll(known)
+			continue
+		}
+		for _, included := range r.catalogue.includes[i] {
+			if !reached.has(included) {
+				reached.add(included)
+				open = append(open, included)
+			}
+		}
+	}
+	r.known[role] = reached
+	return reached
+}
+
 // merge returns the names at the positions and the others, sorted and without duplicates. others must be
 // sorted.
 func (c *Catalogue) merge(others []string, positions set) []string {
@@ -137,6 +198,13 @@ func newSet(most int) set { return make(set, (most+63)/64) }
 
 func (s set) add(i int)      { s[i/64] |= 1 << (i % 64) }
 func (s set) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
+
+// addAll adds the members of another set, which is not larger.
+func (s set) addAll(others set) {
+	for at, word := range others {
+		s[at] |= word
+	}
+}
 
 func (s set) size() int {
 	n := 0

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,5 +64,35 @@ func TestClosureOfADeepCatalogueIsComplete(t *testing.T) {
 	}
 	if got := len(NewCatalogue(roles).Closure([]string{"0"})); got != depth {
 		t.Errorf("the closure has %d roles, want %d", got, depth)
+	}
+}
+
+// A resolver, which remembers, includes the same as each set by itself, in catalogues with cycles and with names without an entry.
+func TestResolverIncludesTheSame(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	name := func() string { return string(rune('a' + random.IntN(20))) }
+	for range 500 {
+		var roles []Role
+		for range random.IntN(30) {
+			role := Role{Name: name()}
+			for range random.IntN(4) {
+				role.Includes = append(role.Includes, name())
+			}
+			roles = append(roles, role)
+		}
+		c := NewCatalogue(roles)
+		resolver := c.Resolver()
+		for range 20 {
+			var names []string
+			for range random.IntN(4) {
+				names = append(names, name())
+			}
+			got, want := NewRoles(names...), NewRoles(names...)
+			resolver.Include(got)
+			want.Include(c)
+			if !slices.Equal(got.Names(), want.Names()) {
+				t.Fatalf("with %+v, %v includes %v, want %v", roles, names, got.Names(), want.Names())
+			}
+		}
 	}
 }

@@ -34,9 +34,11 @@ func SortedRoles(names []string) *Roles { return &Roles{names: names} }
 
 // Include sets the names that are included to those of the catalogue. It replaces what another catalogue
 // included. It is safe to call it while others read.
-func (r *Roles) Include(c *Catalogue) {
+func (r *Roles) Include(c *Catalogue) { r.include(c, c.reach(r.names)) }
+
+func (r *Roles) include(c *Catalogue, positions set) {
 	var now *included
-	if positions := c.reach(r.names); positions != nil {
+	if positions != nil {
 		now = &included{catalogue: c, positions: positions}
 	}
 	r.included.Store(now)

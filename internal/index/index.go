@@ -188,8 +188,9 @@ func (c *Catalogue) Replace(catalogue *access.Catalogue) {
 	stale := c.index.roles.setCatalogue(catalogue)
 	c.index.mu.Unlock()
 	// Without the lock, because this takes long for many sets, and revocations must not wait for it.
+	resolver := catalogue.Resolver()
 	for _, roles := range stale {
-		roles.Include(catalogue)
+		resolver.Include(roles)
 	}
 	c.markLoaded()
 }

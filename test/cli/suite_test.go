@@ -37,10 +37,11 @@ const patience = 2 * time.Minute
 const role = "org.permission.order.read"
 
 var (
-	ctx   context.Context
-	plane *controlplane.ControlPlane
-	admin client.Client
-	log   = &record{}
+	ctx      context.Context
+	plane    *controlplane.ControlPlane
+	admin    client.Client
+	operator *controlplane.Operator
+	log      = &record{}
 	// root is an administrator of the cluster.
 	root *person
 
@@ -67,9 +68,8 @@ var _ = BeforeSuite(func() {
 	Expect(plane.Install(ctx)).To(Succeed())
 	admin, err = client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
 	Expect(err).NotTo(HaveOccurred())
-	operator, err := plane.StartOperator(ctx, log)
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(operator.Stop)
+	startOperator()
+	DeferCleanup(func() error { return operator.Stop() })
 
 	kubeconfig := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
 	Expect(plane.AdminKubeconfig(kubeconfig)).To(Succeed())
@@ -82,6 +82,20 @@ var _ = AfterSuite(func() {
 		Expect(log.leaks()).To(BeZero(), "tokens where they must not be")
 	}
 })
+
+func startOperator() {
+	GinkgoHelper()
+	var err error
+	operator, err = plane.StartOperator(ctx, log)
+	Expect(err).NotTo(HaveOccurred())
+}
+
+// withoutOperator stops the operator until the end of the spec.
+func withoutOperator() {
+	GinkgoHelper()
+	Expect(operator.Stop()).To(Succeed())
+	DeferCleanup(startOperator)
+}
 
 // record is everything that was written to places where no token may be.
 type record struct {

@@ -169,10 +169,10 @@ func (v *vigil) learn(key *v1alpha1.ApiKey) (tokens int, accepted bool) {
 	return tokens, accepted
 }
 
-func (v *vigil) wronglyRefused() []string {
+func (v *vigil) result() (wronglyRefused []string, asked int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return slices.Collect(maps.Keys(v.refused))
+	return slices.Collect(maps.Keys(v.refused)), v.asked
 }
 
 var _ = Describe("The loss of the leader in the middle of a rotation", func() {
@@ -246,7 +246,8 @@ var _ = Describe("The loss of the leader in the middle of a rotation", func() {
 			tokens, _ := vigil.learn(key)
 			Expect(tokens).To(Equal(2), "the token of the issue, and that of one rotation")
 		}
-		Expect(vigil.wronglyRefused()).To(BeEmpty())
-		AddReportEntry("questions", vigil.asked)
+		wronglyRefused, asked := vigil.result()
+		Expect(wronglyRefused).To(BeEmpty())
+		AddReportEntry("questions", asked)
 	})
 })

@@ -139,6 +139,9 @@ func TestScripts(t *testing.T) {
 
 func answer(t *testing.T, response *authv3.CheckResponse) script.Answer {
 	t.Helper()
+	if ok := response.GetOkResponse(); ok != nil {
+		slices.Sort(ok.HeadersToRemove) // their order is random, and says nothing
+	}
 	wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(response)
 	if err != nil {
 		t.Fatal(err)

@@ -24,6 +24,7 @@ import (
 	"embed"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -37,6 +38,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/index"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/token"
+	"github.com/apikey-operator/apikey-operator/internal/usage"
 	"github.com/apikey-operator/apikey-operator/internal/verify"
 )
 
@@ -116,7 +118,7 @@ type Answer struct {
 // Adapter sends a request over a protocol. It returns false if the protocol can't express the request.
 type Adapter func(t *testing.T, world *World, ask Ask) (answer Answer, ok bool)
 
-// Run runs all scripts over a protocol.
+// Run runs all scripts over a protocol, without and with an observer that notes the use of keys. It compares the answers of both.
 func Run(t *testing.T, protocol string, adapter Adapter) {
 	files, err := cases.ReadDir("cases")
 	if err != nil || len(files) == 0 {
@@ -129,12 +131,12 @@ func Run(t *testing.T, protocol string, adapter Adapter) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := &runner{World: newWorld(protocol), adapter: adapter, refusals: map[verify.Class]string{}}
-			for i, line := range strings.Split(string(text), "\n") {
-				r.line = i + 1
-				r.run(t, line)
-			}
-			asked += r.asked
+			plain := newRunner(protocol, adapter)
+			plain.runAll(t, string(text))
+			noting := newRunner(protocol, adapter, serve.NewUsage(usage.NewMeter(start)))
+			noting.runAll(t, string(text))
+			compare(t, plain, noting)
+			asked += len(plain.answers)
 		})
 	}
 	if asked == 0 {
@@ -142,7 +144,30 @@ func Run(t *testing.T, protocol string, adapter Adapter) {
 	}
 }
 
-func newWorld(protocol string) *World {
+// compare checks that the use of keys is noted where a request is accepted, and changes no answer.
+func compare(t *testing.T, plain, noting *runner) {
+	t.Helper()
+	if !reflect.DeepEqual(plain.answers, noting.answers) {
+		for line, answer := range plain.answers {
+			if !reflect.DeepEqual(answer, noting.answers[line]) {
+				t.Errorf("line %d: the answer differs if the use of keys is noted:\ngot  %+v\nwant %+v", line, noting.answers[line], answer)
+			}
+		}
+	}
+	accepted, noted := 0, 0
+	for _, answer := range noting.answers {
+		if answer.Class == verify.OK {
+			accepted++
+		}
+	}
+	noting.Index.Used(func(*verify.Key, *token.Digest) { noted++ })
+	if accepted > 0 && noted == 0 {
+		t.Errorf("%d requests were accepted, and no use was noted", accepted)
+	}
+	plain.Index.Used(func(*verify.Key, *token.Digest) { t.Error("a use was noted without the observer") })
+}
+
+func newWorld(protocol string, observers ...serve.Observer) *World {
 	w := &World{
 		Index: index.New(start, index.Options{MaxStaleness: maxStaleness}), Reader: verify.Reader{Prefixes: []string{token.DefaultPrefix}},
 		Proxies: access.Proxies{PeerIsClient: true},
@@ -154,7 +179,7 @@ func newWorld(protocol string) *World {
 	w.silent.Heard(start.Add(-2 * maxStaleness))
 	w.Protocol = serve.NewChecker(serve.Options{
 		Keys: w.Index, Now: func() time.Time { return w.Now },
-		Observers: []serve.Observer{serve.NewMetrics(w.registry), serve.NewLog(logr.Logger{}, false, w.registry)},
+		Observers: append([]serve.Observer{serve.NewMetrics(w.registry), serve.NewLog(logr.Logger{}, false, w.registry)}, observers...),
 	}).Protocol(protocol)
 	return w
 }
@@ -163,8 +188,22 @@ type runner struct {
 	*World
 	adapter  Adapter
 	line     int
-	asked    int
+	answers  map[int]Answer          // by line
 	refusals map[verify.Class]string // the bytes of the first refusal of each class
+}
+
+func newRunner(protocol string, adapter Adapter, observers ...serve.Observer) *runner {
+	return &runner{
+		World: newWorld(protocol, observers...), adapter: adapter, answers: map[int]Answer{}, refusals: map[verify.Class]string{},
+	}
+}
+
+func (r *runner) runAll(t *testing.T, text string) {
+	t.Helper()
+	for i, line := range strings.Split(text, "\n") {
+		r.line = i + 1
+		r.run(t, line)
+	}
 }
 
 func (r *runner) run(t *testing.T, line string) {
@@ -304,7 +343,7 @@ func (r *runner) ask(t *testing.T, args []string) {
 	if !ok {
 		return
 	}
-	r.asked++
+	r.answers[r.line] = answer
 	var decided []string
 	for result, n := range r.results(t) {
 		if n != before[result] {

@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -112,6 +113,18 @@ func relabel(namespace, name, value string) {
 	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, name, value)
 	object := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}
 	Expect(admin.Patch(ctx, object, client.RawPatch(types.MergePatchType, []byte(patch)))).To(Succeed())
+}
+
+// number returns the value of an environment variable, or usual if it is not set. Longer runs set it.
+func number(variable string, usual int) int {
+	GinkgoHelper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	Expect(err).NotTo(HaveOccurred(), variable)
+	return n
 }
 
 func request(name string) ctrl.Request {

@@ -536,8 +536,9 @@ var _ = Describe("A rotation", Label("releases"), func() {
 		))
 	})
 
+	// With ROTATING=500, 500 keys rotate.
 	It("of many keys reaches its end while a fifth of all requests fail, with two operators", func() {
-		const keys = 40
+		keys := number("ROTATING", 40)
 		ns := namespace()
 		all := make([]*v1alpha1.ApiKey, keys)
 		for i := range all {
@@ -548,6 +549,7 @@ var _ = Describe("A rotation", Label("releases"), func() {
 		}
 		random := rand.New(rand.NewPCG(uint64(GinkgoRandomSeed()), 3))
 		var mu sync.Mutex
+		requests, faults, began := 0, 0, time.Now()
 		for range 2 {
 			faulty := options()
 			faulty.Network = &harness.Network{Fault: func(r harness.Request) harness.Fault {
@@ -556,9 +558,11 @@ var _ = Describe("A rotation", Label("releases"), func() {
 				}
 				mu.Lock()
 				defer mu.Unlock()
+				requests++
 				if random.IntN(5) != 0 { // a fifth of the requests fail, in one of four ways
 					return harness.None
 				}
+				faults++
 				return harness.LostRequest + harness.Fault(random.IntN(4))
 			}}
 			running(faulty)
@@ -569,8 +573,12 @@ var _ = Describe("A rotation", Label("releases"), func() {
 					return 0
 				}
 				return key.Status.Rotation.Count
-			}, time.Minute).Should(BeEquivalentTo(1), key.Name)
+			}, 5*time.Minute).Should(BeEquivalentTo(1), key.Name)
 			expectRotated(key)
 		}
+		mu.Lock()
+		defer mu.Unlock()
+		AddReportEntry("rotations", fmt.Sprintf("%d in %s, with %d requests of which %d failed", keys, time.Since(began).Round(time.Second), requests, faults))
+		Expect(faults).To(BeNumerically(">", keys/4))
 	})
 })

@@ -69,6 +69,7 @@ func clientOf(config *rest.Config) client.Client {
 // reporter is the part of a verifier that a spec about usage needs: it loads keys, decides and reports.
 type reporter struct {
 	checker *serve.Protocol
+	keys    *index.Index
 	die     func() // ends it without a last report
 }
 
@@ -90,7 +91,16 @@ func startReporter(config *rest.Config, precision time.Duration) *reporter {
 	go r.Run(running)
 	checker := serve.NewChecker(serve.Options{Keys: keys, Observers: []serve.Observer{serve.NewUsage(meter)}})
 	Eventually(checker.Ready).Should(BeTrue())
-	return &reporter{checker: checker.Protocol("spec"), die: stop}
+	return &reporter{checker: checker.Protocol("spec"), keys: keys, die: stop}
+}
+
+// knows reports whether the reporter has loaded a key.
+func (r *reporter) knows(key *v1alpha1.ApiKey) bool {
+	GinkgoHelper()
+	digest, err := token.ParseDigest(key.Status.Hash)
+	Expect(err).NotTo(HaveOccurred())
+	found, _ := r.keys.Find(digest, time.Now())
+	return found != nil
 }
 
 // use uses a key once it is known.

@@ -108,12 +108,20 @@ DEFECTS := deaf-verifier late-verifier generous-verifier hoarding-operator talka
 test-scanning: ## Prove config/scanning with the real gitleaks (minutes, the first time).
 	cd test/scanning && $(GOTEST) -count=1 .
 
+.PHONY: test-older
+test-older: kube build ## Compare verifiers of older revisions with today's, beside today's operator (BEFORE_ROTATION, BEFORE_SUSPENSION).
+	hack/older-verifiers
+	cd test && FOCUSED=1 OLDER_VERIFIERS="$(CURDIR)/bin/older" $(GINKGO) -v --focus='of an older revision' ./gateways
+
 .PHONY: nightly
-nightly: test-versions test-scanning ## Run what takes long: other Kubernetes releases, 10,000 keys that can't be delivered, torture, and each fuzz target with 4 million inputs.
+nightly: test-versions test-scanning test-older ## Run what takes long: other Kubernetes releases, older verifiers, long runs of some specs, torture, and each fuzz target with 4 million inputs.
 	$(MAKE) --no-print-directory torture DURATION=30m SEED=0
 	for defect in $(DEFECTS); do $(MAKE) --no-print-directory torture SEED=4 PLANT=$$defect; done
 	cd test && FOCUSED=1 FLOOD=10000 SPREAD=60s $(GINKGO) -v --focus='however many of them wait' ./integration
 	cd test && FOCUSED=1 ROTATION=full $(GINKGO) -v --focus='never lets the newest token blink' ./gateways
+	cd test && FOCUSED=1 ROTATING=500 $(GINKGO) -v --focus='of many keys reaches its end' ./integration
+	cd test && FOCUSED=1 AWAY=5m $(GINKGO) -v --focus='Use while the API server is away' ./integration
+	go build -C test -o ../bin/bench ./bench && bin/bench -only usage
 	$(MAKE) --no-print-directory fuzz FUZZINPUTS=4000000
 
 .PHONY: lint
@@ -136,6 +144,7 @@ fuzz: ## Run each fuzz target with FUZZINPUTS inputs (default 80000, about 5 sec
 .PHONY: bench
 bench: kube build ## Measure issuing and verifying, compare both with a minimal program, and print tables.
 	go test -run '^$$' -bench . ./internal/index
+	go test -run '^$$' -bench NotingUse -benchtime 1x ./internal/serve
 	go build -C test -o ../bin/bench ./bench && exec bin/bench $(BENCHFLAGS)
 
 ##@ Change

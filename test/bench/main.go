@@ -30,7 +30,11 @@ func main() {
 	rotations := flag.Int("rotations", 300, "number of keys that are rotated in each timed run")
 	rounds := flag.Int("rounds", 3, "number of timed runs of each kind; the median is printed")
 	during := flag.Duration("during", 5*time.Second, "duration of each timed run of the verifier")
-	only := flag.String("only", "", "run only this benchmark: issuing, rotating, verifying or worst")
+	only := flag.String("only", "", "run only this benchmark: issuing, rotating, verifying or worst; or usage, which does not run without this")
+	usage := usageLoad{}
+	flag.IntVar(&usage.keys, "used-keys", 10000, "number of keys that are used while their use is recorded")
+	flag.IntVar(&usage.perSecond, "uses", 2000, "number of requests a second that use these keys")
+	flag.DurationVar(&usage.during, "used-for", 5*time.Minute, "duration of each of the two runs that use these keys")
 	emptyHTTP := flag.String("empty-http", "", "address for HTTP; if set, serve only the verifier's floor and measure nothing")
 	emptyGRPC := flag.String("empty-grpc", "", "address for gRPC of the verifier's floor")
 	flag.Parse()
@@ -58,7 +62,12 @@ func main() {
 			}
 		}
 		if all || *only == "worst" {
-			return benchWorst(ctx)
+			if err := benchWorst(ctx); err != nil {
+				return err
+			}
+		}
+		if *only == "usage" { // its load takes long
+			return benchUsage(ctx, usage)
 		}
 		return nil
 	}()

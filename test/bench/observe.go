@@ -25,24 +25,13 @@ import (
 
 // requestCounts returns the API server's counts of requests for ApiKeys, Secrets and events, by verb and resource, without watches.
 func requestCounts(ctx context.Context, plane *controlplane.ControlPlane) (map[string]float64, error) {
-	clients, err := kubernetes.NewForConfig(plane.Admin)
-	if err != nil {
-		return nil, err
-	}
-	text, err := clients.RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
-	if err != nil {
-		return nil, err
-	}
-	families, err := parse(text)
+	families, err := apiServerMetrics(ctx, plane)
 	if err != nil {
 		return nil, err
 	}
 	counts := map[string]float64{}
 	for _, metric := range families["apiserver_request_total"].GetMetric() {
-		labels := map[string]string{}
-		for _, pair := range metric.GetLabel() {
-			labels[pair.GetName()] = pair.GetValue()
-		}
+		labels := labelsOf(metric)
 		resource := labels["resource"]
 		if !slices.Contains([]string{"apikeys", "secrets", "events"}, resource) || labels["verb"] == "WATCH" {
 			continue
@@ -53,6 +42,69 @@ func requestCounts(ctx context.Context, plane *controlplane.ControlPlane) (map[s
 		counts[labels["verb"]+" "+resource] += metric.GetCounter().GetValue()
 	}
 	return counts, nil
+}
+
+// usageCost is what the API server and other processes have done so far.
+type usageCost struct {
+	cpu      map[string]time.Duration
+	requests map[string]float64 // for ApiKeys and ApiKeyUsages, by verb and resource
+	bytes    float64            // of their requests, answers and watch events
+}
+
+// measureUsage measures the processor time of processes, which may be several of one name, and what the API server counts.
+func measureUsage(ctx context.Context, plane *controlplane.ControlPlane, processes map[string][]int) (usageCost, error) {
+	cost := usageCost{cpu: map[string]time.Duration{}, requests: map[string]float64{}}
+	for name, pids := range processes {
+		for _, pid := range pids {
+			used, err := cpuTime(pid)
+			if err != nil {
+				return cost, err
+			}
+			cost.cpu[name] += used
+		}
+	}
+	families, err := apiServerMetrics(ctx, plane)
+	if err != nil {
+		return cost, err
+	}
+	for _, metric := range families["apiserver_request_total"].GetMetric() {
+		labels := labelsOf(metric)
+		if resource := labels["resource"]; strings.HasPrefix(resource, "apikey") && labels["verb"] != "WATCH" {
+			if labels["subresource"] != "" {
+				resource += "/" + labels["subresource"]
+			}
+			cost.requests[labels["verb"]+" "+resource] += metric.GetCounter().GetValue()
+		}
+	}
+	for _, name := range []string{"apiserver_request_body_size_bytes", "apiserver_response_sizes", "apiserver_watch_events_sizes"} {
+		for _, metric := range families[name].GetMetric() {
+			labels := labelsOf(metric)
+			if strings.HasPrefix(labels["resource"], "apikey") || strings.HasPrefix(labels["kind"], "ApiKey") {
+				cost.bytes += metric.GetHistogram().GetSampleSum()
+			}
+		}
+	}
+	return cost, nil
+}
+
+func labelsOf(metric *dto.Metric) map[string]string {
+	labels := map[string]string{}
+	for _, pair := range metric.GetLabel() {
+		labels[pair.GetName()] = pair.GetValue()
+	}
+	return labels
+}
+
+func apiServerMetrics(ctx context.Context, plane *controlplane.ControlPlane) (map[string]*dto.MetricFamily, error) {
+	clients, err := kubernetes.NewForConfig(plane.Admin)
+	if err != nil {
+		return nil, err
+	}
+	text, err := clients.RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return parse(text)
 }
 
 // perKey returns the requests for each key, without those of the creator.

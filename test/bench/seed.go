@@ -74,25 +74,36 @@ func newSeeder(ctx context.Context, plane *controlplane.ControlPlane) (_ *seeder
 // grow adds keys until there are n in total.
 func (s *seeder) grow(ctx context.Context, n int) error {
 	for s.count < n {
+		all, err := s.fill(ctx, seedNamespace, min(seedBatch, n-s.count))
+		if err != nil {
+			return err
+		}
+		s.tokens = append(s.tokens, all[0])
+	}
+	return nil
+}
+
+// fill adds n keys to a namespace, and returns them.
+func (s *seeder) fill(ctx context.Context, namespace string, n int) (all []seeded, err error) {
+	for len(all) < n {
 		values := make(map[string]string, seedBatch)
-		for range min(seedBatch, n-s.count) {
+		for range min(seedBatch, n-len(all)) {
 			minted := token.Mint(token.DefaultPrefix)
 			name := fmt.Sprintf("seed-%d", s.count)
-			values[harness.RegistryKey(seedNamespace, name)] = strings.NewReplacer(
+			values[harness.RegistryKey(namespace, name)] = strings.NewReplacer(
 				string(s.pattern.UID), string(newUID()),
 				s.pattern.Status.Hash, minted.Digest().String(),
 				`"template"`, `"`+name+`"`,
+				`"namespace":"`+seedNamespace+`"`, `"namespace":"`+namespace+`"`,
 			).Replace(string(s.template))
-			if s.count%100 == 0 {
-				s.tokens = append(s.tokens, seeded{name, minted.Reveal()})
-			}
+			all = append(all, seeded{name, minted.Reveal()})
 			s.count++
 		}
 		if err := s.etcd.Put(ctx, values); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return all, nil
 }
 
 func newUID() types.UID { return uuid.NewUUID() }

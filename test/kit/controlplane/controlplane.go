@@ -189,6 +189,12 @@ func (c *ControlPlane) Signal(component string, signal syscall.Signal) error {
 	return nil
 }
 
+// Pid returns the id of a component's process, to measure it.
+func (c *ControlPlane) Pid(component string) (int, error) { return childPid(component) }
+
+// Folder returns a folder for files that are removed when the control plane stops.
+func (c *ControlPlane) Folder() string { return c.dir }
+
 // Kill ends a component and nothing else, as the kernel does when memory is short, and returns once it is gone.
 func (c *ControlPlane) Kill(ctx context.Context, component string) error {
 	pid, err := childPid(component)

@@ -54,7 +54,7 @@ func BenchmarkCheck(b *testing.B) {
 
 // BenchmarkNotingUse compares decisions without and with an observer that notes the use of keys, from the text of the header to the decision.
 // Both run in turns, so that whatever else the machine does affects both. It reports medians of the processor time of a decision, in nanoseconds,
-// and of what a pair of runs differs by.
+// and of the ratio within a pair of runs.
 func BenchmarkNotingUse(b *testing.B) {
 	b.Run("1,000,000 keys", func(b *testing.B) { benchmarkNotingUse(b, 1_000_000, 1) })
 	b.Run("one key on all cores", func(b *testing.B) { benchmarkNotingUse(b, 1, runtime.GOMAXPROCS(0)) })

@@ -578,7 +578,7 @@ var _ = Describe("A rotation", Label("releases"), func() {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		AddReportEntry("rotations", fmt.Sprintf("%d in %s, with %d requests of which %d failed", keys, time.Since(began).Round(time.Second), requests, faults))
+		AddReportEntry("rotations", fmt.Sprintf("%d in %s, and %d of %d requests failed", keys, time.Since(began).Round(time.Second), faults, requests))
 		Expect(faults).To(BeNumerically(">", keys/4))
 	})
 })

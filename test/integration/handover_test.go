@@ -129,7 +129,10 @@ func startVigil() *vigil {
 			v.ask(func(text string) bool {
 				return protocol.Check(&verify.Request{Credential: reader.Token(text)}, "").Allowed()
 			})
-			time.Sleep(time.Millisecond) // leave some of the machine to others
+			select { // leave some of the machine to others
+			case <-time.After(time.Millisecond):
+			case <-running.Done():
+			}
 		}
 	})
 	return v

@@ -123,7 +123,10 @@ var _ = Describe("Use while the API server is away", func() {
 					used[i] = time.Now()
 					asked++
 				}
-				time.Sleep(time.Millisecond) // leave some of the machine to others
+				select { // leave some of the machine to others
+				case <-time.After(time.Millisecond):
+				case <-ctx.Done():
+				}
 			}
 			after = heap()
 			Expect(runtime.NumGoroutine()).To(BeNumerically("<", goroutines+100))

@@ -40,14 +40,14 @@ It needs the right to list apikeys, for all namespaces if possible; with --names
 			if err != nil {
 				return err
 			}
-			return s.printMatches(matches[found.Digest()], search, output)
+			return s.printMatches(matches[found.Digest()], search, output, time.Now())
 		},
 	}
 	addOutput(cmd, &output, formatJSON, formatYAML, formatName, formatWide)
 	return cmd
 }
 
-func (s *session) printMatches(matches []keys.Match, search keys.Search, output string) error {
+func (s *session) printMatches(matches []keys.Match, search keys.Search, output string, now time.Time) error {
 	if len(matches) == 0 {
 		s.say("%s", notFound(search))
 		return errNo
@@ -60,7 +60,6 @@ func (s *session) printMatches(matches []keys.Match, search keys.Search, output 
 		}
 		return nil
 	}
-	now := time.Now()
 	t := newTable(s.Out, true, output == formatWide, now)
 	for i := range matches {
 		if err := t.add(keys.RowOf(&matches[i].Key, now), matches[i].Kind); err != nil {

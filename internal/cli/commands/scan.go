@@ -214,7 +214,12 @@ func (r *scanRun) lookUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now, live := time.Now(), 0
+	return r.report(found, search, time.Now())
+}
+
+// report says whose the tokens are, and whether they work.
+func (r *scanRun) report(found map[token.Digest][]keys.Match, search keys.Search, now time.Time) error {
+	live := 0
 	for _, digest := range r.order {
 		for i := range found[digest] {
 			match := &found[digest][i]

@@ -48,12 +48,22 @@ func (c *Cluster) Check(ctx context.Context, q Question, fallback string, now ti
 		return Answer{}, err
 	}
 	roles, err := c.Roles(ctx)
-	noRoles := apierrors.IsForbidden(err)
-	if err != nil && !noRoles {
+	if err != nil && !apierrors.IsForbidden(err) {
 		return Answer{}, err
 	}
-	matches := found[digest]
-	decision, problems := decide(matches, roles, q, now)
+	return AnswerOf(q, found[digest], search, Catalogue{Roles: roles, Unread: err != nil}, now), nil
+}
+
+// Catalogue is the role catalogue, or what is known of it.
+type Catalogue struct {
+	Roles []v1alpha1.ApiRole
+	// Unread says that the user may not list the roles.
+	Unread bool
+}
+
+// AnswerOf decides about a request with a token that the keys in matches have. They were found by search.
+func AnswerOf(q Question, matches []Match, search Search, catalogue Catalogue, now time.Time) Answer {
+	decision, problems := decide(matches, catalogue.Roles, q, now)
 	a := Answer{Result: decision.Result}
 	if len(matches) > 0 {
 		a.Key = &matches[0].Key
@@ -62,10 +72,10 @@ func (c *Cluster) Check(ctx context.Context, q Question, fallback string, now ti
 	switch {
 	case len(matches) == 0 && search.Narrowed:
 		a.Unsure = fmt.Sprintf("no key of namespace %q has this token, and you may not list apikeys of other namespaces", search.Namespace)
-	case a.Result == verify.RoleMissing && noRoles && sameNamespace(a.Key, q):
+	case a.Result == verify.RoleMissing && catalogue.Unread && sameNamespace(a.Key, q):
 		a.Unsure = "you may not list apiroles, so the roles that the key's roles include are unknown; the key itself does not have all roles"
 	}
-	return a, nil
+	return a
 }
 
 func sameNamespace(key *v1alpha1.ApiKey, q Question) bool {

@@ -22,29 +22,6 @@ spec:
   ttlAfterExpired: 2s
 `
 
-const orderKeys = `apiVersion: apikey-operator.io/v1alpha1
-kind: ApiKey
-metadata: {name: orders}
-spec:
-  roles: [org.permission.order.read]
-  expiry: {after: 90d}
-  cidrs: [127.0.0.2/32]
----
-apiVersion: apikey-operator.io/v1alpha1
-kind: ApiKey
-metadata: {name: another-role}
-spec:
-  roles: [org.permission.message.read]
-  expiry: {after: 90d}
----
-apiVersion: apikey-operator.io/v1alpha1
-kind: ApiKey
-metadata: {name: of-five-seconds}
-spec:
-  roles: [org.permission.order.read]
-  expiry: {after: 5s}
-`
-
 const orderPolicy = `apiVersion: apikey-operator.io/v1alpha1
 kind: ApiKeyPolicy
 metadata: {name: orders}
@@ -78,6 +55,10 @@ func demo(ctx context.Context, l *local) error {
 	d.kubectl("delete", "secret", "shopify-token")
 	d.kubectl("get", "apikey", "shopify-orders")
 	d.refused("not found", "get", "secret", "shopify-token")
+
+	d.scene("For people, kubectl apikey does that in one step: it creates a key, prints the token once, and deletes the Secret")
+	d.token("create", "shopper", "--role", "org.permission.order.read", "--expires", "90d", "--attribute", "owner=team-shop")
+	d.kubectl("apikey", "list")
 
 	d.scene("A key can't be edited")
 	d.refused("the spec of an ApiKey is immutable", "patch", "apikey", "shopify-orders", "--type=merge",
@@ -122,9 +103,10 @@ func (d *player) gateScenes() {
 	defer func() { d.err = errors.Join(d.err, g.stop()) }()
 
 	d.scene("An API behind " + g.name + ": GET /orders requires the role org.permission.order.read")
-	d.apply(orderKeys)
-	d.kubectl("wait", "--for=condition=Ready", "apikey/orders", "apikey/another-role", "apikey/of-five-seconds", "--timeout=30s")
-	orders, another, short := d.tokenOf("orders"), d.tokenOf("another-role"), d.tokenOf("of-five-seconds")
+	d.kubectl("apikey", "create", "orders", "--role", "org.permission.order.read", "--expires", "90d", "--cidr", "127.0.0.2/32", "--keep-secret", "-o", "name")
+	another := d.token("create", "another-role", "--role", "org.permission.message.read", "--expires", "90d")
+	short := d.token("create", "of-five-seconds", "--role", "org.permission.order.read", "--expires", "5s")
+	orders := d.tokenOf("orders")
 	d.until(g, orders, http.StatusOK)
 	d.call(g, inside, orders, "ORDERS", http.StatusOK)
 	d.scene("Without a token, with a key that lacks the role, and from outside the key's networks")
@@ -136,6 +118,8 @@ func (d *player) gateScenes() {
 	d.call(g, inside, short, "OF_FIVE_SECONDS", http.StatusUnauthorized)
 	orders = d.rotationScene(g, orders)
 	d.suspensionScene(g, orders)
+	d.scene("The token turned up somewhere. Whose is it? The command hashes it and asks for the key with that digest")
+	d.find(orders, "NEW")
 	d.scene("A deleted key")
 	d.kubectl("delete", "apikey", "another-role", "of-five-seconds", "--ignore-not-found")
 	d.revoke(g, orders)
@@ -185,9 +169,39 @@ func (d *player) play(input, refusal string, args ...string) {
 	}
 	fmt.Println("$ kubectl " + quoted(args))
 	fmt.Print(input)
+	d.run(input, refusal, args)
+}
+
+// token runs kubectl apikey, which prints a token on standard output, and returns the token.
+func (d *player) token(args ...string) string {
+	if d.err != nil {
+		return ""
+	}
+	args = append([]string{"apikey"}, args...)
+	fmt.Println("$ kubectl " + quoted(args))
 	var output bytes.Buffer
-	command := exec.CommandContext(d.ctx, d.local.plane.Kubectl(), args...)
-	command.Env = append(os.Environ(), "KUBECONFIG="+d.local.kubeconfig, "PATH="+filepath.Dir(d.local.plane.Kubectl()))
+	command := d.command(args)
+	command.Stdout, command.Stderr = &output, os.Stdout
+	if err := command.Run(); err != nil {
+		d.err = fmt.Errorf("kubectl %s: %w", quoted(args), err)
+	}
+	fmt.Print(output.String())
+	return strings.TrimSpace(output.String())
+}
+
+// find asks whose token this is.
+func (d *player) find(token, tokenName string) {
+	if d.err != nil {
+		return
+	}
+	fmt.Printf("$ echo \"$%s\" | kubectl apikey find\n", tokenName)
+	d.run(token+"\n", "", []string{"apikey", "find"})
+}
+
+// run runs kubectl and shows its output. If refusal is not empty, the command must fail with an output that contains it.
+func (d *player) run(input, refusal string, args []string) {
+	var output bytes.Buffer
+	command := d.command(args)
 	command.Stdin = strings.NewReader(input)
 	command.Stdout = io.MultiWriter(os.Stdout, &output)
 	command.Stderr = command.Stdout
@@ -198,6 +212,14 @@ func (d *player) play(input, refusal string, args ...string) {
 	case refusal != "" && (err == nil || !strings.Contains(output.String(), refusal)):
 		d.err = fmt.Errorf("kubectl %s should have been refused with %q", quoted(args), refusal)
 	}
+}
+
+// command returns kubectl with the plugin, for an administrator of the cluster.
+func (d *player) command(args []string) *exec.Cmd {
+	kubectl, bin := d.local.plane.Kubectl(), filepath.Join(d.local.plane.Root, "bin")
+	command := exec.CommandContext(d.ctx, kubectl, args...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+d.local.kubeconfig, "PATH="+filepath.Dir(kubectl)+string(os.PathListSeparator)+bin)
+	return command
 }
 
 func quoted(args []string) string {

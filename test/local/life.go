@@ -13,8 +13,7 @@ import (
 func (d *player) rotationScene(g *gate, old string) string {
 	d.scene("The key gets a new token, while a client calls the API all the time. The old token is accepted for another hour")
 	loop := d.startLoop(g, old)
-	d.kubectl("annotate", "apikey", "orders", "apikey-operator.io/rotate=2027-01-31;overlap=1h")
-	d.kubectl("wait", "--for=jsonpath={.status.rotation.count}=1", "apikey/orders", "--timeout=30s")
+	d.kubectl("apikey", "rotate", "orders", "--overlap", "1h", "--yes")
 	d.stopLoop(loop)
 	d.kubectl("get", "apikey", "orders", "-o", `jsonpath={"old: "}{.status.rotation.retiring}{"\nnew: "}{.status.hash}{"\n"}`)
 	current := d.tokenOf("orders")
@@ -27,10 +26,10 @@ func (d *player) rotationScene(g *gate, old string) string {
 func (d *player) suspensionScene(g *gate, token string) {
 	d.scene("A suspended key is refused like an unknown one. Resumed, it goes on with the same token")
 	for _, each := range []struct {
-		suspend string
-		status  int
-	}{{"true", http.StatusUnauthorized}, {"false", http.StatusOK}} {
-		d.kubectl("patch", "apikey", "orders", "--type=merge", "-p", `{"spec":{"suspend":`+each.suspend+`}}`)
+		verb   string
+		status int
+	}{{"suspend", http.StatusUnauthorized}, {"resume", http.StatusOK}} {
+		d.kubectl("apikey", each.verb, "orders")
 		d.until(g, token, each.status)
 		d.call(g, inside, token, "NEW", each.status)
 	}

@@ -8,11 +8,13 @@ import (
 
 // Set by -ldflags "-X github.com/apikey-operator/apikey-operator/internal/version.version=v1.2.3", and likewise revision.
 var (
-	version  = "devel"
+	version  = unset
 	revision string
 )
 
 const (
+	// unset is the version of a build that has none.
+	unset = "devel"
 	// modified is the suffix of a revision that was built from modified sources.
 	modified = "-modified"
 	// short is the number of digits of the commit that are shown.
@@ -22,8 +24,8 @@ const (
 // String returns the version and, if known, the commit, such as v1.2.3+0123456789ab. It ends in -modified if the sources
 // differed from the commit.
 func String() string {
-	if revision == "" {
-		return join(version, stamped())
+	if info, ok := debug.ReadBuildInfo(); ok && revision == "" {
+		return stamped(version, info)
 	}
 	return join(version, revision)
 }
@@ -42,19 +44,18 @@ func join(version, revision string) string {
 	return version + "+" + commit
 }
 
-// stamped returns the revision that go build recorded.
-func stamped() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
+// stamped adds to a version what Go recorded: of a build in a clone the commit, and of `go install PACKAGE@VERSION` the version.
+func stamped(version string, info *debug.BuildInfo) string {
 	settings := make(map[string]string, len(info.Settings))
 	for _, setting := range info.Settings {
 		settings[setting.Key] = setting.Value
 	}
 	commit := settings["vcs.revision"]
+	if commit == "" && version == unset && strings.HasPrefix(info.Main.Version, "v") {
+		return info.Main.Version
+	}
 	if commit != "" && settings["vcs.modified"] == "true" {
 		commit += modified
 	}
-	return commit
+	return join(version, commit)
 }

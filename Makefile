@@ -13,6 +13,9 @@ export GOFLAGS := $(strip $(filter-out -trimpath,$(GOFLAGS)) -trimpath)
 # VERSION is what the binaries report and the tag of the images. REGISTRY is the registry and repository of the images.
 VERSION ?= devel
 REGISTRY ?=
+# SIGNING_KEY is a file with a private key, and URL where users download the archives: see docs/releases.md.
+SIGNING_KEY ?=
+URL ?=
 LDFLAGS := -s -w -X github.com/apikey-operator/apikey-operator/internal/version.version=$(VERSION)
 
 # Ginkgo runs a suite in PROCS processes, each with its own control plane. They wait half of the time, so use one process more
@@ -47,7 +50,7 @@ build: ## Build the binaries into bin/.
 ##@ Release
 
 .PHONY: image
-image: ## Build both images for amd64 and arm64 into dist/*.tar (VERSION, REGISTRY).
+image: ## Build the images for amd64 and arm64 into dist/*.tar (VERSION, REGISTRY).
 	go build -C hack/release -o ../../bin/release . && bin/release -version "$(VERSION)" -registry "$(REGISTRY)" image
 
 .PHONY: installer
@@ -55,8 +58,13 @@ installer: ## Write dist/crds.yaml with the CRDs, and dist/install.yaml with the
 	VERSION="$(VERSION)" REGISTRY="$(REGISTRY)" hack/installer
 
 .PHONY: push
-push: ## Build both images and push them to a registry (REGISTRY=registry.example/team, VERSION).
-	go build -C hack/release -o ../../bin/release . && bin/release -version "$(VERSION)" -registry "$(REGISTRY)" push
+push: ## Build the images and push them to a registry, with the chart for a VERSION such as v1.2.3 (REGISTRY=registry.example/team; SIGNING_KEY).
+	go build -C hack/release -o ../../bin/release . && bin/release -version "$(VERSION)" -registry "$(REGISTRY)" -signing-key "$(SIGNING_KEY)" push
+
+.PHONY: release
+release: ## Write all files of a release into dist/VERSION: images, archives of kubectl-apikey, chart, manifests, checksums (VERSION=v1.2.3, REGISTRY; SIGNING_KEY, URL).
+	go build -C hack/release -o ../../bin/release . && \
+		bin/release -version "$(VERSION)" -registry "$(REGISTRY)" -signing-key "$(SIGNING_KEY)" -url "$(URL)" release
 
 ##@ Check
 
@@ -82,7 +90,7 @@ test-install: kube build ## Run the specs of installing, upgrading and uninstall
 
 .PHONY: test-pages
 test-pages: kube build bin/promtool ## Run the commands in docs/, and test images and alerts.
-	cd test && $(GOTEST) -count=1 -p 1 -parallel 3 $(GOTESTFLAGS) ./docs ./image ./monitoring
+	cd test && $(GOTEST) -count=1 -p 1 -parallel 3 $(GOTESTFLAGS) ./docs ./release ./monitoring
 
 .PHONY: e2e
 e2e: node build ## Run the end-to-end tests on a cluster with one node. Needs root and the packages that .ci/run installs (E2EFLAGS).
@@ -114,7 +122,8 @@ test-older: kube build ## Compare verifiers of older revisions with today's, bes
 	cd test && FOCUSED=1 OLDER_VERIFIERS="$(CURDIR)/bin/older" $(GINKGO) -v --focus='of an older revision' ./gateways
 
 .PHONY: nightly
-nightly: test-versions test-scanning test-older ## Run what takes long: other Kubernetes releases, older verifiers, long runs of some specs, torture, and each fuzz target with 4 million inputs.
+nightly: test-versions test-scanning test-older ## Run what takes long: other Kubernetes releases, older verifiers, all archives, long runs of some specs, torture, and each fuzz target with 4 million inputs.
+	cd test && RELEASE=full $(GOTEST) -count=1 ./release
 	$(MAKE) --no-print-directory torture DURATION=30m SEED=0
 	for defect in $(DEFECTS); do $(MAKE) --no-print-directory torture SEED=4 PLANT=$$defect; done
 	cd test && FOCUSED=1 FLOOD=10000 SPREAD=60s $(GINKGO) -v --focus='however many of them wait' ./integration

@@ -1,17 +1,12 @@
-// Package image builds the images of hack/release twice and inspects them as a container runtime would. The second time, the compiled code
-// comes from Go's cache: Go promises that its compiler is deterministic (https://go.dev/blog/rebuild), and the tests don't check that.
-package image
+package release
 
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"debug/elf"
 	"errors"
 	"io"
-	"log"
 	"maps"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,88 +16,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
-
-const version = "v9.8.7"
-
-// TestImages builds the same commit in two folders, with different time zones and Go settings.
-func TestImages(t *testing.T) {
-	one := commit(t, "here", "UTC")
-	other := commit(t, filepath.Join("a", "folder", "elsewhere"), "Asia/Tokyo")
-	first, second := release(t, one, "image"), release(t, other, "image")
-	if first != second {
-		t.Errorf("two builds of one commit differ:\n%s\n%s", first, second)
-	}
-	if names := regexp.MustCompile(`(?m)^docker\.io/library/apikey-(operator|verifier):`+version+`@sha256:[0-9a-f]{64}\s`).FindAllString(first, -1); len(names) != 2 {
-		t.Errorf("want the names of two images by digest, got:\n%s", first)
-	}
-	for _, product := range []string{"apikey-operator", "apikey-verifier"} {
-		t.Run(product, func(t *testing.T) {
-			index := open(t, filepath.Join(one.path, "dist", product+".tar"))
-			inspect(t, index, product, one.revision)
-		})
-	}
-
-	t.Run("push puts into the registry what it prints", func(t *testing.T) { pushPutsIntoTheRegistryWhatItPrints(t, one) })
-	t.Run("invalid settings are named", func(t *testing.T) { invalidSettingsAreNamed(t, one) })
-
-	if err := os.WriteFile(filepath.Join(other.path, "cmd", "apikey-operator", "more.go"), []byte("package main\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	changed := release(t, other, "-platforms=linux/"+runtime.GOARCH, "image")
-	index := open(t, filepath.Join(other.path, "dist", "apikey-operator.tar"))
-	if annotations := manifest(t, index).Annotations; annotations["org.opencontainers.image.revision"] != other.revision+"-modified" {
-		t.Errorf("changed sources are labelled with the commit's revision alone: %v\n%s", annotations, changed)
-	}
-}
-
-func pushPutsIntoTheRegistryWhatItPrints(t *testing.T, checkout checkout) {
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	defer server.Close()
-	host := strings.TrimPrefix(server.URL, "http://")
-	printed := strings.Fields(release(t, checkout, "-platforms=linux/"+runtime.GOARCH, "-registry="+host+"/team", "push"))
-	if len(printed) != 2 {
-		t.Fatalf("want two images, got %v", printed)
-	}
-	for _, pushed := range printed {
-		tagged, digest, _ := strings.Cut(pushed, "@")
-		reference, err := name.ParseReference(tagged)
-		if err != nil {
-			t.Fatal(err)
-		}
-		index, err := remote.Index(reference, remote.WithContext(t.Context()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := index.Digest(); err != nil || got.String() != digest {
-			t.Errorf("the registry has %s as %s: %v", tagged, got, err)
-		}
-	}
-}
-
-func invalidSettingsAreNamed(t *testing.T, checkout checkout) {
-	for _, c := range []struct {
-		args []string
-		want string
-	}{
-		{[]string{"push"}, "-registry is required"},
-		{[]string{"-version=1.0+build", "image"}, `-version="1.0+build"`},
-		{[]string{"-platforms=windows/amd64", "image"}, `"windows/amd64"`},
-		{[]string{"-registry=https://registry.example", "push"}, "-registry=https://registry.example"},
-		{[]string{"fly"}, `command "fly"`},
-	} {
-		out, err := checkout.run(t.Context(), append([]string{".git/release"}, c.args...)...)
-		if err == nil || !strings.Contains(out, c.want) {
-			t.Errorf("release %v: want a failure that contains %q, got %v\n%s", c.args, c.want, err, out)
-		}
-	}
-}
 
 // TestDockerfile compares what the Dockerfile repeats with its sources.
 func TestDockerfile(t *testing.T) {
@@ -185,7 +102,7 @@ func inspect(t *testing.T, index v1.ImageIndex, product, revision string) {
 		binary := files(t, image, architecture, "/"+product)
 		static(t, binary, machines[architecture])
 		if architecture == runtime.GOARCH {
-			tellsVersion(t, binary, product+" version "+version+"+"+revision[:12]+"\n")
+			tellsVersion(t, binary, product, revision)
 		}
 	}
 	slices.Sort(found)
@@ -228,7 +145,9 @@ func files(t *testing.T, image v1.Image, architecture, wanted string) []byte {
 		}
 	}
 	slices.Sort(names)
-	if want := []string{wanted, "/etc/group", "/etc/passwd", "/licenses/LICENSE"}; !slices.Equal(names, want) {
+	want := []string{wanted, "/etc/group", "/etc/passwd", "/licenses/LICENSE"}
+	slices.Sort(want)
+	if !slices.Equal(names, want) {
 		t.Errorf("%s: the files are %v, want %v", architecture, names, want)
 	}
 	return binary
@@ -251,15 +170,21 @@ func static(t *testing.T, binary []byte, machine elf.Machine) {
 	}
 }
 
-func tellsVersion(t *testing.T, binary []byte, want string) {
+// tellsVersion checks what a program of this machine's platform prints as its version.
+func tellsVersion(t *testing.T, binary []byte, product, revision string) {
 	t.Helper()
+	args, want := []string{"--version"}, product+" version "
+	if product == plugin {
+		args, want = []string{"version"}, ""
+	}
+	want += version + "+" + revision[:12] + "\n"
 	path := filepath.Join(t.TempDir(), "binary")
 	if err := os.WriteFile(path, binary, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), path, "--version").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
 	if err != nil || string(out) != want {
-		t.Errorf("--version prints %q, want %q: %v", out, want, err)
+		t.Errorf("%s %v prints %q, want %q: %v", product, args, out, want, err)
 	}
 }
 
@@ -301,99 +226,4 @@ func manifest(t *testing.T, index v1.ImageIndex) *v1.IndexManifest {
 		t.Fatal(err)
 	}
 	return found
-}
-
-// checkout is a repository whose only commit contains the sources of this one.
-type checkout struct {
-	path, revision, zone string
-	// settings is the file of settings that a user has made with `go env -w`.
-	settings string
-}
-
-// commit copies the sources, including new files, to a folder with that name and commits them with a fixed author and date.
-func commit(t *testing.T, folder, zone string) checkout {
-	t.Helper()
-	c := checkout{path: filepath.Join(t.TempDir(), folder), zone: zone, settings: filepath.Join(t.TempDir(), "go.env")}
-	if err := os.WriteFile(c.settings, []byte("GOFLAGS=-tags="+strings.ToLower(zone[:2])+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.MkdirAll(c.path, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	listed := exec.CommandContext(t.Context(), "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-	listed.Dir = root(t)
-	out, err := listed.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
-		data, err := os.ReadFile(filepath.Join(root(t), path))
-		if errors.Is(err, os.ErrNotExist) {
-			continue // deleted, but not committed yet
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		to := filepath.Join(c.path, path)
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(to, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, args := range [][]string{{"init", "--quiet"}, {"add", "--all"}, {"commit", "--quiet", "--message=sources"}} {
-		if out, err := c.run(t.Context(), append([]string{"git"}, args...)...); err != nil {
-			t.Fatalf("git %v: %v\n%s", args, err, out)
-		}
-	}
-	revision, err := c.run(t.Context(), "git", "rev-parse", "HEAD")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.revision = strings.TrimSpace(revision)
-	if out, err := c.run(t.Context(), "go", "build", "-C", "hack/release", "-o", "../../.git/release", "."); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return c
-}
-
-// release runs hack/release in a checkout and returns its output.
-func release(t *testing.T, c checkout, args ...string) string {
-	t.Helper()
-	out, err := c.run(t.Context(), append([]string{".git/release", "-version=" + version}, args...)...)
-	if err != nil {
-		t.Fatalf("release %v: %v\n%s", args, err, out)
-	}
-	return out
-}
-
-func (c checkout) run(ctx context.Context, command ...string) (string, error) {
-	// A fixed author and date give the commit the same hash everywhere.
-	const who = "test"
-	run := exec.CommandContext(ctx, command[0], command[1:]...)
-	run.Dir = c.path
-	run.Env = append(os.Environ(), "TZ="+c.zone, "GOENV="+c.settings, "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null",
-		"GIT_AUTHOR_NAME="+who, "GIT_AUTHOR_EMAIL="+who, "GIT_AUTHOR_DATE=2026-01-02T03:04:05Z",
-		"GIT_COMMITTER_NAME="+who, "GIT_COMMITTER_EMAIL="+who, "GIT_COMMITTER_DATE=2026-01-02T03:04:05Z")
-	out, err := run.CombinedOutput()
-	return string(out), err
-}
-
-func root(t *testing.T) string {
-	t.Helper()
-	path, err := filepath.Abs(filepath.Join("..", ".."))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
 }

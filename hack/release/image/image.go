@@ -4,30 +4,31 @@
 package image
 
 import (
-	"archive/tar"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
-	"path"
-	"slices"
-	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/apikey-operator/apikey-operator/hack/release/archive"
 )
 
 // NonRoot is the user ID and group ID that images run as. Distroless images use the same. It is a number
 // because the kubelet can't check runAsNonRoot for a user name.
 const NonRoot = 65532
+
+// noTime is the time of all files, so that layers with the same files are the same.
+var noTime = time.Unix(0, 0)
 
 const (
 	annotationName = "org.opencontainers.image.ref.name"
@@ -35,13 +36,8 @@ const (
 	annotationContainerdName = "io.containerd.image.name"
 )
 
-// File is a file in an image. Its parent folders are created.
-type File struct {
-	// Path must be absolute.
-	Path string
-	Mode fs.FileMode
-	Data []byte
-}
+// File is a file in an image.
+type File = archive.File
 
 // Description is the metadata of an image.
 type Description struct {
@@ -119,22 +115,35 @@ func Index(annotations map[string]string, images ...v1.Image) (v1.ImageIndex, er
 	return annotated, nil
 }
 
-// Archive writes an index to a tar file as an OCI image layout, for docker load, podman load, ctr images
+// Artifact is what has a name in a registry: an image, or an index of images.
+type Artifact interface {
+	mutate.Appendable
+	remote.Taggable
+}
+
+// Archive writes an artifact to a tar file as an OCI image layout, for docker load, podman load, ctr images
 // import and skopeo. reference is a name such as "docker.io/library/apikey-operator:v1.0.0", and tag is its
 // tag.
-func Archive(file, reference, tag string, index v1.ImageIndex) (err error) {
+func Archive(file, reference, tag string, artifact Artifact) (err error) {
 	folder, err := os.MkdirTemp("", "oci-layout-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
-	image, err := layout.Write(folder, empty.Index)
+	target, err := layout.Write(folder, empty.Index)
 	if err != nil {
 		return err
 	}
-	if err := image.AppendIndex(index, layout.WithAnnotations(map[string]string{
-		annotationName: tag, annotationContainerdName: reference,
-	})); err != nil {
+	named := layout.WithAnnotations(map[string]string{annotationName: tag, annotationContainerdName: reference})
+	switch artifact := artifact.(type) {
+	case v1.ImageIndex:
+		err = target.AppendIndex(artifact, named)
+	case v1.Image:
+		err = target.AppendImage(artifact, named)
+	default:
+		err = fmt.Errorf("neither an image nor an index: %T", artifact)
+	}
+	if err != nil {
 		return fmt.Errorf("write the layout of %s: %w", reference, err)
 	}
 	var files []File
@@ -157,7 +166,7 @@ func Archive(file, reference, tag string, index v1.ImageIndex) (err error) {
 			err = closed
 		}
 	}()
-	return writeTar(out, files)
+	return archive.WriteTar(out, noTime, files...)
 }
 
 func newLayer(files []File) (v1.Layer, error) {
@@ -165,44 +174,10 @@ func newLayer(files []File) (v1.Layer, error) {
 		return nil, errors.New("layer has no files")
 	}
 	var content bytes.Buffer
-	if err := writeTar(&content, files); err != nil {
+	if err := archive.WriteTar(&content, noTime, files...); err != nil {
 		return nil, err
 	}
 	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(content.Bytes())), nil
 	}, tarball.WithMediaType(types.OCILayer))
-}
-
-// writeTar writes files and their parent folders. They are sorted, belong to root and have no time, so the
-// same files always result in the same bytes.
-func writeTar(w io.Writer, files []File) error {
-	entries := map[string]File{}
-	for _, file := range files {
-		name := path.Clean(file.Path)
-		if !path.IsAbs(name) || name == "/" {
-			return fmt.Errorf("invalid path %q: must be the absolute path of a file", file.Path)
-		}
-		entries[name[1:]] = file
-		for folder := path.Dir(name); folder != "/"; folder = path.Dir(folder) {
-			entries[folder[1:]+"/"] = File{Mode: 0o755}
-		}
-	}
-	archive := tar.NewWriter(w)
-	for _, name := range slices.Sorted(maps.Keys(entries)) {
-		file := entries[name]
-		header := &tar.Header{
-			Name: name, Mode: int64(file.Mode.Perm()), Size: int64(len(file.Data)),
-			Typeflag: tar.TypeReg, ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR,
-		}
-		if strings.HasSuffix(name, "/") {
-			header.Typeflag = tar.TypeDir
-		}
-		if err := archive.WriteHeader(header); err != nil {
-			return err
-		}
-		if _, err := archive.Write(file.Data); err != nil {
-			return err
-		}
-	}
-	return archive.Close()
 }

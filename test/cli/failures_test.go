@@ -23,6 +23,8 @@ var _ = Describe("What can't work", func() {
 		Entry("a kubeconfig that is not there", []string{"list", "--kubeconfig", "/no/such/file"}, 2, "/no/such/file: no such file or directory"),
 		Entry("an API server that is gone", []string{"list", "--server", "https://127.0.0.1:1"}, 3, "the API server can't be reached"),
 		Entry("an unknown verb", []string{"lst"}, 2, `there is no verb "lst"; did you mean list?`),
+		Entry("kubectl's verb", []string{"get"}, 2, `there is no verb "get"; did you mean list?`),
+		Entry("another word", []string{"rm"}, 2, `there is no verb "rm"; did you mean revoke?`),
 	)
 
 	It("is told for a context that is not there", func() {

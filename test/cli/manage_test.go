@@ -82,6 +82,7 @@ var _ = Describe("list", func() {
 		Expect(names("--expiring", "5d", "--sort", "name")).To(Equal([]string{"late", "soon"}))
 		Expect(names("-l", "team=shop")).To(Equal([]string{"soon"}))
 		Expect(names("--role", "other")).To(Equal([]string{"never"}))
+		Expect(root.run("list", "-n", ns, "--owner", "nobody").err).To(Equal(fmt.Sprintf("No matching API keys found in namespace %q.\n", ns)))
 		for flag, message := range map[string]string{
 			"--sort=color": "--sort=color: must be one of age, expires, name, owner, status", "--expiring=soon": "--expiring=soon: must be a duration", "-o=x": "--output=x",
 		} {
@@ -142,7 +143,7 @@ var _ = Describe("describe", func() {
 		Eventually(func() string { return root.must("describe", "shopper", "-n", ns) }).Should(ContainSubstring("Normal  Issued"))
 		text := spaces.ReplaceAllString(root.must("describe", "shopper", "-n", ns), " ")
 		for _, want := range []string{
-			"Name: shopper", "Networks: 10.0.0.0/8", "Status: Issued: the token is in Secret", "Expires: in 41d, at 20", "sha256:",
+			"Name: shopper", "Networks: 10.0.0.0/8", "Status: Issued", "Expires: in 41d, at 20", "sha256:",
 			"org.user.write What org.user.write allows.", "includes org.user.create", "Normal Issued",
 		} {
 			Expect(text).To(ContainSubstring(want))
@@ -228,7 +229,7 @@ var _ = Describe("find", func() {
 		for _, wrong := range []string{"", "hello", text[:len(text)-1] + "!", text + text} {
 			r := root.feed(wrong, "find")
 			expectCode(r, 2)
-			Expect(r.err).To(ContainSubstring("this is not a token"))
+			Expect(r.err).To(And(ContainSubstring("this is not a token"), ContainSubstring("kubectl apikey scan --find FILE")))
 			Expect(strings.Contains(r.err, "hello") || strings.Contains(r.err, text[3:10])).To(BeFalse())
 		}
 		r := root.run("find", "/no/such/file")

@@ -16,8 +16,9 @@ func checkCommand(s *session) *cobra.Command {
 	var roles []string
 	var from string
 	cmd := &cobra.Command{
-		Use:   "check --role ROLE [FILE]",
-		Short: "Ask whether a verifier would accept a token, and why",
+		Use:        "check --role ROLE [FILE]",
+		SuggestFor: []string{"verify"},
+		Short:      "Ask whether a verifier would accept a token, and why",
 		Long: `Decides about a token with the verifier's own code, on the objects as they are in the cluster now. The token is read
 from a file or from standard input, and never sent anywhere. --role and --namespace are what the gateway's route
 requires. What a verifier adds by its own flags is not known here, such as its prefixes and default roles.

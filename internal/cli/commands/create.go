@@ -33,8 +33,9 @@ const (
 func createCommand(s *session) *cobra.Command {
 	o := &createOptions{}
 	cmd := &cobra.Command{
-		Use:   "create NAME --role ROLE --expires WHEN",
-		Short: "Create a key and print its token once",
+		Use:        "create NAME --role ROLE --expires WHEN",
+		SuggestFor: []string{"new", "add", "issue"},
+		Short:      "Create a key and print its token once",
 		Long: `Creates an API key, waits until it is issued, and prints the token on standard output. This is the only time that
 anybody sees it: then the Secret with the token is deleted, and the key goes on working.
 
@@ -229,7 +230,7 @@ func (o *createOptions) deliver(ctx context.Context, s *session, cluster *keys.C
 	if err != nil {
 		return undelivered(fmt.Errorf("read the token: %w", err), issued)
 	}
-	s.say("%s", issuedText(issued, time.Now()))
+	s.say("%s", issuedText(issued))
 	return s.handOver(ctx, cluster, issued, delivery, o.form.Keep)
 }
 
@@ -255,10 +256,10 @@ func (s *session) handOver(ctx context.Context, cluster *keys.Cluster, key *v1al
 const cleanupTimeout = 10 * time.Second
 
 // issuedText says that a key was issued.
-func issuedText(key *v1alpha1.ApiKey, now time.Time) string {
+func issuedText(key *v1alpha1.ApiKey) string {
 	until := "does not expire"
 	if at := key.Status.ExpiresAt; at != nil {
-		until = fmt.Sprintf("expires in %s (%s)", keys.RowOf(key, now).Expires(now), at.UTC().Format(time.RFC3339))
+		until = "expires at " + at.UTC().Format(time.RFC3339)
 	}
 	return fmt.Sprintf("ApiKey %s/%s is issued, and %s. You can't see its token again:", key.Namespace, key.Name, until)
 }

@@ -18,8 +18,9 @@ import (
 
 func describeCommand(s *session) *cobra.Command {
 	return &cobra.Command{
-		Use:   "describe NAME",
-		Short: "Show what a key may do, from where and until when",
+		Use:        "describe NAME",
+		SuggestFor: []string{"show", "inspect"},
+		Short:      "Show what a key may do, from where and until when",
 		Long: `Shows a key in full: its roles in the words of the catalogue, the networks, the expiry time, its token's hint, and
 its events. The token itself can't be shown.
 
@@ -68,7 +69,7 @@ func printDescription(w io.Writer, d *keys.Description, now time.Time) error {
 	p.line("Networks:\t%s", networksText(key))
 	p.line("Token:\t%s", tokenText(key))
 	if retiring := key.RetiringToken(); retiring != nil {
-		used := keys.NotSeen
+		used := keys.NotSeen + " since the rotation"
 		if retiring.LastUsedAt != nil {
 			used = at(retiring.LastUsedAt.Time)
 		}
@@ -100,7 +101,7 @@ func (p *description) roles(d *keys.Description) {
 		if text == "" {
 			text = "not in the catalogue"
 		}
-		if unread(d, "apiroles") {
+		if d.NoCatalogue || unread(d, "apiroles") {
 			text = ""
 		}
 		p.line("  %s", strings.TrimSpace(role.Name+"  "+clean(text)))
@@ -110,6 +111,9 @@ func (p *description) roles(d *keys.Description) {
 	}
 	if unread(d, "apiroles") {
 		p.line("  You may not list apiroles: what these roles allow and include is unknown.")
+	}
+	if d.NoCatalogue {
+		p.line("  The role catalogue is empty, so it does not say what they allow.")
 	}
 }
 
@@ -140,6 +144,9 @@ func usedText(row keys.Row, now time.Time) string {
 }
 
 func statusText(key *v1alpha1.ApiKey, row keys.Row) string {
+	if row.Status == string(v1alpha1.ReasonIssued) {
+		return row.Status // the message says where the token was delivered, which Secret does better
+	}
 	if ready := key.Condition(v1alpha1.ConditionReady); ready != nil && row.Status == ready.Reason {
 		return ready.Reason + ": " + clean(ready.Message)
 	}
@@ -191,12 +198,14 @@ func tokenText(key *v1alpha1.ApiKey) string {
 
 func secretText(key *v1alpha1.ApiKey) string {
 	switch {
+	case !key.IsIssued():
+		return key.SecretName()
 	case key.Status.SecretDeletedAt != nil:
 		return fmt.Sprintf("%s, deleted at %s", key.SecretName(), at(key.Status.SecretDeletedAt.Time))
 	case key.Spec.Secret != nil && key.Spec.Secret.RevealFor != "":
-		return fmt.Sprintf("%s, for at most %s after the issue", key.SecretName(), key.Spec.Secret.RevealFor)
+		return fmt.Sprintf("%s, unless somebody has deleted it, and for at most %s after the issue or a rotation", key.SecretName(), key.Spec.Secret.RevealFor)
 	}
-	return key.SecretName()
+	return key.SecretName() + ", unless somebody has deleted it"
 }
 
 func rotationText(key *v1alpha1.ApiKey, row keys.Row, now time.Time) string {

@@ -12,8 +12,9 @@ import (
 func findCommand(s *session) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use:   "find [FILE]",
-		Short: "Find out whose token this is",
+		Use:        "find [FILE]",
+		SuggestFor: []string{"search", "whose", "whois"},
+		Short:      "Find out whose token this is",
 		Long: `Finds the key of a token. The token is read from a file or from standard input, hashed here, and never sent anywhere.
 The exit code is 1 if no key has it.
 
@@ -77,5 +78,5 @@ func notFound(search keys.Search) string {
 	case search.Namespace != "":
 		return fmt.Sprintf("No ApiKey of namespace %q has this token.", search.Namespace)
 	}
-	return "No ApiKey has this token: its key was deleted, or it was never issued in this cluster."
+	return "No ApiKey has this token: its key was deleted or got another token, or it was never issued in this cluster."
 }

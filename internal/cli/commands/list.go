@@ -31,9 +31,10 @@ type listOptions struct {
 func listCommand(s *session) *cobra.Command {
 	o := &listOptions{}
 	cmd := &cobra.Command{
-		Use:     "list",
-		Aliases: []string{"ls"},
-		Short:   "List keys: status, when they expire, when they were last used, owner, roles",
+		Use:        "list",
+		Aliases:    []string{"ls"},
+		SuggestFor: []string{"get"},
+		Short:      "List keys: status, when they expire, when they were last used, owner, roles",
 		Long: `Lists the API keys of a namespace, or of all.
 
 It needs the right to list apikeys. Large lists are read in pages and printed as they come, unless they are sorted.`,
@@ -106,7 +107,11 @@ func (o *listOptions) run(cmd *cobra.Command, s *session) error {
 		if namespace != "" {
 			where = fmt.Sprintf("in namespace %q", namespace)
 		}
-		s.say("No API keys found %s.", where)
+		what := "API keys"
+		if filter != (keys.Filter{}) || o.selector != "" {
+			what = "matching API keys"
+		}
+		s.say("No %s found %s.", what, where)
 	}
 	return err
 }

@@ -21,9 +21,10 @@ type revokeOptions struct {
 func revokeCommand(s *session) *cobra.Command {
 	o := &revokeOptions{}
 	cmd := &cobra.Command{
-		Use:     "revoke NAME... | --token FILE",
-		Aliases: []string{"delete"},
-		Short:   "End keys for good: delete them, and wait until they are gone",
+		Use:        "revoke NAME... | --token FILE",
+		Aliases:    []string{"delete"},
+		SuggestFor: []string{"remove", "rm"},
+		Short:      "End keys for good: delete them, and wait until they are gone",
 		Long: `Deletes keys, which revokes their tokens: verifiers refuse them at once. It says first what the keys are for, and
 asks. A key that Git or Helm manages comes back with another token; remove it there first.
 

@@ -24,8 +24,9 @@ type rotateOptions struct {
 func rotateCommand(s *session) *cobra.Command {
 	o := &rotateOptions{}
 	cmd := &cobra.Command{
-		Use:   "rotate NAME",
-		Short: "Replace the token of a key by a new one",
+		Use:        "rotate NAME",
+		SuggestFor: []string{"renew", "regenerate"},
+		Short:      "Replace the token of a key by a new one",
 		Long: `Gives a key a new token, and waits until it is delivered. The key itself stays the same. The old token works on for
 the overlap, so that its users can change over; see the time in the message.
 
@@ -116,7 +117,7 @@ func (o *rotateOptions) consequence(key *v1alpha1.ApiKey, taken, sure bool) stri
 	text := fmt.Sprintf("%s/%s gets a new token", key.Namespace, key.Name)
 	switch {
 	case taken:
-		text += fmt.Sprintf(". Nobody mounts it: its Secret %q was taken away, so the new token is printed here, once.", key.SecretName())
+		text += fmt.Sprintf(". Nobody mounts it: its Secret %q was taken away, so the new token is printed, once.", key.SecretName())
 	case sure:
 		text += fmt.Sprintf(", in Secret %q.", key.SecretName())
 	default:
@@ -142,7 +143,7 @@ func (o *rotateOptions) rotate(ctx context.Context, s *session, cluster *keys.Cl
 	if err != nil {
 		return o.unrotated(err, key)
 	}
-	s.say("%s", rotatedText(rotated))
+	s.say("%s", rotatedText(rotated, taken))
 	if !taken {
 		return s.println(nameOf(rotated) + " rotated")
 	}
@@ -171,11 +172,14 @@ func (o *rotateOptions) unrotated(err error, key *v1alpha1.ApiKey) error {
 		"If the old token must not work on, run: kubectl apikey suspend %s -n %s", why, key.Name, key.Namespace)}
 }
 
-// rotatedText says where the new token is, and until when the old one is accepted.
-func rotatedText(key *v1alpha1.ApiKey) string {
+// rotatedText says where the new token is, and until when the old one is accepted. taken says that it is about to be printed.
+func rotatedText(key *v1alpha1.ApiKey, taken bool) string {
 	old := "The old token is refused from now on."
 	if retiring := key.RetiringToken(); retiring != nil {
 		old = fmt.Sprintf("The old token (%s...) works on until %s.", retiring.TokenHint, at(retiring.RetiresAt.Time))
+	}
+	if taken {
+		return fmt.Sprintf("%s The new token (%s...) is this, and you can't see it again:", old, key.Status.TokenHint)
 	}
 	return fmt.Sprintf("The new token (%s...) is in Secret %q. %s", key.Status.TokenHint, key.SecretName(), old)
 }

@@ -150,7 +150,7 @@ func (s *session) readToken(ctx context.Context, args []string) (token.Token, er
 	}
 	found, err := token.Parse(strings.TrimSpace(text))
 	if err != nil {
-		return token.Token{}, &exitError{exitRefused, keys.ErrNoToken}
+		return token.Token{}, &exitError{exitRefused, fmt.Errorf("%w. To find tokens within a text, run: kubectl apikey scan --find FILE", keys.ErrNoToken)}
 	}
 	return found, nil
 }

@@ -13,8 +13,9 @@ import (
 
 func suspendCommand(s *session) *cobra.Command {
 	return &cobra.Command{
-		Use:   "suspend NAME...",
-		Short: "Turn keys off for a while; resume turns them on again",
+		Use:        "suspend NAME...",
+		SuggestFor: []string{"disable", "pause"},
+		Short:      "Turn keys off for a while; resume turns them on again",
 		Long: `Suspends keys: verifiers refuse their tokens as fast as those of deleted keys. The tokens stay the same, and work
 again once the keys are resumed. Suspended keys still expire.
 
@@ -29,8 +30,9 @@ It needs the rights to get and patch apikeys. Whoever has them may resume a key,
 
 func resumeCommand(s *session) *cobra.Command {
 	return &cobra.Command{
-		Use:   "resume NAME...",
-		Short: "Turn suspended keys on again, with the same tokens",
+		Use:        "resume NAME...",
+		SuggestFor: []string{"enable", "unsuspend"},
+		Short:      "Turn suspended keys on again, with the same tokens",
 		Long: `Resumes keys that were suspended: verifiers accept their tokens again.
 
 It needs the rights to get and patch apikeys.`,

@@ -124,7 +124,7 @@ func explain(a Answer, matches int, q Question, problems []string) string {
 		if a.Key != nil {
 			return "the key is being deleted, or was marked as expired"
 		}
-		return "no ApiKey has this token: its key was deleted, or the token was never issued in this cluster"
+		return "no ApiKey has this token: its key was deleted or got another token, or the token was never issued in this cluster"
 	case verify.Expired:
 		return "the expiry time of the key has passed"
 	case verify.Suspended:

@@ -20,6 +20,8 @@ type Description struct {
 	Key *v1alpha1.ApiKey
 	// Roles are the roles of the spec, with what the catalogue says of them.
 	Roles []RoleLine
+	// NoCatalogue says that the catalogue has no role at all.
+	NoCatalogue bool
 	// Events are the events about the key, oldest first.
 	Events []corev1.Event
 	// DeclaredBy is the deployment tool that manages the key, such as Flux, or empty.
@@ -48,7 +50,7 @@ func (c *Cluster) Describe(ctx context.Context, namespace, name string) (*Descri
 	if err := d.noteForbidden("apiroles", err); err != nil {
 		return nil, err
 	}
-	d.Roles = Lines(key.Spec.Roles, roles)
+	d.Roles, d.NoCatalogue = Lines(key.Spec.Roles, roles), err == nil && len(roles) == 0
 	events := &corev1.EventList{}
 	err = c.client.List(ctx, events, client.InNamespace(namespace), &client.ListOptions{Raw: &metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector("involvedObject.uid", string(key.UID)).String(),

@@ -9,8 +9,11 @@ import (
 )
 
 // Memory returns the process's resident memory in bytes: the current value and the peak.
-func (p *Process) Memory() (now, peak int64, err error) {
-	file, err := os.Open(fmt.Sprintf("/proc/%d/status", p.Pid()))
+func (p *Process) Memory() (now, peak int64, err error) { return MemoryOf(p.Pid()) }
+
+// MemoryOf returns the resident memory of a running process in bytes, and its peak.
+func MemoryOf(pid int) (now, peak int64, err error) {
+	file, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, 0, err
 	}
@@ -32,7 +35,7 @@ func (p *Process) Memory() (now, peak int64, err error) {
 		}
 	}
 	if now == 0 || peak == 0 {
-		return 0, 0, fmt.Errorf("read the memory of %s from /proc: %w", p.name, lines.Err())
+		return 0, 0, fmt.Errorf("read the memory of process %d from /proc: %w", pid, lines.Err())
 	}
 	return now, peak, nil
 }

@@ -61,6 +61,11 @@ func main() {
 				return err
 			}
 		}
+		if all || *only == "listing" {
+			if err := benchListing(ctx, *rounds); err != nil {
+				return err
+			}
+		}
 		if all || *only == "worst" {
 			if err := benchWorst(ctx); err != nil {
 				return err

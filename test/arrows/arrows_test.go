@@ -175,6 +175,17 @@ var rules = []rule{
 		forbidden: append([]string{"net/http", module + "internal/index", module + "internal/verify"}, impure...),
 	},
 	{
+		room: "internal/page", why: "the page acts with the rights of a person, as the command does; it must not know the command line, or act for the operator or a verifier",
+		forbidden: []string{
+			module + "internal/cli/commands", module + "controllers", module + "internal/serve", module + "internal/callers", module + "internal/operator",
+			"github.com/spf13/cobra", "k8s.io/cli-runtime",
+		},
+	},
+	{
+		room: "internal/page/gate", why: "who may use the page is decided without keys, tokens or the cluster, so that it can be attacked in tests without them",
+		forbidden: []string{module + "api", module + "internal/token", module + "internal/cli", "k8s.io", "sigs.k8s.io"},
+	},
+	{
 		room: "internal/cli/backup", why: "a restore writes back digests; it must not be able to mint or read a token",
 		forbidden: []string{module + "controllers", module + "internal/token", module + "internal/operator", "github.com/spf13/cobra", "k8s.io/cli-runtime"},
 	},

@@ -22,7 +22,7 @@ import (
 // verbs are the commands, in the order in which the help lists them.
 var verbs = []func(*session) *cobra.Command{
 	createCommand, listCommand, describeCommand, rotateCommand, revokeCommand, suspendCommand, resumeCommand,
-	findCommand, scanCommand, checkCommand, rolesCommand, backupCommand, restoreCommand,
+	findCommand, scanCommand, checkCommand, rolesCommand, backupCommand, restoreCommand, uiCommand,
 	versionCommand,
 }
 

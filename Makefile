@@ -73,6 +73,7 @@ test: kube build bin/promtool ## Run all tests, including those on a real contro
 	@$(MAKE) --no-print-directory --output-sync=target --jobs=2 test-specs test-unit test-pages test-install
 	@for gateway in nginx caddy traefik; do PATH=$$PATH:/usr/sbin:bin command -v $$gateway >/dev/null || \
 		echo "SKIPPED: $$gateway is not installed, so its tests did not run (apt-get install nginx-light caddy; make traefik)"; done
+	@command -v chromium >/dev/null || echo "SKIPPED: chromium is not installed, so the tests of the page did not run (apt-get install chromium npm)"
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane (seconds).
@@ -81,8 +82,8 @@ test-unit: ## Run the tests that need no control plane (seconds).
 	cd test && $(GOTEST) $(GOTESTFLAGS) -count=1 ./arrows ./kit/... ./e2e/... ./reference ./torture/...
 
 .PHONY: test-specs
-test-specs: kube build ## Run the specs of the operator, of the verifier with real gateways, and of kubectl apikey (GINKGOFLAGS=--focus=...).
-	cd test && $(GINKGO) --procs=$(PROCS) $(GINKGOFLAGS) ./integration ./gateways ./cli
+test-specs: kube build ## Run the specs of the operator, of the verifier with real gateways, of kubectl apikey, and of its page (GINKGOFLAGS=--focus=...).
+	cd test && $(GINKGO) --procs=$(PROCS) $(GINKGOFLAGS) ./integration ./gateways ./cli ./page
 
 .PHONY: test-install
 test-install: kube build ## Run the specs of installing, upgrading and uninstalling.

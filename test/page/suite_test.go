@@ -1,0 +1,198 @@
+// Package page tests kubectl apikey ui as people use it: the built binary, and a real browser, against a real API server with a real operator.
+// It needs Chromium, and skips everything without it.
+package page
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
+	"github.com/apikey-operator/apikey-operator/test/kit/harness"
+)
+
+// patience is long because the machine may be busy. Most waits take milliseconds.
+const patience = time.Minute
+
+const (
+	read  = "org.permission.order.read"
+	write = "org.permission.order.write"
+	owner = "org.role.order-manager"
+)
+
+var (
+	ctx   context.Context
+	plane *controlplane.ControlPlane
+	admin client.Client
+	log   = &record{}
+	// chromium is the path of the browser.
+	chromium string
+	// rootConfig is the kubeconfig of an administrator of the cluster.
+	rootConfig string
+
+	names atomic.Int64
+)
+
+func TestPage(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "kubectl apikey ui")
+}
+
+var _ = BeforeSuite(func() {
+	ctrl.SetLogger(GinkgoLogr)
+	SetDefaultEventuallyTimeout(patience)
+	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil && chromium == "" {
+			chromium = path
+		}
+	}
+	if chromium == "" {
+		Skip("Chromium is not installed, so the tests of the page did not run (apt-get install chromium)")
+	}
+	var cancel context.CancelFunc
+	ctx, cancel = context.WithCancel(context.Background())
+	DeferCleanup(cancel)
+
+	var err error
+	plane, err = controlplane.Start(ctx, controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS")})
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() error { return plane.Stop() })
+	Expect(plane.Install(ctx)).To(Succeed())
+	admin, err = client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
+	Expect(err).NotTo(HaveOccurred())
+	operator, err := plane.StartOperator(ctx, log)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(operator.Stop)
+	rootConfig = filepath.Join(GinkgoT().TempDir(), "kubeconfig")
+	Expect(plane.AdminKubeconfig(rootConfig)).To(Succeed())
+	for _, role := range []v1alpha1.ApiRole{
+		{ObjectMeta: metav1.ObjectMeta{Name: read}, Spec: v1alpha1.ApiRoleSpec{Description: "Read orders and their history."}},
+		{ObjectMeta: metav1.ObjectMeta{Name: write}, Spec: v1alpha1.ApiRoleSpec{Description: "Place, change and cancel orders."}},
+		{ObjectMeta: metav1.ObjectMeta{Name: "org.permission.invoice.read"}, Spec: v1alpha1.ApiRoleSpec{Description: "Read invoices."}},
+		{ObjectMeta: metav1.ObjectMeta{Name: "org.permission.stock.read"}, Spec: v1alpha1.ApiRoleSpec{Description: "Read what is in stock, by warehouse."}},
+		{ObjectMeta: metav1.ObjectMeta{Name: owner}, Spec: v1alpha1.ApiRoleSpec{
+			Description: "All that the people of the order desk do.", Includes: []string{read, write},
+		}},
+	} {
+		Expect(admin.Create(ctx, &role)).To(Succeed())
+	}
+})
+
+// No token may be on standard error, on standard output or in the operator's log.
+var _ = AfterSuite(func() {
+	if plane != nil {
+		Expect(log.leaks()).To(BeZero(), "tokens where they must not be")
+	}
+})
+
+// record is everything that was written to places where no token may be.
+type record struct {
+	mu     sync.Mutex
+	text   bytes.Buffer
+	tokens []string
+}
+
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.Write(p)
+}
+
+func (r *record) remember(token string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tokens = append(r.tokens, token)
+}
+
+func (r *record) leaks() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, token := range r.tokens {
+		n += harness.Traces(r.text.Bytes(), token)
+	}
+	return n
+}
+
+func namespace() string {
+	GinkgoHelper()
+	name := fmt.Sprintf("test-%d", names.Add(1))
+	Expect(admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})).To(Succeed())
+	return name
+}
+
+// having returns the kubeconfig of a person with a set of rights in a namespace.
+func having(namespace string, rules ...rbacv1.PolicyRule) string {
+	GinkgoHelper()
+	name := fmt.Sprintf("person-%d", names.Add(1))
+	meta := metav1.ObjectMeta{Namespace: namespace, Name: name}
+	Expect(admin.Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta})).To(Succeed())
+	Expect(admin.Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: rules})).To(Succeed())
+	Expect(admin.Create(ctx, &rbacv1.RoleBinding{
+		ObjectMeta: meta, Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: namespace, Name: name}},
+		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
+	})).To(Succeed())
+	kubeconfig := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
+	Expect(plane.KubeconfigAs(ctx, namespace, name, kubeconfig)).To(Succeed())
+	if len(rules) > 0 { // The API server learns of a binding some milliseconds later.
+		Eventually(func() error {
+			return exec.CommandContext(ctx, plane.Kubectl(), "--kubeconfig", kubeconfig, "auth", "can-i", "-q",
+				rules[0].Verbs[0], rules[0].Resources[0]+"."+rules[0].APIGroups[0], "-n", namespace).Run()
+		}).Should(Succeed())
+	}
+	return kubeconfig
+}
+
+// onKeys returns a rule about ApiKeys.
+func onKeys(verbs ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"apikeys"}, Verbs: verbs}
+}
+
+// add creates a key as an administrator does.
+func add(namespace, name string, changes ...func(*v1alpha1.ApiKey)) *v1alpha1.ApiKey {
+	GinkgoHelper()
+	key := &v1alpha1.ApiKey{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec:       v1alpha1.ApiKeySpec{Roles: []string{read}, Expiry: v1alpha1.ApiKeyExpiry{After: "90d"}},
+	}
+	for _, change := range changes {
+		change(key)
+	}
+	Expect(admin.Create(ctx, key)).To(Succeed())
+	return key
+}
+
+func get(namespace, name string) *v1alpha1.ApiKey {
+	GinkgoHelper()
+	key := &v1alpha1.ApiKey{}
+	Expect(admin.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, key)).To(Succeed())
+	return key
+}
+
+// exists reports whether an object exists.
+func exists(object client.Object) bool {
+	GinkgoHelper()
+	err := admin.Get(ctx, client.ObjectKeyFromObject(object), object)
+	Expect(client.IgnoreNotFound(err)).To(Succeed())
+	return err == nil
+}
+
+func secret(namespace, name string) *corev1.Secret {
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+}

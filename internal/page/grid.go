@@ -44,14 +44,16 @@ type row struct {
 	Never                    bool
 	Expires                  *moment
 	// Lasts is how long a key lives from its issue, if it has not been issued yet.
-	Lasts    string
+	Lasts string
+	// Used is the last use that is on record, or nil if none was seen.
+	Used     *moment
 	Soon     bool
 	Networks []string
 	Status   string
 	// Tone is the color of the status: good, wait, warn, bad or off.
 	Tone, Message string
-	// Order is the time of the expiry for sorting.
-	Order int64
+	// Order and UsedOrder are the times of the expiry and of the last use for sorting.
+	Order, UsedOrder int64
 }
 
 func (p *page) rowOf(key *v1alpha1.ApiKey, now time.Time) row {
@@ -59,7 +61,11 @@ func (p *page) rowOf(key *v1alpha1.ApiKey, now time.Time) row {
 	r := row{
 		Base: p.gate.Path(), ID: rowID(k.Namespace, k.Name), Namespace: k.Namespace, Name: k.Name, Purpose: k.DisplayName, Owner: k.Owner,
 		Roles: k.Roles, AllRoles: strings.Join(k.Roles, ", "), Never: k.Never, Expires: momentOf(k.ExpiresAt, now),
-		Networks: k.CIDRs, Status: spaced(k.Status), Tone: tone(k.Status), Order: 1 << 62,
+		Networks: k.CIDRs, Status: spaced(k.Status), Tone: tone(k.Status), Order: 1 << 53, // the largest that a script tells apart
+		Used: momentOf(k.Used, now),
+	}
+	if r.Used != nil {
+		r.UsedOrder = k.Used.Unix()
 	}
 	if len(r.Roles) > 2 {
 		r.Roles, r.MoreRoles = r.Roles[:2], len(r.Roles)-2
@@ -68,7 +74,7 @@ func (p *page) rowOf(key *v1alpha1.ApiKey, now time.Time) row {
 		r.Order = k.ExpiresAt.Unix()
 		r.Soon = k.Status == string(v1alpha1.ReasonIssued) && (key.Condition(v1alpha1.ConditionExpiring) != nil || k.ExpiresAt.Sub(now) < soon)
 	} else if !k.Never {
-		r.Lasts = string(key.Spec.Expiry.After)
+		r.Lasts = inWords(key.Spec.Expiry.After)
 	}
 	if ready := key.Condition(v1alpha1.ConditionReady); ready != nil && k.Status == ready.Reason {
 		r.Message = ready.Message

@@ -13,6 +13,7 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/cli/keys"
+	"github.com/apikey-operator/apikey-operator/internal/expiry"
 	"github.com/apikey-operator/apikey-operator/internal/rotation"
 )
 
@@ -40,9 +41,11 @@ type view struct {
 type note struct{ Title, Text string }
 
 type tokenLine struct {
-	Hint, State string
-	Digest      string
-	Until       *moment
+	Hint, State, Digest string
+	// Until is when a retiring token ends, and nil for others.
+	Until *moment
+	// Used is the last use that is on record. Only that of a retiring token is recorded by itself.
+	Used *moment
 }
 
 type eventLine struct {
@@ -88,11 +91,12 @@ func tokensOf(key *v1alpha1.ApiKey, now time.Time) (lines []tokenLine) {
 		lines = append(lines, tokenLine{Hint: key.Status.TokenHint, State: "current", Digest: key.Status.Hash})
 	}
 	if pending := key.PendingToken(); pending != nil {
-		lines = append(lines, tokenLine{Hint: pending.TokenHint, State: "being delivered", Digest: pending.Hash})
+		lines = append(lines, tokenLine{Hint: pending.TokenHint, State: "pending", Digest: pending.Hash})
 	}
 	if retiring := key.RetiringToken(); retiring != nil {
 		lines = append(lines, tokenLine{
-			Hint: retiring.TokenHint, State: "the one before, still accepted", Digest: retiring.Hash, Until: momentOf(retiring.RetiresAt.Time, now),
+			Hint: retiring.TokenHint, State: "retiring", Digest: retiring.Hash, Until: momentOf(retiring.RetiresAt.Time, now),
+			Used: momentOf(key.RetiringLastUsedAt(), now),
 		})
 	}
 	return lines
@@ -103,7 +107,7 @@ func secretText(key *v1alpha1.ApiKey, now time.Time) string {
 	case key.Status.SecretDeletedAt != nil:
 		return "Secret " + key.SecretName() + " was deleted " + relative(key.Status.SecretDeletedAt.Time, now) + "."
 	case key.Spec.Secret != nil && key.Spec.Secret.RevealFor != "":
-		return "Secret " + key.SecretName() + " stays until its user has taken the token, and for at most " + string(key.Spec.Secret.RevealFor) + "."
+		return "Secret " + key.SecretName() + " stays until its user has taken the token, and for at most " + inWords(key.Spec.Secret.RevealFor) + "."
 	case key.IsIssued():
 		return "Delivered in Secret " + key.SecretName() + ", data key " + key.SecretKey() + "."
 	}
@@ -113,7 +117,7 @@ func secretText(key *v1alpha1.ApiKey, now time.Time) string {
 func rotationText(key *v1alpha1.ApiKey, now time.Time) string {
 	text := "The token is replaced on request only"
 	if key.Spec.Rotation != nil && key.Spec.Rotation.Every != "" {
-		text = "The token is replaced every " + string(key.Spec.Rotation.Every)
+		text = "The token is replaced every " + inWords(key.Spec.Rotation.Every)
 	}
 	if status := key.Status.Rotation; status != nil {
 		if status.RotatedAt != nil {
@@ -142,7 +146,8 @@ type question struct {
 	Action string
 	// Taken says that nothing holds the token but its user, so that a new one is shown here. Unsure says that the user may not know.
 	Taken, Unsure bool
-	Overlap       string
+	// Overlap is how long the old token works on where the request does not say.
+	Overlap string
 }
 
 // actions are what can be done to a key. Each returns the path of the view to show next.
@@ -155,6 +160,7 @@ var actions = map[string]func(*page, context.Context, *http.Request, *v1alpha1.A
 		return p.suspend(ctx, key, false)
 	},
 	"rotate": (*page).rotate,
+	"retire": (*page).retire,
 }
 
 // ask shows the dialog of an action.
@@ -169,7 +175,7 @@ func (p *page) ask(w http.ResponseWriter, r *http.Request) {
 		p.refuse(w, err)
 		return
 	}
-	q := question{view: p.viewOf(d), Action: action, Overlap: "24 hours"}
+	q := question{view: p.viewOf(d), Action: action}
 	if action == "rotate" {
 		exists, sure, err := p.Cluster.HasSecret(r.Context(), d.Key)
 		if err != nil {
@@ -177,13 +183,7 @@ func (p *page) ask(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		q.Taken, q.Unsure = sure && !exists, !sure
-		switch spec := d.Key.Spec.Rotation; {
-		case spec == nil:
-		case spec.Overlap != "":
-			q.Overlap = string(spec.Overlap)
-		default:
-			q.Overlap = "Half of " + string(spec.Every) + ", at most 24 hours"
-		}
+		q.Overlap = span(overlapOf(d.Key.Spec.Rotation))
 	}
 	p.render(w, http.StatusOK, "ask-"+action, q)
 }
@@ -225,7 +225,7 @@ func (p *page) suspend(ctx context.Context, key *v1alpha1.ApiKey, suspended bool
 
 // rotate asks for a new token. If nothing but its user holds the old one, the new one is shown here.
 func (p *page) rotate(ctx context.Context, r *http.Request, key *v1alpha1.ApiKey) (string, error) {
-	value := p.now().UTC().Format(time.RFC3339) + "-" + strings.ToLower(rand.Text()[:8])
+	value := p.request()
 	if overlap := r.PostFormValue("overlap"); overlap != "" {
 		value += ";overlap=" + overlap
 	}
@@ -244,4 +244,29 @@ func (p *page) rotate(ctx context.Context, r *http.Request, key *v1alpha1.ApiKey
 		at += "token/" + p.receipts.add(receipt{key: key, request: value})
 	}
 	return at, nil
+}
+
+// request returns a value for an annotation that asks for something, which no earlier request has.
+func (p *page) request() string {
+	return p.now().UTC().Format(time.RFC3339) + "-" + strings.ToLower(rand.Text()[:8])
+}
+
+// retire ends the token before the last rotation.
+func (p *page) retire(ctx context.Context, _ *http.Request, key *v1alpha1.ApiKey) (string, error) {
+	_, err := p.Cluster.Request(ctx, key, v1alpha1.AnnotationRetire, p.request())
+	return "keys/" + key.Namespace + "/" + key.Name + "/", err
+}
+
+// overlapOf returns how long the old token of a key works on after a rotation, if its request does not say.
+func overlapOf(spec *v1alpha1.ApiKeyRotation) time.Duration {
+	every, overlap := time.Duration(0), time.Duration(-1)
+	if spec != nil {
+		if d, err := expiry.ParseDuration(string(spec.Every)); err == nil && spec.Every != "" {
+			every = d
+		}
+		if d, err := expiry.ParseDuration(string(spec.Overlap)); err == nil && spec.Overlap != "" {
+			overlap = d
+		}
+	}
+	return rotation.Overlap(every, overlap)
 }

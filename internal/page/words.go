@@ -5,6 +5,9 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/expiry"
 )
 
 // span says how long a time is, as people do: 90 days, 3 hours. Days are rounded, so that a key that was added for 90 days says so. It is the
@@ -27,6 +30,15 @@ func span(d time.Duration) string {
 		name += "s"
 	}
 	return fmt.Sprintf("%d %s", n, name)
+}
+
+// inWords says how long a duration of a spec is. A text that is none stays as it is.
+func inWords(d v1alpha1.Duration) string {
+	parsed, err := expiry.ParseDuration(string(d))
+	if err != nil {
+		return string(d)
+	}
+	return span(parsed)
 }
 
 // relative says when something is or was: in 89 days, 3 hours ago.

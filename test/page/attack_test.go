@@ -144,7 +144,7 @@ var _ = Describe("An attacker", func() {
 			GinkgoT().Setenv(name, value)
 		}
 		ns := namespace()
-		t := newBrowser(env...)
+		t := newTab(launch(env...))
 		t.open(start(rootConfig, ns))
 		t.click("[data-dialog]")
 		t.fill("#f-name", "shop")

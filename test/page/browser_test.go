@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	. "github.com/onsi/ginkgo/v2"
@@ -74,28 +76,66 @@ type tab struct {
 	ctx context.Context
 }
 
-// newBrowser starts a browser of its own, with an empty profile.
-func newBrowser(env ...string) *tab {
+// shared is the browser of the suite. Each tab of [newBrowser] has cookies, storage and a cache of its own in it.
+var shared context.Context
+
+// launch starts a browser, which ends with the current spec or, in a node of the suite, with that.
+func launch(env ...string) context.Context {
 	GinkgoHelper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(chromium), chromedp.NoSandbox, chromedp.WindowSize(1280, 900), chromedp.Flag("lang", "en-GB"), chromedp.Env(env...),
-		chromedp.WSURLReadTimeout(patience), chromedp.Flag("force-color-profile", "srgb"),
+		chromedp.WSURLReadTimeout(patience),
 	)
-	allocated, cancel := chromedp.NewExecAllocator(ctx, options...)
-	DeferCleanup(cancel)
-	return newTab(allocated)
-}
-
-func newTab(in context.Context) *tab {
-	GinkgoHelper()
-	opened, cancel := chromedp.NewContext(in)
-	DeferCleanup(cancel)
-	t := &tab{opened}
+	allocated, stop := chromedp.NewExecAllocator(ctx, options...)
+	DeferCleanup(stop)
+	opened, leave := chromedp.NewContext(allocated)
+	DeferCleanup(leave)
 	// The first action starts the browser, which must not end with a timeout of the action.
 	_, err := chromedp.Run(opened, chromedp.Location())
+	Expect(err).NotTo(HaveOccurred(), "start Chromium")
+	return opened
+}
+
+// newBrowser opens a tab that shares nothing with the tabs of other specs.
+func newBrowser() *tab {
+	GinkgoHelper()
+	return newTab(shared, chromedp.WithNewBrowserContext())
+}
+
+func newTab(in context.Context, options ...chromedp.ContextOption) *tab {
+	GinkgoHelper()
+	opened, leave := chromedp.NewContext(in, options...)
+	DeferCleanup(leave)
+	t := &tab{opened}
+	_, err := chromedp.Run(opened, chromedp.Location())
 	Expect(err).NotTo(HaveOccurred())
+	// A tab that is not in front has no focus, and browsers do less for it.
+	call(t, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
 	t.size(1280, 900)
+	tabs = append(tabs, t)
 	return t
+}
+
+// tabs are those of the current spec.
+var tabs []*tab
+
+var _ = JustAfterEach(func() {
+	for _, t := range tabs {
+		if CurrentSpecReport().Failed() {
+			AddReportEntry("what a tab showed", t.state())
+		}
+	}
+	tabs = nil
+})
+
+// state describes a tab for whoever reads why a spec failed. It holds no token.
+func (t *tab) state() string {
+	text, err := t.try(`({at: location.pathname.split("/").slice(2).join("/"), loaded: document.readyState, focus: document.activeElement?.outerHTML.slice(0, 200),
+		dialog: document.querySelector("dialog[open]")?.innerText, page: [...document.querySelectorAll("h1, .refusal, #trouble:not([hidden]), #copied")].map((e) => e.innerText)})`)
+	if err != nil {
+		return err.Error()
+	}
+	return text
 }
 
 // run runs an action and returns its value.
@@ -129,7 +169,13 @@ func (t *tab) open(c *command) {
 	GinkgoHelper()
 	t.do(chromedp.Navigate(c.link))
 	t.click("button.primary")
-	t.is("document.querySelector('#part')")
+	t.loaded("#part")
+}
+
+// loaded waits until a view is there that has an element, and its script has run.
+func (t *tab) loaded(selector string) {
+	GinkgoHelper()
+	t.is(fmt.Sprintf("document.readyState === 'complete' && document.querySelector(%q)", selector))
 }
 
 // eval evaluates an expression, or waits for a promise, and returns the value as JSON.
@@ -169,15 +215,44 @@ func (t *tab) text(selector string) string {
 	return text
 }
 
+// place is the center of an element that can be clicked, or nothing: the view must be loaded, and the element must be in view, hold still for
+// two frames, be enabled, and be covered by nothing.
+const place = `(async (e) => {
+	if (document.readyState !== "complete" || !e || e.disabled) return null;
+	e.scrollIntoView({block: "nearest"});
+	const frame = () => new Promise(requestAnimationFrame);
+	const box = () => { const r = e.getBoundingClientRect(); return [r.x, r.y, r.width, r.height].join(); };
+	await frame();
+	const before = box();
+	await frame();
+	const r = e.getBoundingClientRect();
+	const [x, y] = [r.x + r.width / 2, r.y + r.height / 2];
+	const top = document.elementFromPoint(x, y);
+	return box() === before && top && (e.contains(top) || top.contains(e)) ? [x, y] : null;
+})(document.querySelector(%q))`
+
+// click clicks the first element that a selector finds, once it can be clicked.
 func (t *tab) click(selector string) {
 	GinkgoHelper()
-	t.do(chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible))
+	var at []float64
+	Eventually(func() error {
+		text, err := t.try(fmt.Sprintf(place, selector))
+		if err == nil {
+			err = json.Unmarshal([]byte(text), &at)
+		}
+		if err == nil && at == nil {
+			err = errors.New("it is absent, covered, disabled or moving")
+		}
+		return err
+	}).Should(Succeed(), selector)
+	t.do(chromedp.MouseClickXY(at[0], at[1]))
 }
 
 func (t *tab) fill(selector, text string) {
 	GinkgoHelper()
 	t.click(selector)
-	t.do(chromedp.KeyEvent(text))
+	t.is(fmt.Sprintf("document.activeElement.matches(%q)", selector))
+	t.press(text)
 }
 
 // set replaces the text of a field.
@@ -186,10 +261,19 @@ func (t *tab) set(selector, text string) {
 	t.eval(fmt.Sprintf(`((e) => { e.value = %q; e.dispatchEvent(new Event("input", {bubbles: true})); })(document.querySelector(%q))`, text, selector))
 }
 
-// press presses a key where the focus is.
-func (t *tab) press(key string) {
+// press presses keys where the focus is, as a keyboard does: a character belongs to its key, so that a script which handles the key prevents it.
+func (t *tab) press(keys string) {
 	GinkgoHelper()
-	t.do(chromedp.KeyEvent(key))
+	for _, r := range keys {
+		events := kb.Encode(r)
+		down, up := *events[0], *events[len(events)-1]
+		if len(events) == 3 {
+			down.Text, down.UnmodifiedText = events[1].Text, events[1].UnmodifiedText
+		}
+		for _, event := range []input.DispatchKeyEventParams{down, up} {
+			call(t, input.DispatchKeyEvent, event)
+		}
+	}
 }
 
 // maxTabs is how many times a person may have to press Tab in one view.
@@ -213,6 +297,7 @@ func (t *tab) allowClipboard() {
 	for _, name := range []string{"clipboard-read", "clipboard-write"} {
 		call(t, browser.SetPermission, browser.SetPermissionParams{
 			Permission: &browser.PermissionDescriptor{Name: name}, Setting: browser.PermissionSettingGranted,
+			BrowserContextID: chromedp.FromContext(t.ctx).BrowserContextID,
 		})
 	}
 }

@@ -1,5 +1,5 @@
 // Package page tests kubectl apikey ui as people use it: the built binary, and a real browser, against a real API server with a real operator.
-// It needs Chromium, and skips everything without it.
+// It needs Chromium and npm, and fails without them.
 package page
 
 import (
@@ -45,6 +45,7 @@ var (
 	chromium string
 	// rootConfig is the kubeconfig of an administrator of the cluster.
 	rootConfig string
+	operator   *controlplane.Operator
 
 	names atomic.Int64
 )
@@ -58,28 +59,21 @@ var _ = BeforeSuite(func() {
 	ctrl.SetLogger(GinkgoLogr)
 	SetDefaultEventuallyTimeout(patience)
 	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil && chromium == "" {
-			chromium = path
-		}
-	}
-	if chromium == "" {
-		Skip("Chromium is not installed, so the tests of the page did not run (apt-get install chromium)")
-	}
+	var err error
+	chromium, err = exec.LookPath("chromium")
+	Expect(err).NotTo(HaveOccurred(), "the tests of the page need Chromium: apt-get install chromium npm")
 	var cancel context.CancelFunc
 	ctx, cancel = context.WithCancel(context.Background())
 	DeferCleanup(cancel)
 
-	var err error
 	plane, err = controlplane.Start(ctx, controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS")})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() error { return plane.Stop() })
 	Expect(plane.Install(ctx)).To(Succeed())
 	admin, err = client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
 	Expect(err).NotTo(HaveOccurred())
-	operator, err := plane.StartOperator(ctx, log)
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(operator.Stop)
+	startOperator()
+	DeferCleanup(func() error { return operator.Stop() })
 	rootConfig = filepath.Join(GinkgoT().TempDir(), "kubeconfig")
 	Expect(plane.AdminKubeconfig(rootConfig)).To(Succeed())
 	for _, role := range []v1alpha1.ApiRole{
@@ -93,7 +87,16 @@ var _ = BeforeSuite(func() {
 	} {
 		Expect(admin.Create(ctx, &role)).To(Succeed())
 	}
+	shared = launch()
 })
+
+// startOperator returns when the operator is ready.
+func startOperator() {
+	GinkgoHelper()
+	var err error
+	operator, err = plane.StartOperator(ctx, log)
+	Expect(err).NotTo(HaveOccurred())
+}
 
 // No token may be on standard error, on standard output or in the operator's log.
 var _ = AfterSuite(func() {

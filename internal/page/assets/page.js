@@ -64,16 +64,17 @@ setInterval(tick, 15000);
 
 // The grid
 
+const still = matchMedia("(prefers-reduced-motion: reduce)");
 let order = { by: "name", down: false };
 
 function value(row) {
-	return order.by === "expires" ? Number(row.dataset.expires) : row.dataset[order.by];
+	return order.by === "expires" || order.by === "used" ? Number(row.dataset[order.by]) : row.dataset[order.by];
 }
 
 function compare(a, b) {
 	const [x, y] = [value(a), value(b)];
-	const result = typeof x === "number" ? x - y : x.localeCompare(y);
-	return (order.down ? -result : result) || a.dataset.name.localeCompare(b.dataset.name);
+	const result = x < y ? -1 : Number(x > y);
+	return (order.down ? -result : result) || (a.dataset.name < b.dataset.name ? -1 : 1);
 }
 
 function sort() {
@@ -133,7 +134,6 @@ function apply() {
 		return;
 	}
 	if (!body) return;
-	const focused = document.activeElement.closest?.("tr")?.id;
 	for (const [id, html] of news) {
 		const old = document.getElementById(id);
 		if (!html) {
@@ -142,13 +142,30 @@ function apply() {
 		}
 		if (!old && find("#keys").dataset.partial) continue;
 		const row = parse(html);
-		row.className = "changed";
-		if (old) old.replaceWith(row);
+		if (old) morph(old, row);
 		else body.append(row);
+		if (news.length < 50 && !still.matches) (old ?? row).animate([{ background: "var(--blue-soft)" }, {}], 1600);
 	}
 	sort();
 	filter();
-	if (focused) find("a", document.getElementById(focused) ?? document.createElement("p"))?.focus();
+}
+
+// morph makes an element like another one, and changes only what differs. So the focus stays, and a click that is under way is not lost.
+function morph(old, next) {
+	if (old.isEqualNode(next)) return;
+	if (old.nodeName !== next.nodeName || old.nodeType !== Node.ELEMENT_NODE) {
+		old.replaceWith(next);
+		return;
+	}
+	old.searched = undefined;
+	for (const { name, value } of next.attributes) old.setAttribute(name, value);
+	for (const { name } of [...old.attributes]) if (!next.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+	const [mine, others] = [[...old.childNodes], [...next.childNodes]];
+	for (const [i, node] of others.entries()) {
+		if (mine[i]) morph(mine[i], node);
+		else old.append(node);
+	}
+	for (const node of mine.slice(others.length)) node.remove();
 }
 
 let listening = null;
@@ -200,15 +217,13 @@ function receive(event, part) {
 	if (fields.event === "reload") reload();
 }
 
-// reload replaces the view by what the server shows now.
+// reload makes the view what the server shows now.
 async function reload() {
 	quiet();
-	const filterText = find("#filter")?.value;
 	const response = await ask(location.href, { headers: { "X-Part": "1" } });
 	const part = parse(await response.text());
 	if (part?.id !== "part") return trouble(ended);
-	find("#part").replaceWith(part);
-	if (filterText) find("#filter").value = filterText;
+	morph(find("#part"), part);
 	sort();
 	if (find("#filter")) filter();
 	listen();
@@ -383,11 +398,6 @@ document.addEventListener("input", (event) => {
 
 document.addEventListener("change", (event) => {
 	if ("goes" in event.target.dataset) event.target.form.submit();
-});
-
-// Enter in a search field must not send the form.
-document.addEventListener("keydown", (event) => {
-	if (event.key === "Enter" && event.target.type === "search") event.preventDefault();
 });
 
 tick();

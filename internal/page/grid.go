@@ -16,6 +16,10 @@ import (
 // maxRows is the number of keys that the grid shows. Above it, browsers become slow.
 const maxRows = 2000
 
+// firstRows is the number of rows that are visible at first. Further ones follow when the end of the table comes into view: browsers take long
+// to lay out a table of a thousand rows, at each change again.
+const firstRows = 100
+
 // everywhere is the value of the parameter namespace that means all namespaces. No namespace has this name.
 const everywhere = "*"
 
@@ -27,6 +31,8 @@ type grid struct {
 	Namespaces []string
 	All        bool
 	Rows       []row
+	// First is the number of rows that are visible at first.
+	First int
 	// Left is the number of keys that are not shown.
 	Left int64
 	// MayNot says why the user can't add a key, or is empty.
@@ -52,6 +58,8 @@ type row struct {
 	Status   string
 	// Tone is the color of the status: good, wait, warn, bad or off.
 	Tone, Message string
+	// Later says that the row is not visible at first.
+	Later bool
 	// Order and UsedOrder are the times of the expiry and of the last use for sorting.
 	Order, UsedOrder int64
 }
@@ -130,7 +138,7 @@ func (p *page) showGrid(w http.ResponseWriter, r *http.Request) {
 		p.problem(w, r, "Your keys can't be listed", err)
 		return
 	}
-	g := grid{Namespace: namespace, All: namespace == ""}
+	g := grid{Namespace: namespace, All: namespace == "", First: firstRows}
 	if g.All {
 		g.Namespace = everywhere
 	}
@@ -152,7 +160,9 @@ func (p *page) showGrid(w http.ResponseWriter, r *http.Request) {
 	s.Version, g.Left = found.Version, found.Left
 	now := p.now()
 	for i := range found.Keys {
-		g.Rows = append(g.Rows, p.rowOf(&found.Keys[i], now))
+		r := p.rowOf(&found.Keys[i], now)
+		r.Later = i >= firstRows
+		g.Rows = append(g.Rows, r)
 	}
 	if !g.All {
 		lacking, err := p.Cluster.Lacking(ctx, keys.OnKeys(namespace, "create")...)

@@ -16,19 +16,19 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/chromedp/chromedp"
 	"github.com/creack/pty"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/test/kit/browser"
 )
 
 var _ = Describe("An attacker", func() {
 	It("on another port, with a page in the same browser, reads and changes nothing", func() {
 		ns := namespace()
 		add(ns, "victim")
-		t := newBrowser()
+		t := newTab(shared)
 		c := start(rootConfig, ns)
 		t.open(c)
 		t.shows("#rows", "victim")
@@ -46,7 +46,7 @@ var _ = Describe("An attacker", func() {
 			_, _ = io.WriteString(w, "<!doctype html><title>evil</title><body></body>")
 		}))
 		DeferCleanup(evil.Close)
-		t.do(chromedp.Navigate(evil.URL))
+		t.visit(evil.URL)
 		for _, attempt := range []string{
 			`fetch(%q, {credentials: "include"}).then((r) => r.text()).catch(() => "refused")`,
 			`fetch(%q + "keys/` + ns + `/victim/delete", {method: "POST", credentials: "include", headers: {"X-Form-Token": "` + form + `"}}).then((r) => r.text()).catch(() => "refused")`,
@@ -61,11 +61,11 @@ var _ = Describe("An attacker", func() {
 		t.shows("body", "This request does not come from the page itself")
 		Expect(get(ns, "victim").DeletionTimestamp).To(BeNil())
 		// A link from there is refused, too.
-		t.do(chromedp.Navigate(evil.URL))
+		t.visit(evil.URL)
 		t.eval(`(() => { const a = document.createElement("a"); a.href = "` + inside + `"; document.body.append(a); a.click(); })()`)
 		t.shows("body", "This request does not come from the page itself")
 		// The browser sends the cookie to another port if it knows the path, so the path must be secret, and the cookie is not enough.
-		t.do(chromedp.Navigate(evil.URL + strings.TrimPrefix(inside, c.origin)))
+		t.visit(evil.URL + strings.TrimPrefix(inside, c.origin))
 		stolen, ok := cookies.Load().(string)
 		Expect(ok && stolen != "").To(BeTrue(), "cookies don't know ports; if they do, this test can be simpler")
 		request, err := http.NewRequestWithContext(ctx, http.MethodPost, inside+"keys/"+ns+"/victim/delete", nil)
@@ -84,7 +84,7 @@ var _ = Describe("An attacker", func() {
 		ns := namespace()
 		const html = `<img src=x onerror="document.title='owned'"><b>bold</b>`
 		add(ns, "shop", func(k *v1alpha1.ApiKey) { k.Spec.DisplayName = html })
-		t := newBrowser()
+		t := newTab(shared)
 		t.open(start(rootConfig, ns))
 		t.shows(".c-purpose", "")
 		t.shows("#rows", html)
@@ -99,7 +99,7 @@ var _ = Describe("An attacker", func() {
 
 	It("who uses the link a second time ends the session, for everybody", func() {
 		ns := namespace()
-		t := newBrowser()
+		t := newTab(shared)
 		c := start(rootConfig, ns)
 		t.open(c)
 		parsed, err := url.Parse(c.link)
@@ -144,7 +144,10 @@ var _ = Describe("An attacker", func() {
 			GinkgoT().Setenv(name, value)
 		}
 		ns := namespace()
-		t := newTab(launch(env...))
+		behind, err := browser.Start(ctx, env...)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(behind.Close)
+		t := newTab(behind)
 		t.open(start(rootConfig, ns))
 		t.click("[data-dialog]")
 		t.fill("#f-name", "shop")
@@ -152,7 +155,7 @@ var _ = Describe("An attacker", func() {
 		t.click("dialog .primary")
 		t.takeToken(ns, "shop")
 		// The browser does use this proxy for other addresses.
-		_, _ = run(t, chromedp.Navigate("http://example.invalid/"))
+		_ = t.Open("http://example.invalid/") // nothing answers
 		Eventually(others.Load).ShouldNot(BeZero())
 		Expect(ours.Load()).To(BeZero())
 	})

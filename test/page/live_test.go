@@ -31,7 +31,7 @@ func (t *tab) since(moment time.Time, condition string) time.Duration {
 var _ = Describe("The page", func() {
 	It("shows within a second what happens to keys elsewhere", func() {
 		ns := namespace()
-		t := newBrowser()
+		t := newTab(shared)
 		t.open(start(rootConfig, ns))
 		t.eval(watchRows)
 		// The first event also shows that the stream is open.
@@ -66,7 +66,7 @@ var _ = Describe("The page", func() {
 	It("updates a key's own view when the key changes, and says when it is gone", func() {
 		ns := namespace()
 		key := add(ns, "shop")
-		t := newBrowser()
+		t := newTab(shared)
 		t.open(start(rootConfig, ns))
 		t.click("#rows a")
 		t.shows("h1 .status", "Issued")
@@ -81,7 +81,7 @@ var _ = Describe("The page", func() {
 	It("says that the API server is away, and goes on when it is back", Serial, func() {
 		ns := namespace()
 		add(ns, "before")
-		t := newBrowser()
+		t := newTab(shared)
 		t.open(start(rootConfig, ns))
 		t.shows("#rows", "Issued")
 		// An operator ends when it can't renew its lease, and nothing starts it again here.
@@ -108,7 +108,7 @@ var _ = Describe("The page", func() {
 		for _, name := range []string{"a-cron", "b-shop", "c-desk"} {
 			Eventually(func() bool { return get(ns, name).IsReady() }).Should(BeTrue())
 		}
-		t := newBrowser()
+		t := newTab(shared)
 		t.open(start(rootConfig, ns))
 		shown := `[...document.querySelectorAll("#rows tr:not([hidden]) a")].map((a) => a.innerText)`
 		Expect(t.eval(shown)).To(Equal(`["a-cron","b-shop","c-desk"]`))
@@ -131,13 +131,42 @@ var _ = Describe("The page", func() {
 		t.is(`document.querySelector("#rows").innerText.includes("d-new")`)
 		t.is(`JSON.stringify(` + shown + `) === '["c-desk","b-shop","d-new","a-cron"]'`)
 	})
+
+	It("shows the first hundred of many keys, and more when one scrolls to the end", func() {
+		ns := namespace()
+		add(ns, "one")
+		t := newTab(shared)
+		t.open(start(rootConfig, ns))
+		t.shows("#rows", "Issued")
+		const visible = `document.querySelectorAll("#rows tr:not([hidden])").length`
+		// Copies of a row, as 250 keys would have: to create so many takes long.
+		t.eval(`((row) => { for (let i = 0; i < 249; i++) {
+			const copy = row.cloneNode(true);
+			copy.id += i;
+			copy.dataset.name = copy.querySelector("a").innerText = "many-" + String(i).padStart(3, "0");
+			row.parentNode.append(copy);
+		} })(document.querySelector("#rows tr"))`)
+		t.fill("#filter", "many")
+		t.shows("#count", "249 of 250 keys")
+		t.is(visible + " === 100")
+		t.press("-00")
+		t.shows("#count", "10 of 250 keys")
+		t.is(visible + " === 10 && document.querySelector('#more').hidden")
+		t.set("#filter", "")
+		t.is(visible + " === 100")
+		for _, want := range []string{"200", "250"} {
+			t.eval(`scrollTo(0, document.body.scrollHeight)`)
+			t.is(visible + " === " + want)
+		}
+		t.is("document.querySelector('#more').hidden")
+	})
 })
 
 var _ = Describe("A refusal", func() {
 	It("stands at its field, in the words of kubectl apply", func() {
 		ns := namespace()
 		add(ns, "taken")
-		t := newBrowser()
+		t := newTab(shared)
 		t.open(start(rootConfig, ns))
 		t.click("[data-dialog]")
 		t.click("dialog .primary")
@@ -187,7 +216,7 @@ var _ = Describe("A refusal", func() {
 			Expect(admin.Delete(ctx, policy)).To(Succeed())
 			Expect(admin.Delete(ctx, other)).To(Succeed())
 		})
-		t := newBrowser()
+		t := newTab(shared)
 		t.open(start(rootConfig, ns))
 		t.click("[data-dialog]")
 		t.fill("#f-name", "shop")
@@ -207,7 +236,7 @@ var _ = Describe("Someone who", func() {
 	It("may only view keys sees them, and why they can't add one", func() {
 		ns := namespace()
 		add(ns, "shop")
-		t := newBrowser()
+		t := newTab(shared)
 		t.open(start(having(ns, onKeys("get", "list", "watch")), ns))
 		t.shows("#rows", "shop")
 		t.shows("#may-not", `You may not create apikeys.apikey-operator.io in namespace "`+ns+`"`)
@@ -223,7 +252,7 @@ var _ = Describe("Someone who", func() {
 
 	It("may create keys and not read Secrets gets no key for themselves, but one for a workload", func() {
 		ns := namespace()
-		t := newBrowser()
+		t := newTab(shared)
 		t.open(start(having(ns, onKeys("get", "list", "watch", "create")), ns))
 		t.click("[data-dialog]")
 		t.fill("#f-name", "shop")
@@ -238,7 +267,7 @@ var _ = Describe("Someone who", func() {
 
 	It("may do nothing is told what they may not do", func() {
 		ns := namespace()
-		t := newBrowser()
+		t := newTab(shared)
 		t.open(start(having(ns), ns))
 		t.shows("#part", `cannot list resource "apikeys"`)
 		t.shows("#part", ns)
@@ -246,7 +275,7 @@ var _ = Describe("Someone who", func() {
 
 	It("may add keys and read their Secrets, but no more, gets a token", func() {
 		ns := namespace()
-		t := newBrowser()
+		t := newTab(shared)
 		t.open(start(having(ns, onKeys("get", "list", "watch", "create"),
 			rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}), ns))
 		t.click("[data-dialog]")

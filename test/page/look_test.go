@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/chromedp/chromedp"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
@@ -61,11 +60,6 @@ func color(dark bool) string {
 // accessible checks the view with axe-core, in both colors and at both sizes, and takes pictures, which are those in docs/images.
 func (t *tab) accessible(view, axe string) {
 	GinkgoHelper()
-	for _, dark := range []bool{false, true} {
-		t.size(1280, 790)
-		t.dark(dark)
-		t.picture(view + "-" + color(dark))
-	}
 	for _, width := range []int64{1280, 320} {
 		for _, dark := range []bool{false, true} {
 			t.size(width, 900)
@@ -73,13 +67,18 @@ func (t *tab) accessible(view, axe string) {
 			t.picture(fmt.Sprintf("%s-%s-%d", view, color(dark), width))
 			Expect(t.eval("document.documentElement.scrollWidth <= innerWidth && [...document.querySelectorAll('dialog[open], dialog[open] .body')].every((e) => e.scrollWidth <= e.clientWidth)")).
 				To(Equal("true"), "%s scrolls sideways at %d pixels", view, width)
-			_, err := run(t, chromedp.Evaluate[chromedp.Void](axe+";undefined"))
-			Expect(err).NotTo(HaveOccurred())
+			rules := "" // all
+			if dark {
+				rules = `runOnly: ["color-contrast"],` // nothing else differs between the colors
+			}
+			if t.eval("typeof window.axe") == `"undefined"` {
+				Expect(t.Load(axe)).To(Succeed())
+			}
 			var found []struct {
 				ID, Help string
 				Nodes    []struct{ HTML, FailureSummary string }
 			}
-			Expect(json.Unmarshal([]byte(t.eval(`axe.run({resultTypes: ["violations"]}).then((r) => r.violations.filter((v) => ["serious", "critical"].includes(v.impact))
+			Expect(json.Unmarshal([]byte(t.eval(`axe.run({`+rules+` resultTypes: ["violations"]}).then((r) => r.violations.filter((v) => ["serious", "critical"].includes(v.impact))
 				.map((v) => ({id: v.id, help: v.help, nodes: v.nodes.map((n) => ({html: n.html, failureSummary: n.failureSummary}))})))`)), &found)).To(Succeed())
 			Expect(found).To(BeEmpty(), "%s, %s, %d pixels", view, color(dark), width)
 		}
@@ -123,13 +122,13 @@ var _ = Describe("Each view", func() {
 		script := axe()
 		shop("shop")
 		empty := namespace()
-		t := newBrowser()
+		t := newTab(shared)
 		c := start(rootConfig, "shop")
-		t.do(chromedp.Navigate(c.link))
+		t.visit(c.link)
 		t.accessible("link", script)
 		t.click("button.primary")
 		t.is(`[...document.querySelectorAll("#namespace option")].some((o) => o.value === "shop")`)
-		t.do(chromedp.Navigate(strings.Trim(t.eval("location.origin + location.pathname"), `"`) + "?namespace=shop"))
+		t.visit(strings.Trim(t.eval("location.origin + location.pathname"), `"`) + "?namespace=shop")
 		t.shows("#rows", "Unknown role")
 		t.accessible("grid", script)
 		t.fill("#filter", "no such key")
@@ -167,61 +166,17 @@ var _ = Describe("Each view", func() {
 		t.click("[data-close]")
 		t.click(".brand")
 		t.is(`document.querySelector("#namespace")`)
-		t.do(chromedp.Navigate(strings.Trim(t.eval("location.origin + location.pathname"), `"`) + "?namespace=" + empty))
+		t.visit(strings.Trim(t.eval("location.origin + location.pathname"), `"`) + "?namespace=" + empty)
 		t.shows("#empty", "No API keys here yet")
 		t.accessible("empty", script)
 
-		viewer := newBrowser()
+		viewer := newTab(shared)
 		viewer.open(start(having("shop", onKeys("get", "list", "watch")), "shop"))
 		viewer.shows("#may-not", "You may not create")
 		viewer.accessible("viewer", script)
-		stranger := newBrowser()
+		stranger := newTab(shared)
 		stranger.open(start(having(empty), empty))
 		stranger.shows("#part", "can't be shown")
 		stranger.accessible("stranger", script)
-	})
-})
-
-var _ = Describe("A thousand keys", func() {
-	It("and five hundred roles stay quick", func() {
-		const keys, roles = 1000, 500
-		ns := namespace()
-		for i := range roles {
-			role := &v1alpha1.ApiRole{
-				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("many.permission.number-%03d.read", i)},
-				Spec:       v1alpha1.ApiRoleSpec{Description: fmt.Sprintf("Read what has the number %d.", i)},
-			}
-			Expect(admin.Create(ctx, role)).To(Succeed())
-			DeferCleanup(func() { Expect(admin.Delete(ctx, role)).To(Succeed()) })
-		}
-		for i := range keys {
-			add(ns, fmt.Sprintf("key-%04d", i), func(k *v1alpha1.ApiKey) {
-				k.Spec.Roles = []string{fmt.Sprintf("many.permission.number-%03d.read", i%roles)}
-				k.Spec.DisplayName = fmt.Sprintf("Service %d", i)
-			})
-		}
-		t := newBrowser()
-		t.open(start(rootConfig, ns))
-		t.shows("#count", "1000 keys")
-		t.eval(`(window.tasks = [], new PerformanceObserver((list) => window.tasks.push(...list.getEntries().map((e) => e.duration))).observe({type: "longtask"}), 1)`)
-		t.fill("#filter", "key-0042")
-		t.shows("#count", "1 of 1000 keys")
-		t.is("document.querySelectorAll('#rows tr:not([hidden])').length === 1")
-		filtering := t.eval("Math.max(0, ...window.tasks)")
-		t.do(chromedp.Reload())
-		t.shows("#count", "1000 keys")
-		paint := t.eval(`performance.getEntriesByType("paint").find((e) => e.name === "first-contentful-paint")?.startTime`)
-		t.click("[data-dialog]")
-		t.is("document.querySelectorAll('.choice').length >= 500")
-		t.eval(`(window.tasks = [], new PerformanceObserver((list) => window.tasks.push(...list.getEntries().map((e) => e.duration))).observe({type: "longtask"}), 1)`)
-		t.fill("#f-search", "number 123")
-		t.is("document.querySelectorAll('.choice:not([hidden])').length === 1")
-		AddReportEntry("figures", fmt.Sprintf("first paint %s ms, longest task while filtering keys %s ms, roles %s ms", paint, filtering, t.eval("Math.max(0, ...window.tasks)")))
-		var first, longest float64
-		_, err := fmt.Sscan(paint+" "+filtering, &first, &longest)
-		Expect(err).NotTo(HaveOccurred())
-		// The machine of the tests is shared, so these are limits for mistakes and no goals.
-		Expect(first).To(BeNumerically("<", 5000))
-		Expect(longest).To(BeNumerically("<", 1000))
 	})
 })

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -32,7 +31,7 @@ func (t *tab) takeToken(namespace, name string) {
 var _ = Describe("The whole path", func() {
 	It("is possible with a mouse: open, add, copy, gone on reload, take, delete", func() {
 		ns := namespace()
-		t := newBrowser()
+		t := newTab(shared)
 		t.open(start(rootConfig, ns))
 		t.shows("#empty", "No API keys here yet")
 		t.click("[data-dialog]")
@@ -47,7 +46,7 @@ var _ = Describe("The whole path", func() {
 		t.shows("[data-shape]", "It works until ")
 		t.fill("#f-networks", "10.20.0.0/16")
 		t.click("dialog .primary")
-		t.allowClipboard()
+		Expect(t.AllowClipboard()).To(Succeed())
 		t.shows("h1", "web-shop is ready")
 		t.shows(".lead", "You can’t see this again")
 		t.takeToken(ns, "web-shop")
@@ -63,7 +62,7 @@ var _ = Describe("The whole path", func() {
 		Expect(key.Attributes()).To(Equal(map[string]string{"owner": "team-shop"}))
 		Expect(key.Spec.DisplayName).To(Equal("Web shop, order page"))
 
-		t.do(chromedp.Reload())
+		t.reload()
 		t.shows("#part", "Its token was shown once, and can’t be shown again")
 		Expect(strings.Contains(t.eval("document.documentElement.outerHTML"), shown)).To(BeFalse(), "the token is there after a reload")
 		Expect(exists(secret(ns, "web-shop"))).To(BeTrue())
@@ -81,9 +80,9 @@ var _ = Describe("The whole path", func() {
 
 	It("is possible with a keyboard alone", func() {
 		ns := namespace()
-		t := newBrowser()
+		t := newTab(shared)
 		c := start(rootConfig, ns)
-		t.do(chromedp.Navigate(c.link))
+		t.visit(c.link)
 		t.is("document.activeElement.innerText === 'Open the page'")
 		t.press(kb.Enter)
 		t.loaded("#part")
@@ -138,8 +137,8 @@ var _ = Describe("The whole path", func() {
 		Expect(err).NotTo(HaveOccurred())
 		file := strings.TrimSpace(string(argument))
 		Expect(file).To(HavePrefix("/"), "the browser gets a file, and no URL with a token")
-		t := newBrowser()
-		t.do(chromedp.Navigate("file://" + file))
+		t := newTab(shared)
+		t.visit("file://" + file)
 		t.shows("h1", "API keys")
 		t.is("document.querySelector('#part')")
 		Expect(process.Process.Signal(os.Interrupt)).To(Succeed())
@@ -149,7 +148,7 @@ var _ = Describe("The whole path", func() {
 
 	It("delivers a key for a workload in its Secret, without showing it", func() {
 		ns := namespace()
-		t := newBrowser()
+		t := newTab(shared)
 		t.open(start(rootConfig, ns))
 		t.click("[data-dialog]")
 		t.fill("#f-name", "worker")
@@ -167,7 +166,7 @@ var _ = Describe("The whole path", func() {
 		add(ns, "worker")
 		Eventually(func() bool { return get(ns, "worker").IsReady() }).Should(BeTrue())
 		before := get(ns, "worker").Status.Hash
-		t := newBrowser()
+		t := newTab(shared)
 		t.open(start(rootConfig, ns))
 		t.click("#rows a")
 		t.click(`[data-dialog$="/rotate"]`)

@@ -23,12 +23,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/test/kit/browser"
 	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
-
-// patience is long because the machine may be busy. Most waits take milliseconds.
-const patience = time.Minute
 
 const (
 	read  = "org.permission.order.read"
@@ -41,8 +39,8 @@ var (
 	plane *controlplane.ControlPlane
 	admin client.Client
 	log   = &record{}
-	// chromium is the path of the browser.
-	chromium string
+	// shared is the browser of all specs.
+	shared *browser.Browser
 	// rootConfig is the kubeconfig of an administrator of the cluster.
 	rootConfig string
 	operator   *controlplane.Operator
@@ -57,14 +55,15 @@ func TestPage(t *testing.T) {
 
 var _ = BeforeSuite(func() {
 	ctrl.SetLogger(GinkgoLogr)
-	SetDefaultEventuallyTimeout(patience)
+	SetDefaultEventuallyTimeout(browser.Patience)
 	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
-	var err error
-	chromium, err = exec.LookPath("chromium")
-	Expect(err).NotTo(HaveOccurred(), "the tests of the page need Chromium: apt-get install chromium npm")
 	var cancel context.CancelFunc
 	ctx, cancel = context.WithCancel(context.Background())
 	DeferCleanup(cancel)
+	var err error
+	shared, err = browser.Start(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(shared.Close)
 
 	plane, err = controlplane.Start(ctx, controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS")})
 	Expect(err).NotTo(HaveOccurred())
@@ -87,7 +86,6 @@ var _ = BeforeSuite(func() {
 	} {
 		Expect(admin.Create(ctx, &role)).To(Succeed())
 	}
-	shared = launch()
 })
 
 // startOperator returns when the operator is ready.

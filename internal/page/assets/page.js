@@ -89,17 +89,32 @@ function sort() {
 	}
 }
 
-function filter() {
+// room is the number of rows that are visible. It grows when the end of the table comes into view.
+let room = 0;
+const end = new IntersectionObserver((entries) => {
+	if (entries.some((entry) => entry.isIntersecting)) filter(room + first());
+});
+
+function first() { return Number(find("#keys").dataset.first); }
+
+// filter shows the rows that fit, at most so many.
+function filter(most) {
 	const body = find("#rows");
 	if (!body) return;
+	room = most;
 	const words = find("#filter").value.toLowerCase().split(/\s+/).filter(Boolean);
 	let shown = 0;
 	for (const row of body.rows) {
 		row.searched ??= `${row.textContent} ${find(".c-roles", row).title}`.toLowerCase();
 		const fits = words.every((word) => row.searched.includes(word));
-		if (row.hidden === fits) row.hidden = !fits;
 		if (fits) shown++;
+		const hidden = !fits || shown > room;
+		if (row.hidden !== hidden) row.hidden = hidden;
 	}
+	const more = find("#more");
+	more.hidden = shown <= room;
+	end.unobserve(more); // it may be in view still, which is told only to a new observer
+	if (!more.hidden) end.observe(more);
 	const total = body.rows.length;
 	find("#none").hidden = shown > 0 || total === 0;
 	find("#empty").hidden = total > 0;
@@ -147,7 +162,7 @@ function apply() {
 		if (news.length < 50 && !still.matches) (old ?? row).animate([{ background: "var(--blue-soft)" }, {}], 1600);
 	}
 	sort();
-	filter();
+	filter(room);
 }
 
 // morph makes an element like another one, and changes only what differs. So the focus stays, and a click that is under way is not lost.
@@ -225,7 +240,7 @@ async function reload() {
 	if (part?.id !== "part") return trouble(ended);
 	morph(find("#part"), part);
 	sort();
-	if (find("#filter")) filter();
+	if (find("#filter")) filter(Math.max(room, first()));
 	listen();
 }
 
@@ -373,13 +388,14 @@ document.addEventListener("click", async (event) => {
 	else if (target.dataset.sort) {
 		order = { by: target.dataset.sort, down: order.by === target.dataset.sort && !order.down };
 		sort();
+		filter(first());
 	} else if (target.dataset.send) {
 		const response = await send(target.dataset.send).catch((failure) => fail(document, failure.message));
 		if (response) fail(document, await response.text());
 	} else if (target.id === "copy") copy();
 	else {
 		find("#filter").value = "";
-		filter();
+		filter(first());
 		find("#filter").focus();
 	}
 });
@@ -391,7 +407,7 @@ document.addEventListener("submit", (event) => {
 });
 
 document.addEventListener("input", (event) => {
-	if (event.target.id === "filter") filter();
+	if (event.target.id === "filter") filter(first());
 	else if ("picks" in event.target.dataset) pick(event.target);
 	else if (event.target.closest("#dialog") && find("[data-expires]", dialog)) shape();
 });
@@ -402,5 +418,6 @@ document.addEventListener("change", (event) => {
 
 tick();
 sort();
+if (find("#keys")) filter(first());
 listen();
 reveal();

@@ -73,7 +73,6 @@ test: kube build bin/promtool ## Run all tests, including those on a real contro
 	@$(MAKE) --no-print-directory --output-sync=target --jobs=2 test-specs test-unit test-pages test-install
 	@for gateway in nginx caddy traefik; do PATH=$$PATH:/usr/sbin:bin command -v $$gateway >/dev/null || \
 		echo "SKIPPED: $$gateway is not installed, so its tests did not run (apt-get install nginx-light caddy; make traefik)"; done
-	@command -v chromium >/dev/null || echo "SKIPPED: chromium is not installed, so the tests of the page did not run (apt-get install chromium npm)"
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no control plane (seconds).

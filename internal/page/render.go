@@ -15,7 +15,7 @@ import (
 //go:embed templates
 var texts embed.FS
 
-var templates = template.Must(template.New("").Funcs(template.FuncMap{"exact": exact, "machine": machine, "dict": dict}).ParseFS(texts, "templates/*.html"))
+var templates = template.Must(template.New("").Funcs(template.FuncMap{"exact": exact, "machine": machine, "dict": dict, "dots": dots}).ParseFS(texts, "templates/*.html"))
 
 // shell is what surrounds each view.
 type shell struct {

@@ -62,6 +62,9 @@ func spaced(reason string) string {
 	return text.String()
 }
 
+// dots separates the parts of a name of a role, so that a browser breaks a long one at its dots.
+func dots(name string) []string { return strings.Split(name, ".") }
+
 // exact writes a time for people, in UTC.
 func exact(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04:05 UTC") }
 

@@ -1,18 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
-	"syscall"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -47,12 +43,21 @@ func benchPage(ctx context.Context, rounds int) (err error) {
 		return err
 	}
 	defer tab.Close()
-	link, stop, err := startPage(ctx, plane)
+	folder, err := os.MkdirTemp("", "bench-page-")
 	if err != nil {
 		return err
 	}
-	defer stop()
-	if err := errors.Join(tab.Open(link), tab.Click("button.primary"), tab.Until(`document.querySelector("#rows")`)); err != nil {
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	kubeconfig := filepath.Join(folder, "kubeconfig")
+	if err := plane.AdminKubeconfig(kubeconfig); err != nil {
+		return err
+	}
+	page, err := plane.StartPage(kubeconfig, "-n", "page")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, page.Stop()) }()
+	if err := errors.Join(tab.Open(page.Link), tab.Click("button.primary"), tab.Until(`document.querySelector("#rows")`)); err != nil {
 		return err
 	}
 	m := &pageMeter{tab: tab}
@@ -105,37 +110,6 @@ func fillPage(ctx context.Context, plane *controlplane.ControlPlane) (err error)
 	}
 	_, err = creator.run(ctx, 16, pageKeys, nil)
 	return err
-}
-
-// startPage runs kubectl apikey ui, and returns its one-time link.
-func startPage(ctx context.Context, plane *controlplane.ControlPlane) (link string, stop func(), err error) {
-	folder, err := os.MkdirTemp("", "bench-page-")
-	if err != nil {
-		return "", nil, err
-	}
-	remove := func() { _ = os.RemoveAll(folder) }
-	kubeconfig := filepath.Join(folder, "kubeconfig")
-	if err := plane.AdminKubeconfig(kubeconfig); err != nil {
-		remove()
-		return "", nil, err
-	}
-	reader, writer := io.Pipe()
-	command := exec.Command(filepath.Join(plane.Root, "bin", "kubectl-apikey"), "ui", "--no-browser", "-n", "page", "--kubeconfig", kubeconfig) //nolint:noctx // stop ends it
-	process, err := controlplane.StartProcess(command, writer)
-	if err != nil {
-		remove()
-		return "", nil, err
-	}
-	stop = func() { process.Signal(syscall.SIGINT); _ = process.Wait(); remove() }
-	lines := bufio.NewScanner(reader)
-	for lines.Scan() {
-		if strings.HasPrefix(lines.Text(), "http://") {
-			go func() { _, _ = io.Copy(io.Discard, reader) }()
-			return lines.Text(), stop, nil
-		}
-	}
-	stop()
-	return "", nil, errors.Join(errors.New("kubectl apikey ui printed no link"), lines.Err())
 }
 
 // pageMeter measures a page that is open in a tab.

@@ -86,6 +86,7 @@ func demo(ctx context.Context, l *local) error {
 
 	d.gateScenes()
 	d.policyScene()
+	d.scene("All of this is also a page for people, with a grid of keys, Add API key and Copy token: make run prints its link, kubectl apikey ui opens it")
 	fmt.Println()
 	return d.err
 }

@@ -122,6 +122,11 @@ func (l *local) start(name string, start func(log io.Writer) (*controlplane.Proc
 
 // stayUp prints how to use the cluster and waits for Ctrl-C.
 func stayUp(ctx context.Context, l *local) error {
+	page, err := l.plane.StartPage(l.kubeconfig)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = page.Stop() }() // it ends by itself, too, when nobody uses it
 	fmt.Println()
 	fmt.Println("Ready. In another terminal:")
 	fmt.Println()
@@ -133,6 +138,10 @@ func stayUp(ctx context.Context, l *local) error {
 	fmt.Println("TOKEN=$(kubectl apikey create shopper --role org.permission.order.read --expires 90d)")
 	fmt.Println(`curl -i -H "Authorization: Bearer $TOKEN" "$VERIFIER_HTTP/auth?role=org.permission.order.read"`)
 	fmt.Println("kubectl apikey list")
+	fmt.Println()
+	fmt.Println("In a browser, once (for another link, run bin/kubectl-apikey ui):")
+	fmt.Println()
+	fmt.Println(page.Link)
 	fmt.Println()
 	fmt.Println("Ctrl-C stops everything.")
 	<-ctx.Done()

@@ -37,30 +37,39 @@ var _ = Describe("The page", func() {
 		// The first event also shows that the stream is open.
 		add(ns, "first")
 		t.shows("#rows", "Issued")
+		// On a busy machine a change may be late, but a page that asks from time to time is not in time three times in a row.
+		inTime := 0
+		for i := 0; i < 30 && inTime < 3; i++ {
+			name := fmt.Sprintf("new-%d.", i)
+			before := time.Now()
+			add(ns, name+"x")
+			if inTime++; t.since(before, fmt.Sprintf("(rows) => rows.includes(%q)", name)) >= soon {
+				inTime = 0
+			}
+		}
+		Expect(inTime).To(Equal(3), "changes are late")
+	})
 
-		key := add(ns, "passing")
-		Eventually(func() bool { return get(ns, "passing").IsReady() }).Should(BeTrue())
-		created := get(ns, "passing").CreationTimestamp.Time
-		// Creation has whole seconds, so this is at most a second too long.
-		Expect(t.since(created, `(rows) => rows.includes("passing")`)).To(BeNumerically("<", 2*soon))
+	It("shows that a key was issued, used, suspended, deleted and expired elsewhere", func() {
+		ns := namespace()
+		t := newTab(shared)
+		t.open(start(rootConfig, ns))
+		row := func(name string) string { return fmt.Sprintf("#rows tr:has([href$='/%s/'])", name) }
+		add(ns, "shop")
+		t.shows(row("shop")+" .c-status", "Issued")
+		t.shows(row("shop")+" .c-used", "Not seen")
+		use(startVerifier(), ns, "shop")
+		t.shows(row("shop")+" .c-used", "second")
 
-		suspended := get(ns, "passing")
+		suspended := get(ns, "shop")
 		suspended.Spec.Suspend = new(true)
-		before := time.Now()
 		Expect(admin.Update(ctx, suspended)).To(Succeed())
-		t.since(before, `(rows) => rows.includes("Suspended")`)
-		condition := get(ns, "passing").Condition(v1alpha1.ConditionReady)
-		Expect(t.since(condition.LastTransitionTime.Time, `(rows) => rows.includes("Suspended")`)).To(BeNumerically("<", 2*soon))
-
-		before = time.Now()
-		Expect(admin.Delete(ctx, key)).To(Succeed())
-		Expect(t.since(before, `(rows) => !rows.includes("passing")`)).To(BeNumerically("<", soon))
-		t.shows("#count", "1 key")
-
+		t.shows(row("shop")+" .c-status", "Suspended")
 		add(ns, "short", func(k *v1alpha1.ApiKey) { k.Spec.Expiry = v1alpha1.ApiKeyExpiry{After: "2s"} })
-		t.shows("#rows", "Expired")
-		deadline := get(ns, "short").Status.ExpiresAt.Time
-		Expect(t.since(deadline, `(rows) => rows.includes("Expired")`)).To(BeNumerically("<", soon))
+		t.shows(row("short")+" .c-status", "Expired")
+		Expect(admin.Delete(ctx, suspended)).To(Succeed())
+		t.is(`!document.querySelector("` + row("shop") + `")`)
+		t.shows("#count", "1 key")
 	})
 
 	It("updates a key's own view when the key changes, and says when it is gone", func() {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -177,6 +178,36 @@ func add(namespace, name string, changes ...func(*v1alpha1.ApiKey)) *v1alpha1.Ap
 	}
 	Expect(admin.Create(ctx, key)).To(Succeed())
 	return key
+}
+
+// startVerifier returns a verifier that is ready.
+func startVerifier() *controlplane.Verifier {
+	GinkgoHelper()
+	at, err := controlplane.FreeVerifierAddresses()
+	Expect(err).NotTo(HaveOccurred())
+	verifier, err := plane.StartVerifier(ctx, log, at, "--peer-is-client", "--drain-delay=0s")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(verifier.Stop)
+	Expect(verifier.WaitHTTP(ctx, verifier.Probes+"/readyz")).To(Succeed())
+	return verifier
+}
+
+// use makes a request with the token of a key, and waits until the operator has recorded that.
+func use(verifier *controlplane.Verifier, namespace, name string) {
+	GinkgoHelper()
+	delivered := secret(namespace, name)
+	Expect(exists(delivered)).To(BeTrue())
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, verifier.HTTP+"/auth?namespace="+namespace, nil)
+	Expect(err).NotTo(HaveOccurred())
+	request.Header.Set("Authorization", "Bearer "+string(delivered.Data["token"]))
+	Eventually(func() (int, error) { // the verifier may not have seen the key yet
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return 0, err
+		}
+		return response.StatusCode, response.Body.Close()
+	}).Should(Equal(http.StatusOK))
+	Eventually(func() time.Time { return get(namespace, name).LastUsedAt() }).ShouldNot(BeZero())
 }
 
 func get(namespace, name string) *v1alpha1.ApiKey {

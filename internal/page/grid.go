@@ -18,7 +18,7 @@ const maxRows = 2000
 
 // firstRows is the number of rows that are visible at first. Further ones follow when the end of the table comes into view: browsers take long
 // to lay out a table of a thousand rows, at each change again.
-const firstRows = 100
+const firstRows = 50
 
 // everywhere is the value of the parameter namespace that means all namespaces. No namespace has this name.
 const everywhere = "*"

@@ -141,7 +141,7 @@ var _ = Describe("The page", func() {
 		t.is(`JSON.stringify(` + shown + `) === '["c-desk","b-shop","d-new","a-cron"]'`)
 	})
 
-	It("shows the first hundred of many keys, and more when one scrolls to the end", func() {
+	It("shows the first fifty of many keys, and more when one scrolls to the end", func() {
 		ns := namespace()
 		add(ns, "one")
 		t := newTab(shared)
@@ -157,13 +157,13 @@ var _ = Describe("The page", func() {
 		} })(document.querySelector("#rows tr"))`)
 		t.fill("#filter", "many")
 		t.shows("#count", "249 of 250 keys")
-		t.is(visible + " === 100")
+		t.is(visible + " === 50")
 		t.press("-00")
 		t.shows("#count", "10 of 250 keys")
 		t.is(visible + " === 10 && document.querySelector('#more').hidden")
 		t.set("#filter", "")
-		t.is(visible + " === 100")
-		for _, want := range []string{"200", "250"} {
+		t.is(visible + " === 50")
+		for _, want := range []string{"100", "150", "200", "250"} {
 			t.eval(`scrollTo(0, document.body.scrollHeight)`)
 			t.is(visible + " === " + want)
 		}

@@ -93,9 +93,26 @@ function sort() {
 let room = 0;
 const end = new IntersectionObserver((entries) => {
 	if (entries.some((entry) => entry.isIntersecting)) filter(room + first());
-});
+}, { rootMargin: "500px" });
 
 function first() { return Number(find("#keys").dataset.first); }
+
+// searched returns the text of a row that the filter looks at.
+function searched(row) {
+	return (row.searched ??= `${row.textContent} ${find(".c-roles", row).title}`.toLowerCase());
+}
+
+// prepare does that ahead, while nothing else is to do.
+function prepare(deadline) {
+	const rows = find("#rows")?.rows ?? [];
+	for (const row of rows) {
+		if (deadline.timeRemaining() < 1) {
+			requestIdleCallback(prepare);
+			return;
+		}
+		searched(row);
+	}
+}
 
 // filter shows the rows that fit, at most so many.
 function filter(most) {
@@ -105,8 +122,7 @@ function filter(most) {
 	const words = find("#filter").value.toLowerCase().split(/\s+/).filter(Boolean);
 	let shown = 0;
 	for (const row of body.rows) {
-		row.searched ??= `${row.textContent} ${find(".c-roles", row).title}`.toLowerCase();
-		const fits = words.every((word) => row.searched.includes(word));
+		const fits = words.every((word) => searched(row).includes(word));
 		if (fits) shown++;
 		const hidden = !fits || shown > room;
 		if (row.hidden !== hidden) row.hidden = hidden;
@@ -419,5 +435,6 @@ document.addEventListener("change", (event) => {
 tick();
 sort();
 if (find("#keys")) filter(first());
+globalThis.requestIdleCallback?.(prepare);
 listen();
 reveal();

@@ -89,8 +89,9 @@ func TestUnseenUseIsNotNever(t *testing.T) {
 func TestTokensOf(t *testing.T) {
 	key := rotated()
 	key.Status.Rotation.Pending = &v1alpha1.ApiKeyPendingToken{Hash: "sha256:next", TokenHint: "ak_next"}
-	var states []string
-	for _, line := range tokensOf(key, now) {
+	lines := tokensOf(key, now)
+	states := make([]string, 0, len(lines))
+	for _, line := range lines {
 		states = append(states, line.Hint+" "+line.State)
 	}
 	if want := []string{"ak_new current", "ak_next pending", "ak_old retiring"}; !slices.Equal(states, want) {

@@ -161,7 +161,7 @@ var _ = Describe("The whole path", func() {
 		Expect(get(ns, "worker").Spec.Secret).To(BeNil())
 	})
 
-	It("rotates: in the Secret, or shown once where its user had taken that; suspends and resumes", func() {
+	It("rotates, in the Secret or shown once where its user had taken that, ends the old token, suspends and resumes", func() {
 		ns := namespace()
 		add(ns, "worker")
 		Eventually(func() bool { return get(ns, "worker").IsReady() }).Should(BeTrue())
@@ -174,6 +174,11 @@ var _ = Describe("The whole path", func() {
 		t.click("dialog .primary")
 		Eventually(func() string { return get(ns, "worker").Status.Hash }).ShouldNot(Equal(before))
 		t.shows("#part", "Ends in 24 hours")
+		t.click(`[data-dialog$="/retire"]`)
+		t.shows("dialog", "Whoever still uses the token")
+		t.click("dialog .danger")
+		t.is("!document.querySelector('.tokenline .status.warn')")
+		Expect(get(ns, "worker").RetiringToken()).To(BeNil())
 
 		t.click(`[data-dialog$="/suspend"]`)
 		t.click("dialog .primary")

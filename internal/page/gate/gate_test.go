@@ -36,9 +36,9 @@ func newSite(t *testing.T) *site {
 }
 
 // do sends a request with changes, and reports whether it came through the gate.
-func (s *site) do(method, path string, body url.Values, changes ...func(*http.Request)) (passed bool, answer *http.Response) {
+func (s *site) do(method, path string, body url.Values, changes ...func(*http.Request)) (passed bool, got answer) {
 	s.t.Helper()
-	r := httptest.NewRequest(method, path, strings.NewReader(body.Encode()))
+	r := httptest.NewRequestWithContext(s.t.Context(), method, path, strings.NewReader(body.Encode()))
 	r.Host = host
 	if method == http.MethodPost {
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -52,8 +52,20 @@ func (s *site) do(method, path string, body url.Values, changes ...func(*http.Re
 	if s.reached == "" && strings.HasPrefix(path, s.Path()) && w.Code != http.StatusForbidden {
 		s.t.Fatalf("a request that did not come through was answered with %d", w.Code)
 	}
-	return s.reached != "", w.Result()
+	result := w.Result()
+	defer func() { _ = result.Body.Close() }()
+	return s.reached != "", answer{result.StatusCode, result.Header, result.Cookies()}
 }
+
+// answer is what tests look at in a response.
+type answer struct {
+	StatusCode int
+	Header     http.Header
+	cookies    []*http.Cookie
+}
+
+// Cookies returns the cookies that the response sets.
+func (a answer) Cookies() []*http.Cookie { return a.cookies }
 
 // login uses the one-time token as the page with the button does, and returns the cookie.
 func (s *site) login() *http.Cookie {
@@ -116,7 +128,7 @@ func TestAttacks(t *testing.T) {
 		"another user of the machine, to change":    {post, without("Cookie")},
 		"a wrong cookie":                            {get, header("Cookie", cookieName+"="+strings.Repeat("0", 64))},
 		"an empty cookie":                           {get, header("Cookie", cookieName+"=")},
-		"two cookies":                               {get, func(r *http.Request) { r.AddCookie(&http.Cookie{Name: cookieName, Value: "x"}) }},
+		"two cookies":                               {get, func(r *http.Request) { r.Header.Set("Cookie", r.Header.Get("Cookie")+"; "+cookieName+"=x") }},
 		"another origin":                            {post, header("Origin", "https://evil.example")},
 		"a page on another port":                    {post, header("Origin", "http://127.0.0.1:80")},
 		"https in place of http":                    {post, header("Origin", "https://"+host)},
@@ -286,7 +298,7 @@ func TestEveryAnswerIsProtected(t *testing.T) {
 
 func TestTheLinkShowsNoHTML(t *testing.T) {
 	s := newSite(t)
-	r := httptest.NewRequest(http.MethodGet, OpenPath+"?token="+url.QueryEscape(`"><script>alert(1)</script>`), nil)
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, OpenPath+"?token="+url.QueryEscape(`"><script>alert(1)</script>`), nil)
 	r.Host = host
 	w := httptest.NewRecorder()
 	s.handler.ServeHTTP(w, r)
@@ -306,7 +318,7 @@ func TestTheLauncherIsOnlyForItsOwner(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)
 		}
 	}
-	text, err := os.ReadFile(path)
+	text, err := os.ReadFile(path) //nolint:gosec // the file that the test is about
 	if err != nil || !strings.Contains(string(text), s.onceToken()) || !strings.Contains(string(text), s.Origin()+OpenPath) {
 		t.Errorf("the file does not post the token to the page (%v)", err)
 	}

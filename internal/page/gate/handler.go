@@ -38,7 +38,7 @@ func (g *Gate) Handler(next http.Handler, styles []byte, quiet func(*http.Reques
 	inside := http.StripPrefix(strings.TrimSuffix(g.path, "/"), next)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if refusal := g.refuse(r, now(), !quiet(r)); refusal != "" {
-			fail(w, http.StatusForbidden, refusal)
+			fail(w, refusal)
 			return
 		}
 		inside.ServeHTTP(w, r)
@@ -47,7 +47,7 @@ func (g *Gate) Handler(next http.Handler, styles []byte, quiet func(*http.Reques
 		protect(w.Header())
 		// A page whose name was made to resolve to this address sends its own name. A proxy's request has a host of its own, too.
 		if r.Host != g.host || r.URL.IsAbs() {
-			fail(w, http.StatusForbidden, wrongHost)
+			fail(w, wrongHost)
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -105,12 +105,12 @@ func (g *Gate) ask(w http.ResponseWriter, r *http.Request) {
 // open exchanges the one-time token for the cookie. The request may come from a file, whose origin is null.
 func (g *Gate) open(w http.ResponseWriter, r *http.Request, now time.Time) {
 	if origin := r.Header.Get("Origin"); origin != "" && origin != "null" && origin != g.Origin() {
-		fail(w, http.StatusForbidden, wrongOrigin)
+		fail(w, wrongOrigin)
 		return
 	}
 	cookie, ok := g.redeem(r.PostFormValue("token"), now)
 	if !ok {
-		fail(w, http.StatusForbidden, wrongLink)
+		fail(w, wrongLink)
 		return
 	}
 	// Not Secure: some browsers keep such a cookie from http://127.0.0.1.
@@ -120,8 +120,8 @@ func (g *Gate) open(w http.ResponseWriter, r *http.Request, now time.Time) {
 }
 
 // fail refuses a request with a sentence.
-func fail(w http.ResponseWriter, code int, text string) {
-	render(w, code, map[string]any{"Refusal": text})
+func fail(w http.ResponseWriter, text string) {
+	render(w, http.StatusForbidden, map[string]any{"Refusal": text})
 }
 
 func render(w http.ResponseWriter, code int, data any) {

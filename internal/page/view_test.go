@@ -70,7 +70,7 @@ func TestViewTellsUseAndTokens(t *testing.T) {
 	}
 }
 
-// A use that is not on record is no proof that there was none, and no text may say so.
+// That no use is on record does not prove that there was none, and no text may say so.
 func TestUnseenUseIsNotNever(t *testing.T) {
 	key := rotated()
 	key.Status.LastUsedAt, key.Status.Rotation.Retiring.LastUsedAt = nil, nil

@@ -173,7 +173,7 @@ var _ = Describe("The whole path", func() {
 		t.shows("dialog", "The new token replaces the old one in Secret worker")
 		t.click("dialog .primary")
 		Eventually(func() string { return get(ns, "worker").Status.Hash }).ShouldNot(Equal(before))
-		t.shows("#part", "Ends in 24 hours")
+		t.shows("#part", "Ends in ")
 		t.click(`[data-dialog$="/retire"]`)
 		t.shows("dialog", "Whoever still uses the token")
 		t.click("dialog .danger")

@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -208,6 +209,13 @@ func use(verifier *controlplane.Verifier, namespace, name string) {
 		return response.StatusCode, response.Body.Close()
 	}).Should(Equal(http.StatusOK))
 	Eventually(func() time.Time { return get(namespace, name).LastUsedAt() }).ShouldNot(BeZero())
+}
+
+// patch changes a key by a merge patch, which no other writer is in the way of.
+func patch(namespace, name, change string) {
+	GinkgoHelper()
+	key := &v1alpha1.ApiKey{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	Expect(admin.Patch(ctx, key, client.RawPatch(types.MergePatchType, []byte(change)))).To(Succeed())
 }
 
 func get(namespace, name string) *v1alpha1.ApiKey {

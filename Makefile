@@ -151,10 +151,14 @@ fuzz: ## Run each fuzz target with FUZZINPUTS inputs (default 80000, about 5 sec
 	hack/fuzz $(or $(FUZZINPUTS),80000)
 
 .PHONY: bench
-bench: kube build ## Measure issuing and verifying, compare both with a minimal program, and print tables.
-	go test -run '^$$' -bench . ./internal/index
-	go test -run '^$$' -bench NotingUse -benchtime 1x ./internal/serve
-	go build -C test -o ../bin/bench ./bench && exec bin/bench $(BENCHFLAGS)
+bench: kube build ## Measure issuing and verifying beside minimal programs, and print tables (QUICK=1: five minutes; BENCHFLAGS).
+	$(if $(QUICK),,go test -run '^$$' -bench . ./internal/index)
+	$(if $(QUICK),,go test -run '^$$' -bench NotingUse -benchtime 1x ./internal/serve)
+	go build -C test -o ../bin/bench ./bench && exec bin/bench $(if $(QUICK),-quick) $(BENCHFLAGS)
+
+.PHONY: bench-compare
+bench-compare: kube build ## Measure this revision and another one in turns, and fail if this one is worse by a tenth (BASE=REV).
+	hack/bench-compare "$(or $(BASE),HEAD~1)" $(BENCHFLAGS)
 
 ##@ Change
 

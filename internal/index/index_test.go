@@ -363,7 +363,7 @@ func TestReadersAndAWriter(_ *testing.T) {
 }
 
 func BenchmarkDecide(b *testing.B) {
-	for _, n := range []int{1_000, 100_000, 1_000_000} {
+	for _, n := range []int{1_000, 10_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("%d keys", n), func(b *testing.B) { benchmarkDecide(b, n) })
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 )
@@ -20,12 +21,18 @@ import (
 // loadConnections is the number of connections. Each sends one request after another.
 const loadConnections = 8
 
+// openConnections is the number of connections of a load with a fixed rate. It is the most requests that can be open at once.
+const openConnections = 64
+
 // asker sends one request with a token and reports whether it was allowed.
 type asker func(ctx context.Context, token string) (bool, error)
 
+// connector opens a connection. The function that it returns besides closes it.
+type connector func() (asker, func(), error)
+
 // load sends requests on several connections until the context ends, and returns the number of answers. A refusal is an error unless
 // mayRefuse is set.
-func load(ctx context.Context, tokens []seeded, connect func() (asker, func(), error), mayRefuse bool) (int64, error) {
+func load(ctx context.Context, tokens []seeded, connect connector, mayRefuse bool) (int64, error) {
 	var answers atomic.Int64
 	failed := make(chan error, loadConnections)
 	var group sync.WaitGroup
@@ -67,7 +74,7 @@ var envoyHeaders = map[string]string{
 	"content-type": "application/json", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 }
 
-func connectGRPC(address string) func() (asker, func(), error) {
+func connectGRPC(address string) connector {
 	return func() (asker, func(), error) {
 		connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
@@ -92,7 +99,7 @@ func connectGRPC(address string) func() (asker, func(), error) {
 	}
 }
 
-func connectHTTP(base string) func() (asker, func(), error) {
+func connectHTTP(base string) connector {
 	return func() (asker, func(), error) {
 		transport := &http.Transport{MaxIdleConnsPerHost: 1}
 		c := &http.Client{Transport: transport}
@@ -118,8 +125,44 @@ func connectHTTP(base string) func() (asker, func(), error) {
 	}
 }
 
+// openLoad sends requests at a fixed rate, whether or not earlier ones are answered, and returns how long each took. The time counts from
+// when a request was due, so that a server that stands still can't hide the requests that it delayed (coordinated omission).
+func openLoad(ctx context.Context, tokens []seeded, connect connector, rate int, during time.Duration) ([]time.Duration, error) {
+	total := int(during.Seconds() * float64(rate))
+	took := make([]time.Duration, total)
+	var next atomic.Int64
+	var group errgroup.Group
+	begun := time.Now().Add(100 * time.Millisecond)
+	for range openConnections {
+		ask, closeConnection, err := connect()
+		if err != nil {
+			return nil, err
+		}
+		group.Go(func() error {
+			defer closeConnection()
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= total || ctx.Err() != nil {
+					return ctx.Err()
+				}
+				due := begun.Add(time.Duration(i) * time.Second / time.Duration(rate))
+				time.Sleep(time.Until(due))
+				ok, err := ask(ctx, tokens[i%len(tokens)].token)
+				if err == nil && !ok {
+					err = errors.New("the token of an issued key was refused")
+				}
+				if err != nil {
+					return err
+				}
+				took[i] = time.Since(due)
+			}
+		})
+	}
+	return took, group.Wait()
+}
+
 // cost returns a server's processor time per request. It first warms up for a fifth of the duration.
-func cost(ctx context.Context, pid int, tokens []seeded, connect func() (asker, func(), error), during time.Duration) (time.Duration, error) {
+func cost(ctx context.Context, pid int, tokens []seeded, connect connector, during time.Duration) (time.Duration, error) {
 	warm, cancel := context.WithTimeout(ctx, during/5)
 	_, err := load(warm, tokens, connect, false)
 	cancel()

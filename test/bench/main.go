@@ -1,5 +1,5 @@
 // Command bench measures how fast the operator issues and rotates keys and the verifier checks tokens, compared with floors: programs that do only
-// what can't be avoided. It also measures the page of kubectl apikey ui with many keys. It prints the tables of docs/performance.md. `make bench` runs it.
+// what can't be avoided. It also measures kubectl apikey and its page with many keys. It prints the tables of docs/performance.md. `make bench` runs it.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,55 +25,104 @@ import (
 // workers is the operator's default concurrency. The floor uses the same.
 const workers = 16
 
+// settings are what the flags say.
+type settings struct {
+	keys, fleet, rotations, rounds int
+	during                         time.Duration
+	sizes                          []int
+	replayed                       int
+	plots                          string
+	usage                          usageLoad
+}
+
+// onlyAlone are the benchmarks that take so long that they run only if they are asked for.
+var onlyAlone = []string{"usage"}
+
+// quick measures everything but the largest fleets, in at most five minutes.
+var quick = settings{keys: 200, fleet: 1000, rotations: 100, rounds: 1, during: time.Second, sizes: []int{1_000, 10_000}}
+
+// benchmarks are everything that is measured, in the order in which it runs.
+var benchmarks = []struct {
+	name string
+	run  func(context.Context, settings) error
+}{
+	{"issuing", func(ctx context.Context, s settings) error { return benchIssuing(ctx, s.keys, s.fleet, s.rounds) }},
+	{"rotating", func(ctx context.Context, s settings) error { return benchRotating(ctx, s.rotations, s.rounds) }},
+	{"verifying", func(ctx context.Context, s settings) error { return benchVerifying(ctx, s.rounds, s.during) }},
+	{"gateways", func(ctx context.Context, s settings) error { return benchGateways(ctx, s.rounds, s.during) }},
+	{"growth", func(ctx context.Context, s settings) error {
+		return benchGrowth(ctx, s.sizes, s.replayed, s.rounds, s.plots)
+	}},
+	{"listing", func(ctx context.Context, s settings) error { return benchListing(ctx, s.rounds) }},
+	{"page", func(ctx context.Context, s settings) error { return benchPage(ctx, s.rounds) }},
+	{"worst", func(ctx context.Context, _ settings) error { return benchWorst(ctx) }},
+	{"usage", func(ctx context.Context, s settings) error { return benchUsage(ctx, s.usage) }},
+}
+
 func main() {
-	keys := flag.Int("keys", 2000, "number of keys in each timed run")
-	fleet := flag.Int("fleet", 10000, "number of keys for measuring memory and restarts")
-	rotations := flag.Int("rotations", 300, "number of keys that are rotated in each timed run")
-	rounds := flag.Int("rounds", 3, "number of timed runs of each kind; the median is printed")
-	during := flag.Duration("during", 5*time.Second, "duration of each timed run of the verifier")
-	only := flag.String("only", "", "run only this benchmark: issuing, rotating, verifying or worst; or usage, which does not run without this")
-	usage := usageLoad{}
-	flag.IntVar(&usage.keys, "used-keys", 10000, "number of keys that are used while their use is recorded")
-	flag.IntVar(&usage.perSecond, "uses", 2000, "number of requests a second that use these keys")
-	flag.DurationVar(&usage.during, "used-for", 5*time.Minute, "duration of each of the two runs that use these keys")
+	var s settings
+	flag.IntVar(&s.keys, "keys", 2000, "number of keys in each timed run")
+	flag.IntVar(&s.fleet, "fleet", 10000, "number of keys for measuring memory and restarts")
+	flag.IntVar(&s.rotations, "rotations", 300, "number of keys that are rotated in each timed run")
+	flag.IntVar(&s.rounds, "rounds", 5, "number of timed runs of each kind; the median is printed")
+	flag.DurationVar(&s.during, "during", 5*time.Second, "duration of each timed run of the verifier")
+	flag.IntVar(&s.replayed, "replayed", 1_000_000, "number of keys of the replay that ends the growth table; 0 leaves it out")
+	flag.StringVar(&s.plots, "plots", "", "folder for plots of how it grows, as SVG files")
+	flag.IntVar(&s.usage.keys, "used-keys", 10000, "number of keys that are used while their use is recorded")
+	flag.IntVar(&s.usage.perSecond, "uses", 2000, "number of requests a second that use these keys")
+	flag.DurationVar(&s.usage.during, "used-for", 5*time.Minute, "duration of each of the two runs that use these keys")
+	only := flag.String("only", "", "run only this benchmark: "+benchmarkNames()+"; without it, all but "+strings.Join(onlyAlone, ", "))
+	isQuick := flag.Bool("quick", false, "measure with few keys and single runs, in at most five minutes; other flags go before")
+	base := flag.String("compare", "", "folder with the binaries of another revision; if set, only compare them with those in bin/")
 	emptyHTTP := flag.String("empty-http", "", "address for HTTP; if set, serve only the verifier's floor and measure nothing")
-	emptyGRPC := flag.String("empty-grpc", "", "address for gRPC of the verifier's floor")
+	emptyGRPC := flag.String("empty-grpc", "", "address for gRPC of the verifier's floor, or of the bare client")
+	bare := flag.String("bare-watch", "", "kubeconfig; if set, only watch ApiKeys as the floor of the verifier's start does")
+	address := flag.String("replay", "", "address for HTTP; if set, serve only a replay of an API server with many keys")
+	pattern := flag.String("replay-pattern", "", "file with the key that the replay copies")
+	replayKeys := flag.Int("replay-keys", 0, "number of keys of the replay")
 	flag.Parse()
+	s.sizes = []int{1_000, 10_000, 100_000}
+	if *isQuick {
+		var given []*flag.Flag
+		flag.Visit(func(f *flag.Flag) { given = append(given, f) })
+		values := make([]string, len(given))
+		for i, f := range given {
+			values[i] = f.Value.String()
+		}
+		usage := s.usage
+		s = quick
+		s.usage = usage
+		for i, f := range given {
+			_ = f.Value.Set(values[i]) // it was valid before
+		}
+	}
 	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := func() error {
-		if *emptyHTTP != "" {
+		switch {
+		case *emptyHTTP != "":
 			return emptyServers(ctx, *emptyHTTP, *emptyGRPC)
+		case *bare != "":
+			return bareWatch(ctx, *bare, *emptyGRPC)
+		case *address != "":
+			return serveReplay(ctx, *address, *pattern, *replayKeys)
+		case *base != "":
+			return benchCompare(ctx, *base, s.keys/4, s.rounds, s.during)
 		}
-		all := *only == ""
-		if all || *only == "issuing" {
-			if err := benchIssuing(ctx, *keys, *fleet, *rounds); err != nil {
+		ran := false
+		for _, b := range benchmarks {
+			left := slices.Contains(onlyAlone, b.name) || *isQuick && b.name == "worst"
+			if *only != "" && *only != b.name || *only == "" && left {
+				continue
+			}
+			ran = true
+			if err := b.run(ctx, s); err != nil {
 				return err
 			}
 		}
-		if all || *only == "rotating" {
-			if err := benchRotating(ctx, *rotations, *rounds); err != nil {
-				return err
-			}
-		}
-		if all || *only == "verifying" {
-			if err := benchVerifying(ctx, *rounds, *during); err != nil {
-				return err
-			}
-		}
-		if all || *only == "listing" {
-			if err := benchListing(ctx, *rounds); err != nil {
-				return err
-			}
-		}
-		if all || *only == "worst" {
-			if err := benchWorst(ctx); err != nil {
-				return err
-			}
-		}
-		if *only == "usage" { // its load takes long
-			return benchUsage(ctx, usage)
+		if !ran {
+			return fmt.Errorf("-only=%s: no such benchmark; there are %s", *only, benchmarkNames())
 		}
 		return nil
 	}()
@@ -80,6 +130,14 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+func benchmarkNames() string {
+	var names []string
+	for _, b := range benchmarks {
+		names = append(names, b.name)
+	}
+	return strings.Join(names, ", ")
 }
 
 func benchIssuing(ctx context.Context, keys, fleet, rounds int) error {

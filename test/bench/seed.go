@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
@@ -34,7 +36,8 @@ type seeder struct {
 	template []byte
 	pattern  *v1alpha1.ApiKey
 	count    int
-	// tokens are the tokens of every hundredth key, with the keys' names.
+	taken    int
+	// tokens are the tokens of every tenth key, with the keys' names.
 	tokens []seeded
 }
 
@@ -42,7 +45,8 @@ type seeded struct {
 	name, token string
 }
 
-func newSeeder(ctx context.Context, plane *controlplane.ControlPlane) (_ *seeder, err error) {
+// newSeeder issues the key that others are copies of. It has two roles, and those that are given.
+func newSeeder(ctx context.Context, plane *controlplane.ControlPlane, roles ...string) (_ *seeder, err error) {
 	operator, err := plane.StartOperator(ctx, io.Discard)
 	if err != nil {
 		return nil, err
@@ -52,7 +56,7 @@ func newSeeder(ctx context.Context, plane *controlplane.ControlPlane) (_ *seeder
 	if err != nil {
 		return nil, err
 	}
-	key := build.ApiKey(seedNamespace, "template", build.Roles(seedRole, "org.permission.message.create"), build.CIDRs("127.0.0.0/8", "2001:db8::/32"))
+	key := build.ApiKey(seedNamespace, "template", build.Roles(append(roles, seedRole, "org.permission.message.create")...), build.CIDRs("127.0.0.0/8", "2001:db8::/32"))
 	if err := c.Create(ctx, key); err != nil {
 		return nil, err
 	}
@@ -71,14 +75,16 @@ func newSeeder(ctx context.Context, plane *controlplane.ControlPlane) (_ *seeder
 	return s, err
 }
 
-// grow adds keys until there are n in total.
+// grow adds keys until there are n in total, apart from those that were taken.
 func (s *seeder) grow(ctx context.Context, n int) error {
-	for s.count < n {
-		all, err := s.fill(ctx, seedNamespace, min(seedBatch, n-s.count))
+	for s.count-s.taken < n {
+		all, err := s.fill(ctx, seedNamespace, min(seedBatch, n-(s.count-s.taken)))
 		if err != nil {
 			return err
 		}
-		s.tokens = append(s.tokens, all[0])
+		for i := 0; i < len(all); i += 10 {
+			s.tokens = append(s.tokens, all[i])
+		}
 	}
 	return nil
 }
@@ -104,6 +110,39 @@ func (s *seeder) fill(ctx context.Context, namespace string, n int) (all []seede
 		}
 	}
 	return all, nil
+}
+
+// take removes some of the tokens, so that their keys can be deleted.
+func (s *seeder) take(n int) []seeded {
+	taken := s.tokens[:n]
+	s.tokens = s.tokens[n:]
+	s.taken += n
+	return taken
+}
+
+// readPattern returns what a replay needs, and the first of its keys with their tokens.
+func readPattern(ctx context.Context, plane *controlplane.ControlPlane) (replayPattern, []seeded, error) {
+	clients, err := kubernetes.NewForConfig(plane.Admin)
+	if err != nil {
+		return replayPattern{}, nil, err
+	}
+	text, err := clients.RESTClient().Get().AbsPath("/apis", v1alpha1.GroupVersion.Group, v1alpha1.GroupVersion.Version,
+		"namespaces", seedNamespace, "apikeys", "template").DoRaw(ctx)
+	if err != nil {
+		return replayPattern{}, nil, err
+	}
+	key := &v1alpha1.ApiKey{}
+	if err := json.Unmarshal(text, key); err != nil {
+		return replayPattern{}, nil, err
+	}
+	pattern := replayPattern{Name: key.Name, UID: string(key.UID), Digest: key.Status.Hash, Key: text}
+	var keys []seeded
+	for i := range growthDeletions {
+		minted := token.Mint(token.DefaultPrefix)
+		pattern.Digests = append(pattern.Digests, minted.Digest().String())
+		keys = append(keys, seeded{fmt.Sprintf("seed-%d", i), minted.Reveal()})
+	}
+	return pattern, keys, nil
 }
 
 func newUID() types.UID { return uuid.NewUUID() }

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -34,8 +37,8 @@ func benchVerifying(ctx context.Context, rounds int, during time.Duration) (err 
 		return err
 	}
 	fmt.Printf("\nThe verifier's own processor time, without the client's; median of %d runs of %s, alternating with the floor\n\n", rounds, during)
-	fmt.Println("| measure | value |")
-	fmt.Println("|---|---|")
+	fmt.Println("| measure | keys | value | goal |")
+	fmt.Println("|---|---|---|---|")
 	for _, n := range []int{smallFleet, largeFleet} {
 		if err := seeder.grow(ctx, n); err != nil {
 			return err
@@ -91,29 +94,65 @@ func waitCaughtUp(ctx context.Context, plane *controlplane.ControlPlane, keys in
 		if len(list.Items) >= keys {
 			return nil
 		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 }
 
 func measureStart(ctx context.Context, plane *controlplane.ControlPlane, keys, rounds int) error {
-	var took, own, resident []float64
+	kubeconfig, remove, err := verifierKubeconfig(ctx, plane)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	var took, ratios, own, resident []float64
 	for range rounds {
-		start := time.Now()
-		v, err := startVerifier(ctx, plane)
+		bare, err := timeBareStart(kubeconfig)
 		if err != nil {
 			return err
 		}
-		took = append(took, time.Since(start).Seconds())
-		rss, err := memory(v.Process)
-		cpu, cpuErr := cpuTime(v.Pid())
-		if err := errors.Join(err, cpuErr, v.Stop()); err != nil {
+		s, err := timeStart(ctx, plane)
+		if err != nil {
 			return err
 		}
-		own = append(own, cpu.Seconds())
-		resident = append(resident, float64(rss>>20))
+		took, ratios = append(took, s.took.Seconds()), append(ratios, float64(s.took)/float64(bare))
+		own, resident = append(own, float64(s.own.Microseconds())/float64(keys)), append(resident, float64(s.resident>>20))
 	}
-	fmt.Printf("| start to ready, %d keys | %.2f s, including %.2f s of the verifier's processor time |\n", keys, middle(took), middle(own))
-	fmt.Printf("| resident memory once ready, %d keys | %.0f MiB |\n", keys, middle(resident))
+	report("start to ready, against a bare client that reads the same watch", keys, fmt.Sprintf("%.2f s, %.2f times", middle(took), middle(ratios)),
+		"1.3 times", middle(ratios) <= 1.3)
+	report("verifier's own processor time until it is ready", keys, fmt.Sprintf("%.0f µs a key", middle(own)), "35 µs", middle(own) <= 35)
+	goal, met := "", true
+	if keys == largeFleet {
+		goal, met = "100 MiB", middle(resident) <= 100
+	}
+	report("resident memory once ready", keys, fmt.Sprintf("%.0f MiB", middle(resident)), goal, met)
 	return nil
+}
+
+// report prints a line of the table of the verifier. The goal may be empty.
+func report(measure string, keys int, value, goal string, met bool) {
+	if !met {
+		goal += ": **missed**"
+	}
+	fmt.Printf("| %s | %d | %s | %s |\n", measure, keys, value, goal)
+}
+
+// verifierKubeconfig writes a kubeconfig of the verifier's service account. remove deletes it.
+func verifierKubeconfig(ctx context.Context, plane *controlplane.ControlPlane) (path string, remove func(), err error) {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return "", nil, err
+	}
+	remove = func() { _ = os.RemoveAll(dir) }
+	path = filepath.Join(dir, "verifier.kubeconfig")
+	if err := plane.KubeconfigAs(ctx, controlplane.Namespace, controlplane.VerifierAccount, path); err != nil {
+		remove()
+		return "", nil, err
+	}
+	return path, remove, nil
 }
 
 func middle(values []float64) float64 {
@@ -121,7 +160,8 @@ func middle(values []float64) float64 {
 	return values[len(values)/2]
 }
 
-// measureCost compares the processor time per request with that of servers that do nothing.
+// measureCost compares the processor time per request, and the latency at a fixed rate, with those of servers that do nothing. Each round
+// measures the floor twice: how far its two values are apart says what the machine's noise hides.
 func measureCost(ctx context.Context, v *controlplane.Verifier, tokens []seeded, rounds int, during time.Duration) (err error) {
 	at, err := controlplane.FreeVerifierAddresses()
 	if err != nil {
@@ -133,50 +173,92 @@ func measureCost(ctx context.Context, v *controlplane.Verifier, tokens []seeded,
 	}
 	defer func() { err = errors.Join(err, floor.Stop()) }()
 	for _, protocol := range []struct {
-		name, floorName string
-		floor, verifier func() (asker, func(), error)
+		name            string
+		goal            float64
+		floor, verifier connector
 	}{
-		{"ext_authz", "an empty ext_authz server", connectGRPC(at.GRPC), connectGRPC(v.GRPC)},
-		{"forward-auth", "an empty net/http handler", connectHTTP("http://" + at.HTTP), connectHTTP(v.HTTP)},
+		{"ext_authz", 0.75, connectGRPC(at.GRPC), connectGRPC(v.GRPC)},
+		{"forward-auth", 1.15, connectHTTP("http://" + at.HTTP), connectHTTP(v.HTTP)},
 	} {
-		var floors, costs, ratios []float64
+		var floors, costs, ratios, noise []float64
 		for range rounds {
-			empty, err := cost(ctx, floor.Pid(), tokens, protocol.floor, during)
-			if err != nil {
-				return err
+			var spent [3]time.Duration
+			for i, side := range []struct {
+				pid     int
+				connect connector
+			}{{floor.Pid(), protocol.floor}, {v.Pid(), protocol.verifier}, {floor.Pid(), protocol.floor}} {
+				if spent[i], err = cost(ctx, side.pid, tokens, side.connect, during); err != nil {
+					return err
+				}
 			}
-			ours, err := cost(ctx, v.Pid(), tokens, protocol.verifier, during)
-			if err != nil {
-				return err
-			}
-			floors, costs = append(floors, float64(empty.Microseconds())), append(costs, float64(ours.Microseconds()))
-			ratios = append(ratios, float64(ours)/float64(empty))
+			empty := float64(spent[0]+spent[2]) / 2
+			floors, costs = append(floors, empty/1e3), append(costs, float64(spent[1])/1e3)
+			ratios, noise = append(ratios, float64(spent[1])/empty), append(noise, float64(spent[2])/float64(spent[0]))
 		}
-		fmt.Printf("| %s, processor time per request, %d keys | %.0f µs, %.2f times the %.0f µs of %s |\n",
-			protocol.name, largeFleet, middle(costs), middle(ratios), middle(floors), protocol.floorName)
+		report(protocol.name+", processor time of a request, against an empty server", largeFleet,
+			fmt.Sprintf("%.0f µs, %.2f times %.0f µs (%s; the floor against itself %s)",
+				middle(costs), middle(ratios), middle(floors), spread(ratios), spread(noise)),
+			fmt.Sprintf("%.2f times", protocol.goal), middle(ratios) <= protocol.goal)
+		if err := measureLatency(ctx, protocol.name, tokens, during, protocol.floor, protocol.verifier); err != nil {
+			return err
+		}
 	}
 	rss, err := memory(v.Process)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("| resident memory under load, %d keys | %d MiB |\n", largeFleet, rss>>20)
+	report("resident memory after the load", largeFleet, fmt.Sprintf("%d MiB", rss>>20), "110 MiB", rss>>20 <= 110)
 	return nil
 }
 
-// measureDeletions measures the time from the answer to a DELETE until every verifier refuses the token.
-func measureDeletions(ctx context.Context, plane *controlplane.ControlPlane, verifiers []*controlplane.Verifier, tokens []seeded) error {
+// spread names the least and the greatest of some ratios.
+func spread(ratios []float64) string {
+	return fmt.Sprintf("%.2f to %.2f", slices.Min(ratios), slices.Max(ratios))
+}
+
+// openRate is the number of requests a second of the measurement of latency. It leaves the machine time to spare.
+const openRate = 1000
+
+// measureLatency sends requests at a fixed rate to an empty server and to the verifier.
+func measureLatency(ctx context.Context, name string, tokens []seeded, during time.Duration, floor, verifier connector) error {
+	var p50s, p99s []string
+	for _, connect := range []connector{floor, verifier} {
+		took, err := openLoad(ctx, tokens, connect, openRate, during)
+		if err != nil {
+			return err
+		}
+		p50s, p99s = append(p50s, millis(quantile(took, 0.5))), append(p99s, millis(quantile(took, 0.99)))
+	}
+	report(fmt.Sprintf("%s, latency at %d requests a second, counted from when each was due", name, openRate), largeFleet,
+		fmt.Sprintf("p50 %s, p99 %s; the empty server's %s, %s", p50s[1], p99s[1], p50s[0], p99s[0]), "", true)
+	return nil
+}
+
+// measureDeletions measures the time from the answer to a DELETE until every verifier refuses the token, beside the time until a bare
+// client refuses it.
+func measureDeletions(ctx context.Context, plane *controlplane.ControlPlane, verifiers []*controlplane.Verifier, tokens []seeded) (err error) {
 	c, err := client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
 	if err != nil {
 		return err
 	}
+	kubeconfig, remove, err := verifierKubeconfig(ctx, plane)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	bare, err := startBareClient(kubeconfig)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bare.Stop()) }()
 	// The load uses other keys than those that are deleted.
 	doomed, loading := tokens[:2*deletions], tokens[2*deletions:]
 	for _, busy := range []bool{false, true} {
-		name := "idle"
+		name, goal := "idle", 1.2
 		limit, cancel := context.WithCancel(ctx)
 		failed := make(chan error, len(verifiers))
 		if busy {
-			name = "under full load of checks"
+			name, goal = "under full load of checks", 1.5
 			for _, v := range verifiers {
 				go func() {
 					_, err := load(limit, loading, connectGRPC(v.GRPC), false)
@@ -184,7 +266,7 @@ func measureDeletions(ctx context.Context, plane *controlplane.ControlPlane, ver
 				}()
 			}
 		}
-		took, err := timeDeletions(ctx, c, verifiers, doomed[:deletions])
+		took, bares, err := timeDeletions(ctx, deleteKey(ctx, c), verifiers, bare, doomed[:deletions])
 		cancel()
 		if busy {
 			for range verifiers {
@@ -195,56 +277,87 @@ func measureDeletions(ctx context.Context, plane *controlplane.ControlPlane, ver
 			return err
 		}
 		doomed = doomed[deletions:]
-		slices.Sort(took)
-		fmt.Printf("| from the DELETE's answer to the first refusal, %d deletions, the slower of %d replicas, %s | p50 %.1f ms, p99 %.1f ms |\n",
-			deletions, len(verifiers), name, took[len(took)/2].Seconds()*1000, took[len(took)*99/100].Seconds()*1000)
+		p50, p99 := quantile(took, 0.5), quantile(took, 0.99)
+		bare50, bare99 := quantile(bares, 0.5), quantile(bares, 0.99)
+		report(fmt.Sprintf("from the answer to a DELETE to the first refusal, the slower of %d replicas, %d deletions, %s", len(verifiers), deletions, name),
+			largeFleet, fmt.Sprintf("p50 %s, p99 %s; %.2f and %.2f times a bare client's %s, %s", millis(p50), millis(p99),
+				float64(p50)/float64(bare50), float64(p99)/float64(bare99), millis(bare50), millis(bare99)),
+			fmt.Sprintf("%.1f times", goal), float64(p99) <= goal*float64(bare99) && (busy || float64(p50) <= goal*float64(bare50)))
 	}
 	return nil
 }
 
-func timeDeletions(ctx context.Context, c client.Client, verifiers []*controlplane.Verifier, doomed []seeded) ([]time.Duration, error) {
-	asks := make([]asker, len(verifiers))
-	for i, v := range verifiers {
-		ask, closeConnection, err := connectGRPC(v.GRPC)()
-		if err != nil {
-			return nil, err
-		}
-		defer closeConnection()
-		asks[i] = ask
-	}
-	var took []time.Duration
-	for _, key := range doomed {
-		for _, ask := range asks {
-			if ok, err := ask(ctx, key.token); err != nil || !ok {
-				return nil, fmt.Errorf("the token of an issued key was refused: %w", err)
-			}
-		}
+func deleteKey(ctx context.Context, c client.Client) func(seeded) error {
+	return func(key seeded) error {
 		object := &v1alpha1.ApiKey{}
 		object.Namespace, object.Name = seedNamespace, key.name
-		if err := c.Delete(ctx, object); err != nil {
-			return nil, err
+		return c.Delete(ctx, object)
+	}
+}
+
+// timeDeletions deletes keys one after the other. It returns, for each, the time from the answer until the slowest verifier refuses the
+// token, and until the bare client does, if there is one.
+func timeDeletions(
+	ctx context.Context, remove func(seeded) error, verifiers []*controlplane.Verifier, bare *bareClient, doomed []seeded,
+) (took, bares []time.Duration, err error) {
+	var closers []func()
+	defer func() {
+		for _, closeConnection := range closers {
+			closeConnection()
 		}
-		start := time.Now()
-		refused := make(chan error, len(asks))
-		durations := make([]time.Duration, len(asks))
+	}()
+	asks := make([]asker, 0, len(verifiers)+1)
+	connect := func(address string) error {
+		ask, closeConnection, err := connectGRPC(address)()
+		if err == nil {
+			asks, closers = append(asks, ask), append(closers, closeConnection)
+		}
+		return err
+	}
+	for _, v := range verifiers {
+		if err := connect(v.GRPC); err != nil {
+			return nil, nil, err
+		}
+	}
+	if bare != nil {
+		if err := connect(bare.grpc); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, key := range doomed {
+		credentials := slices.Repeat([]string{key.token}, len(verifiers))
+		if bare != nil {
+			credentials = append(credentials, key.name)
+		}
 		for i, ask := range asks {
-			go func() {
-				for {
-					ok, err := ask(ctx, key.token)
-					if err != nil || !ok {
-						durations[i] = time.Since(start)
-						refused <- err
-						return
-					}
-				}
-			}()
-		}
-		for range asks {
-			if err := <-refused; err != nil {
-				return nil, err
+			if ok, err := ask(ctx, credentials[i]); err != nil || !ok {
+				return nil, nil, fmt.Errorf("the token of an issued key was refused: %w", err)
 			}
 		}
-		took = append(took, slices.Max(durations))
+		if err := remove(key); err != nil {
+			return nil, nil, err
+		}
+		start := time.Now()
+		durations := make([]time.Duration, len(asks))
+		var waiting errgroup.Group
+		for i, ask := range asks {
+			waiting.Go(func() error {
+				for {
+					ok, err := ask(ctx, credentials[i])
+					if err != nil || !ok {
+						durations[i] = time.Since(start)
+						return err
+					}
+				}
+			})
+		}
+		if err := waiting.Wait(); err != nil {
+			return nil, nil, err
+		}
+		took = append(took, slices.Max(durations[:len(verifiers)]))
+		if bare != nil {
+			bares = append(bares, durations[len(verifiers)])
+		}
 	}
-	return took, nil
+	return took, bares, nil
 }

@@ -47,6 +47,8 @@ type ControlPlane struct {
 	Admin *rest.Config
 	// Root is the path of the repository's root folder.
 	Root string
+	// Bin is the folder of the product's binaries: bin in Root, unless it is set.
+	Bin string
 
 	plane      *envtest.ControlPlane
 	controller *exec.Cmd

@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -187,7 +188,7 @@ func (c *ControlPlane) start(ctx context.Context, binary, namespace, account str
 		return nil, err
 	}
 	args = append([]string{"--kubeconfig=" + kubeconfig}, args...)
-	command := exec.Command(filepath.Join(c.Root, "bin", binary), args...) //nolint:noctx // Process.Stop stops it
+	command := exec.Command(filepath.Join(cmp.Or(c.Bin, filepath.Join(c.Root, "bin")), binary), args...) //nolint:noctx // Process.Stop stops it
 	command.Env = append(os.Environ(), "POD_NAMESPACE="+namespace)
 	return StartProcess(command, out)
 }

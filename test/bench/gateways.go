@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
+	"github.com/apikey-operator/apikey-operator/test/kit/gateway"
+)
+
+// gatewayRole is the role that the routes of docs/gateways require.
+const gatewayRole = "org.permission.order.read"
+
+// benchGateways measures requests through real gateways: without a check, with a check by a server that does nothing, twice, and with the
+// verifier. How far the two runs of the empty check are apart says what can't be told from the machine's noise.
+func benchGateways(ctx context.Context, rounds int, during time.Duration) (err error) {
+	plane, err := install(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, plane.Stop()) }()
+	seeder, err := newSeeder(ctx, plane, gatewayRole)
+	if err != nil {
+		return err
+	}
+	if err := seeder.grow(ctx, smallFleet); err != nil {
+		return err
+	}
+	if err := waitCaughtUp(ctx, plane, smallFleet); err != nil {
+		return err
+	}
+	at, err := controlplane.FreeVerifierAddresses()
+	if err != nil {
+		return err
+	}
+	v, err := plane.StartVerifier(ctx, io.Discard, at, "--trusted-proxies=127.0.0.1/32", "--drain-delay=0s")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.Stop()) }()
+	if err := v.WaitHTTP(ctx, v.Probes+"/readyz"); err != nil {
+		return err
+	}
+	empty, err := controlplane.FreeVerifierAddresses()
+	if err != nil {
+		return err
+	}
+	floor, err := startEmptyServers(ctx, empty)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, floor.Stop()) }()
+
+	fmt.Printf("\nThrough real gateways, with 10,000 keys: requests a second of 8 connections in turns, and p99 at %d requests a second; median of %d\n\n",
+		gatewayRate, rounds)
+	fmt.Println("| gateway | check | requests/s | of the empty check | p50 | p99 |")
+	fmt.Println("|---|---|---|---|---|---|")
+	for _, kind := range []struct {
+		name    string
+		start   func(context.Context, string, string, gateway.Backends, io.Writer) (*gateway.Gateway, error)
+		noCheck func(string) string
+	}{
+		{"nginx", gateway.Nginx, func(site string) string {
+			return strings.Replace(site, "        auth_request /_apikey_orders;\n", "", 1)
+		}},
+		{"traefik", gateway.Traefik, func(site string) string {
+			return strings.Replace(site, "middlewares: [{name: apikey-orders}, {name: apikey-removed}]", "middlewares: [{name: apikey-removed}]", 1)
+		}},
+	} {
+		if _, ok := gateway.Find(plane.Root, kind.name); !ok {
+			fmt.Printf("| %s | not installed | | | | |\n", kind.name)
+			continue
+		}
+		checks := []struct {
+			name     string
+			verifier string
+			edit     func(string) string
+		}{
+			{"none", empty.HTTP, kind.noCheck},
+			{"an empty server", empty.HTTP, nil},
+			{"an empty server, again", empty.HTTP, nil},
+			{"apikey-verifier", at.HTTP, nil},
+		}
+		results := make([]gatewayResult, len(checks))
+		for range rounds {
+			for i, check := range checks {
+				r, err := measureGateway(ctx, plane.Root, kind.start, gateway.Backends{
+					Verifiers: []string{check.verifier}, API: empty.HTTP, Edit: check.edit,
+				}, seeder.tokens, during)
+				if err != nil {
+					return fmt.Errorf("%s, check by %s: %w", kind.name, check.name, err)
+				}
+				results[i].rates = append(results[i].rates, r.rates...)
+				results[i].p50s, results[i].p99s = append(results[i].p50s, r.p50s...), append(results[i].p99s, r.p99s...)
+			}
+		}
+		base := middle(results[1].rates)
+		for i, check := range checks {
+			fmt.Printf("| %s | %s | %.0f | %.2f | %.1f ms | %.1f ms |\n", kind.name, check.name, middle(results[i].rates),
+				middle(results[i].rates)/base, middle(results[i].p50s), middle(results[i].p99s))
+		}
+	}
+	return nil
+}
+
+// gatewayRate is the fixed rate at which latencies through a gateway are measured.
+const gatewayRate = 500
+
+type gatewayResult struct{ rates, p50s, p99s []float64 }
+
+func measureGateway(
+	ctx context.Context, root string, start func(context.Context, string, string, gateway.Backends, io.Writer) (*gateway.Gateway, error),
+	behind gateway.Backends, tokens []seeded, during time.Duration,
+) (r gatewayResult, err error) {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	g, err := start(ctx, root, dir, behind, io.Discard)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, g.Stop()) }()
+	connect := connectGateway(g.URL + "/orders/1")
+	warm, cancel := context.WithTimeout(ctx, during/5)
+	_, err = load(warm, tokens, connect, false)
+	cancel()
+	if err != nil {
+		return r, err
+	}
+	limit, cancel := context.WithTimeout(ctx, during)
+	begun := time.Now()
+	n, err := load(limit, tokens, connect, false)
+	cancel()
+	if err != nil {
+		return r, err
+	}
+	rate := float64(n) / time.Since(begun).Seconds()
+	took, err := openLoad(ctx, tokens, connect, gatewayRate, during)
+	if err != nil {
+		return r, err
+	}
+	return gatewayResult{
+		rates: []float64{rate},
+		p50s:  []float64{quantile(took, 0.5).Seconds() * 1000},
+		p99s:  []float64{quantile(took, 0.99).Seconds() * 1000},
+	}, nil
+}
+
+// connectGateway connects to an API behind a gateway.
+func connectGateway(url string) connector {
+	return func() (asker, func(), error) {
+		transport := &http.Transport{MaxIdleConnsPerHost: 1}
+		c := &http.Client{Transport: transport}
+		return func(ctx context.Context, token string) (bool, error) {
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+			if err != nil {
+				return false, err
+			}
+			request.Header.Set("Authorization", "Bearer "+token)
+			response, err := c.Do(request)
+			if err != nil {
+				return false, err
+			}
+			_, err = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
+			return response.StatusCode == http.StatusOK, err
+		}, transport.CloseIdleConnections, nil
+	}
+}

@@ -76,7 +76,7 @@ func benchUsage(ctx context.Context, load usageLoad) error {
 	} {
 		fmt.Printf("| processor time a minute, %s | %.1f s | %.1f s |\n", row.name, row.none.Seconds()/minutes, row.some.Seconds()/minutes)
 	}
-	for _, name := range []string{"PATCH apikeyusages", "PATCH apikeys/status"} {
+	for _, name := range []string{"APPLY apikeyusages", "PATCH apikeys/status"} {
 		fmt.Printf("| API requests a minute, %s | %.1f | %.1f |\n", name, without.requests[name]/minutes, with.requests[name]/minutes)
 	}
 	fmt.Printf("| bytes a minute of ApiKeys and ApiKeyUsages: requests, answers and watch events | %.0f KiB | %.0f KiB |\n",

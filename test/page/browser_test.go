@@ -32,9 +32,9 @@ type command struct {
 var link = regexp.MustCompile(`^(http://127\.0\.0\.1:[0-9]+)/open\?token=[0-9a-f]{64}\n$`)
 
 // start runs the command with --no-browser.
-func start(kubeconfig, namespace string, args ...string) *command {
+func start(kubeconfig, namespace string) *command {
 	GinkgoHelper()
-	process := exec.CommandContext(ctx, filepath.Join(plane.Root, "bin", "kubectl-apikey"), append([]string{"ui", "--no-browser", "-n", namespace}, args...)...)
+	process := exec.CommandContext(ctx, filepath.Join(plane.Root, "bin", "kubectl-apikey"), "ui", "--no-browser", "-n", namespace)
 	process.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig)
 	stdout, err := process.StdoutPipe()
 	Expect(err).NotTo(HaveOccurred())
@@ -226,7 +226,8 @@ func (t *tab) picture(name string) {
 // listen returns the address of a server on the loopback that passes each connection on, and ends with the spec.
 func listen(accept func(net.Conn)) string {
 	GinkgoHelper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(listener.Close)
 	go func() {

@@ -17,8 +17,7 @@ func TestSpecsNamedInAttacksExist(t *testing.T) {
 	if !found {
 		t.Fatal("docs/attacks.md has no table of attacks")
 	}
-	section, _, _ = strings.Cut(section, "
-## ")
+	section, _, _ = strings.Cut(section, "\n## ")
 	folders := []string{"integration", "gateways", "install", "docs", "release", "page", "../internal/page/gate"}
 	specs := make([]*regexp.Regexp, 0, 100*len(folders))
 	for _, folder := range folders {

@@ -109,7 +109,7 @@ func (r *release) chart(ctx context.Context) (chart.Package, error) {
 	var files []archive.File
 	for path := range strings.Lines(listed) {
 		path = strings.TrimSpace(path)
-		data, err := os.ReadFile(path) //nolint:gosec // a file of this repository
+		data, err := os.ReadFile(path)
 		if err != nil {
 			return chart.Package{}, err
 		}
@@ -148,7 +148,7 @@ func (r *release) compile(ctx context.Context, program string, platform v1.Platf
 		"-o", file, "./cmd/"+program); err != nil {
 		return nil, err
 	}
-	r.compiled[key], err = os.ReadFile(file) //nolint:gosec // written by this function
+	r.compiled[key], err = os.ReadFile(file)
 	return r.compiled[key], err
 }
 

@@ -112,7 +112,7 @@ func TestRandomMessages(t *testing.T) {
 type generator struct{ *rand.Rand }
 
 func generate(seed uint64) []byte {
-	g := generator{rand.New(rand.NewPCG(seed, 0))} //nolint:gosec // reproducible on purpose
+	g := generator{rand.New(rand.NewPCG(seed, 0))}
 	message := g.message((&authv3.CheckRequest{}).ProtoReflect().Descriptor(), 0)
 	if g.one(20) {
 		message = message[:g.IntN(len(message)+1)]
@@ -131,7 +131,7 @@ func (g generator) varint(b []byte, v uint64) []byte {
 	if g.one(100) { // longer than needed, or too long
 		b[len(b)-1] |= 0x80
 		b = append(b, bytes.Repeat([]byte{0x80}, g.IntN(10))...)
-		b = append(b, byte(g.IntN(2)))
+		b = append(b, byte(g.IntN(2))) //nolint:gosec // 0 or 1
 	}
 	return b
 }
@@ -234,7 +234,7 @@ func TestNesting(t *testing.T) {
 			limit, valid := protowire.DefaultRecursionLimit/len(level), 0
 			for levels := limit - around; levels < limit+around; levels++ {
 				outermost := []part{{1, nil}, {11, nil}, {1, nil}, {2, key}}
-				if compare(t, request, nested(append(outermost, slices.Repeat(level, levels)...), innermost)) {
+				if compare(t, request, nested(slices.Concat(outermost, slices.Repeat(level, levels)), innermost)) {
 					valid++
 				}
 			}

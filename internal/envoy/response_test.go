@@ -16,12 +16,12 @@ import (
 
 // options returns the headers as the library's type.
 func options(fields []envoy.Field) []*corev3.HeaderValueOption {
-	var list []*corev3.HeaderValueOption
-	for _, f := range fields {
-		list = append(list, &corev3.HeaderValueOption{
+	list := make([]*corev3.HeaderValueOption, len(fields))
+	for i, f := range fields {
+		list[i] = &corev3.HeaderValueOption{
 			Header:       &corev3.HeaderValue{Key: f.Name, Value: f.Value},
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-		})
+		}
 	}
 	return list
 }

@@ -1,7 +1,7 @@
 package envoy
 
 // message says what matters of a message type: the fields that are read, and those whose content the library checks.
-// Whatever is not listed, or has another wire type, is skipped as protobuf skips unknown fields. TestSchema compares
+// Anything that is not listed, or has another wire type, is skipped as protobuf skips unknown fields. TestSchema compares
 // these types with those of go-control-plane.
 type message []field // by number
 

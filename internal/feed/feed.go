@@ -127,7 +127,9 @@ func NewLoader(config *rest.Config, x *index.Index, options Options) (*Loader, e
 			list := &v1alpha1.ApiRoleList{}
 			return list, request.Do(ctx).Into(list)
 		},
-		watch:     func(ctx context.Context, request *rest.Request, _ bool) (watch.Interface, error) { return request.Watch(ctx) },
+		watch: func(ctx context.Context, request *rest.Request, _ bool) (watch.Interface, error) {
+			return request.Watch(ctx)
+		},
 		store:     &roles{catalogue: catalogue, includes: map[string][]string{}, replaced: l.noteLoaded},
 		feed:      catalogue,
 		forbidden: func() {}, // wait: no key can be checked without the catalogue

@@ -21,23 +21,23 @@ func BenchmarkOneRoleChanges(b *testing.B) {
 	x := index.New(time.Now(), index.Options{})
 	source := x.Source()
 	store := &roles{catalogue: x.Catalogue(), includes: map[string][]string{}, replaced: func() {}}
-	var all []any
+	all := make([]any, catalogue)
 	for i := range catalogue {
 		role := &v1alpha1.ApiRole{ObjectMeta: metav1.ObjectMeta{Name: name(i)}}
 		for child := 10*i + 1; child <= 10*i+10 && child < catalogue; child++ {
 			role.Spec.Includes = append(role.Spec.Includes, name(child))
 		}
-		all = append(all, role)
+		all[i] = role
 	}
 	if err := store.Replace(all, ""); err != nil {
 		b.Fatal(err)
 	}
-	var entries []index.Entry
+	entries := make([]index.Entry, keys)
 	for i := range keys {
-		entries = append(entries, index.Entry{
+		entries[i] = index.Entry{
 			ID: index.ID{Namespace: "team", Name: fmt.Sprintf("key-%d", i)}, Roles: []string{name(0), name(i + 1)},
-			Credentials: []index.Credential{{Digest: token.Digest{byte(i), byte(i >> 8)}, Deadline: expiry.Never()}}, //nolint:gosec // intended
-		})
+			Credentials: []index.Credential{{Digest: token.Digest{byte(i), byte(i >> 8)}, Deadline: expiry.Never()}},
+		}
 	}
 	source.Replace(entries)
 	changed := &v1alpha1.ApiRole{ObjectMeta: metav1.ObjectMeta{Name: name(catalogue - 1)}}

@@ -78,12 +78,15 @@ func candidates(tags, tag uint64) uint64 {
 // slotOf returns the slot of the lowest of some candidates.
 func slotOf(matches uint64) int { return bits.TrailingZeros64(matches) / 8 }
 
+// lastOf returns the index of the last group, which is the mask of a hash.
+func lastOf(groups []group) uint64 { return uint64(len(groups) - 1) } //nolint:gosec // there is at least one
+
 // withDigest returns the entry with the digest, or nil.
 func (t *table) withDigest(digest *token.Digest) *entry {
 	hash := hashOfDigest(t.seed, digest)
 	groups := *t.groups.Load()
-	tag, last := tagOf(hash), uint64(len(groups)-1)
-	for n := range uint64(len(groups)) {
+	tag, last := tagOf(hash), lastOf(groups)
+	for n := range last + 1 {
 		g := &groups[(hash+n)&last]
 		tags := g.tags.Load()
 		for matches := candidates(tags, tag); matches != 0; matches &= matches - 1 {
@@ -110,8 +113,8 @@ func (t *table) withID(id ID) *entry {
 // locate returns the slot of the entry with the hash for which is returns true, or nil.
 func (t *table) locate(hash uint64, is func(*entry) bool) (*group, int) {
 	groups := *t.groups.Load()
-	last := uint64(len(groups) - 1)
-	for n := range uint64(len(groups)) {
+	last := lastOf(groups)
+	for n := range last + 1 {
 		g := &groups[(hash+n)&last]
 		tags := g.tags.Load()
 		for matches := candidates(tags, tagOf(hash)); matches != 0; matches &= matches - 1 {
@@ -155,7 +158,7 @@ func (t *table) reserve(size int) {
 
 // place puts an entry into its group or the next that has room. It returns the number of groups that got the flag overflowed.
 func place(groups []group, hash uint64, e *entry) (flagged int) {
-	last := uint64(len(groups) - 1)
+	last := lastOf(groups)
 	for at := hash & last; ; at = (at + 1) & last {
 		g := &groups[at]
 		tags := g.tags.Load()

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/apikey-operator/apikey-operator/internal/token"
@@ -13,7 +14,7 @@ import (
 // numbered returns an entry whose digest and name have the number.
 func numbered(n int) *entry {
 	e := &entry{digest: token.Digest{byte(n), byte(n >> 8), byte(n >> 16)}} //nolint:gosec // the truncation is intended
-	e.key.Name = string(rune('a' + n))
+	e.key.Name = strconv.Itoa(n)
 	return e
 }
 

@@ -103,7 +103,7 @@ func benchmarkNotingUse(b *testing.B, keys, cores int) {
 		return float64((processorTime(b) - began).Nanoseconds()) / float64(decisions*cores)
 	}
 	runtime.GC()
-	var without, with, ratio []float64
+	without, with, ratio := make([]float64, 0, pairs*b.N), make([]float64, 0, pairs*b.N), make([]float64, 0, pairs*b.N)
 	for range b.N {
 		meter := usage.NewMeter(started)
 		for pair := range pairs {

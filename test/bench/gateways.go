@@ -130,14 +130,14 @@ func measureGateway(
 	defer func() { err = errors.Join(err, g.Stop()) }()
 	connect := connectGateway(g.URL + "/orders/1")
 	warm, cancel := context.WithTimeout(ctx, during/5)
-	_, err = load(warm, tokens, connect, false)
+	_, err = load(warm, tokens, connect)
 	cancel()
 	if err != nil {
 		return r, err
 	}
 	limit, cancel := context.WithTimeout(ctx, during)
 	begun := time.Now()
-	n, err := load(limit, tokens, connect, false)
+	n, err := load(limit, tokens, connect)
 	cancel()
 	if err != nil {
 		return r, err

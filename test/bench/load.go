@@ -30,9 +30,8 @@ type asker func(ctx context.Context, token string) (bool, error)
 // connector opens a connection. The function that it returns besides closes it.
 type connector func() (asker, func(), error)
 
-// load sends requests on several connections until the context ends, and returns the number of answers. A refusal is an error unless
-// mayRefuse is set.
-func load(ctx context.Context, tokens []seeded, connect connector, mayRefuse bool) (int64, error) {
+// load sends requests on several connections until the context ends, and returns the number of answers. A refusal is an error.
+func load(ctx context.Context, tokens []seeded, connect connector) (int64, error) {
 	var answers atomic.Int64
 	failed := make(chan error, loadConnections)
 	var group sync.WaitGroup
@@ -46,7 +45,7 @@ func load(ctx context.Context, tokens []seeded, connect connector, mayRefuse boo
 			for n := i; ctx.Err() == nil; n += loadConnections {
 				// Let the last request finish after the context has ended.
 				ok, err := ask(context.WithoutCancel(ctx), tokens[n%len(tokens)].token)
-				if err == nil && !ok && !mayRefuse {
+				if err == nil && !ok {
 					err = errors.New("the token of an issued key was refused")
 				}
 				if err != nil {
@@ -146,7 +145,11 @@ func openLoad(ctx context.Context, tokens []seeded, connect connector, rate int,
 					return ctx.Err()
 				}
 				due := begun.Add(time.Duration(i) * time.Second / time.Duration(rate))
-				time.Sleep(time.Until(due))
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(time.Until(due)):
+				}
 				ok, err := ask(ctx, tokens[i%len(tokens)].token)
 				if err == nil && !ok {
 					err = errors.New("the token of an issued key was refused")
@@ -164,7 +167,7 @@ func openLoad(ctx context.Context, tokens []seeded, connect connector, rate int,
 // cost returns a server's processor time per request. It first warms up for a fifth of the duration.
 func cost(ctx context.Context, pid int, tokens []seeded, connect connector, during time.Duration) (time.Duration, error) {
 	warm, cancel := context.WithTimeout(ctx, during/5)
-	_, err := load(warm, tokens, connect, false)
+	_, err := load(warm, tokens, connect)
 	cancel()
 	if err != nil {
 		return 0, err
@@ -175,7 +178,7 @@ func cost(ctx context.Context, pid int, tokens []seeded, connect connector, duri
 	}
 	limit, cancel := context.WithTimeout(ctx, during)
 	defer cancel()
-	n, err := load(limit, tokens, connect, false)
+	n, err := load(limit, tokens, connect)
 	if err != nil {
 		return 0, err
 	}

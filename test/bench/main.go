@@ -133,9 +133,9 @@ func main() {
 }
 
 func benchmarkNames() string {
-	var names []string
-	for _, b := range benchmarks {
-		names = append(names, b.name)
+	names := make([]string, len(benchmarks))
+	for i, b := range benchmarks {
+		names[i] = b.name
 	}
 	return strings.Join(names, ", ")
 }

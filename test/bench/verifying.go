@@ -261,7 +261,7 @@ func measureDeletions(ctx context.Context, plane *controlplane.ControlPlane, ver
 			name, goal = "under full load of checks", 1.5
 			for _, v := range verifiers {
 				go func() {
-					_, err := load(limit, loading, connectGRPC(v.GRPC), false)
+					_, err := load(limit, loading, connectGRPC(v.GRPC))
 					failed <- err
 				}()
 			}

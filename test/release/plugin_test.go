@@ -210,14 +210,7 @@ func billOfMaterials(t *testing.T, files map[string][]byte) {
 		if err := os.WriteFile(path, unpack(t, archive, files[archive])[program], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		var want []string
-		for line := range strings.Lines(run(t, "", nil, "go", "version", "-m", path)) {
-			if fields := strings.Fields(line); len(fields) > 2 && fields[0] == "dep" {
-				want = append(want, "pkg:golang/"+fields[1]+"@"+strings.ReplaceAll(fields[2], "+", "%2B"))
-			}
-		}
-		want = append(want, "pkg:golang/stdlib@"+strings.TrimPrefix(runtime.Version(), "go"))
-		slices.Sort(want)
+		want := packages(t, path)
 		isReal := full || strings.HasPrefix(platform, "linux/")
 		if got := dependencies[plugin+"/"+platform]; isReal && len(want) < 20 || !slices.Equal(got, want) {
 			t.Errorf("the bill lists for %s\n%v, want\n%v", platform, got, want)
@@ -228,6 +221,18 @@ func billOfMaterials(t *testing.T, files map[string][]byte) {
 			}
 		}
 	}
+}
+
+// packages returns the package URLs of what a program consists of, in order.
+func packages(t *testing.T, program string) []string {
+	all := []string{"pkg:golang/stdlib@" + strings.TrimPrefix(runtime.Version(), "go")}
+	for line := range strings.Lines(run(t, "", nil, "go", "version", "-m", program)) {
+		if fields := strings.Fields(line); len(fields) > 2 && fields[0] == "dep" {
+			all = append(all, "pkg:golang/"+fields[1]+"@"+strings.ReplaceAll(fields[2], "+", "%2B"))
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // TestGoInstall installs the plugin with go install from a module proxy that has this version, as people do. A replace directive in go.mod

@@ -23,8 +23,8 @@ import (
 
 // How cosign stores the signature of an image: https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md
 const (
-	payloadType types.MediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
-	annotation                  = "dev.cosignproject.cosign/signature"
+	payloadType = types.MediaType("application/vnd.dev.cosign.simplesigning.v1+json")
+	annotation  = "dev.cosignproject.cosign/signature"
 )
 
 // Key is a private key.

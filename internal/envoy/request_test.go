@@ -143,7 +143,7 @@ func (g generator) tag(b []byte, number protowire.Number, wireType protowire.Typ
 func (g generator) bytes(b, value []byte) []byte {
 	length := uint64(len(value))
 	if g.one(500) {
-		length += uint64(g.IntN(3))
+		length += g.Uint64N(3)
 	}
 	return append(g.varint(b, length), value...)
 }

@@ -11,7 +11,7 @@ var tables = func() (t [step][256]uint32) {
 	t[0] = *crc32.IEEETable
 	for n := 1; n < step; n++ {
 		for b, crc := range t[n-1] {
-			t[n][b] = t[0][byte(crc)] ^ crc>>8
+			t[n][b] = t[0][crc&0xff] ^ crc>>8
 		}
 	}
 	return t
@@ -23,11 +23,11 @@ func checksumOf(text string) uint32 {
 	crc := ^uint32(0)
 	for ; len(text) >= step; text = text[step:] {
 		crc ^= uint32(text[0]) | uint32(text[1])<<8 | uint32(text[2])<<16 | uint32(text[3])<<24
-		crc = tables[7][byte(crc)] ^ tables[6][byte(crc>>8)] ^ tables[5][byte(crc>>16)] ^ tables[4][crc>>24] ^
+		crc = tables[7][crc&0xff] ^ tables[6][crc>>8&0xff] ^ tables[5][crc>>16&0xff] ^ tables[4][crc>>24] ^
 			tables[3][text[4]] ^ tables[2][text[5]] ^ tables[1][text[6]] ^ tables[0][text[7]]
 	}
 	for i := range len(text) {
-		crc = tables[0][byte(crc)^text[i]] ^ crc>>8
+		crc = tables[0][crc&0xff^uint32(text[i])] ^ crc>>8
 	}
 	return ^crc
 }

@@ -80,6 +80,10 @@ var checkedElsewhere = map[string]string{
 	"docs/gateways/kube-apiserver-webhook.yaml": "test/gateways",
 	"docs/gateways/envoy.yaml":                  "TestEnvoyConfigurationIsValid",
 	"docs/gateways/istio-meshconfig.yaml":       "TestIstioMeshConfigurationIsValid",
+	"docs/images/grid-light.png":                "test/page",
+	"docs/images/grid-dark.png":                 "test/page",
+	"docs/images/token-light.png":               "test/page",
+	"docs/images/token-dark.png":                "test/page",
 }
 
 // TestObjectsOfPagesAreAccepted applies every object in pages, in files of docs/, and in the output of overlays to an API server, as a dry run.

@@ -8,7 +8,7 @@ import (
 )
 
 // Facts are everything that is known about a key: its [Record] and the times of its life. Zero times are safe: a deadline
-// that was never set has passed, and a collection time that was never set does not come.
+// or the end of an overlap that was never set has passed, and a collection time that was never set does not come.
 type Facts struct {
 	Record
 	// Deadline is the time from which the key has expired. It is not used if Life is set.

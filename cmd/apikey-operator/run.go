@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -167,6 +168,15 @@ func newManager(config *rest.Config, o *options) (ctrl.Manager, error) {
 		SecureServing:  true,
 		CertDir:        o.metricsCertDir,
 		FilterProvider: filters.WithAuthenticationAndAuthorization,
+	}
+	if o.metricsCertDir == "" {
+		certificate, err := process.SelfSigned(time.Now())
+		if err != nil {
+			return nil, fmt.Errorf("certificate for the metrics: %w", err)
+		}
+		options.Metrics.TLSOpts = append(options.Metrics.TLSOpts, func(config *tls.Config) {
+			config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certificate, nil }
+		})
 	}
 	options.HealthProbeBindAddress = o.probeAddress
 	mgr, err := ctrl.NewManager(config, options)

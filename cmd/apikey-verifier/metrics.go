@@ -5,11 +5,11 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
@@ -50,19 +50,11 @@ func (o *options) listenForMetrics(
 	case watcher != nil:
 		secure.GetCertificate = watcher.GetCertificate
 	default:
-		pair, err := selfSigned()
+		pair, err := process.SelfSigned(time.Now())
 		if err != nil {
-			return nil, fmt.Errorf("create a certificate for the metrics: %w", err)
+			return nil, fmt.Errorf("certificate for the metrics: %w", err)
 		}
 		secure.Certificates = []tls.Certificate{pair}
 	}
 	return watcher, servers.HTTP(ctx, "metrics", o.metricsAddress, mux, secure)
-}
-
-func selfSigned() (tls.Certificate, error) {
-	certificate, key, err := cert.GenerateSelfSignedCertKey("localhost", nil, nil)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	return tls.X509KeyPair(certificate, key)
 }

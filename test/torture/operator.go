@@ -91,6 +91,7 @@ func operate(ctx context.Context, kubeconfig string, defect plantedDefect) error
 	controllers := operator.New(operator.Parts{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Rules: rules, Recorder: mgr.GetEventRecorder("apikey-operator"),
 		Registry: prometheus.NewRegistry(), Clock: now, TokenPrefix: "ak", TTLAfterExpired: time.Hour, CountDelay: time.Second,
+		Namespace: controlplane.Namespace, UsagePrecision: usagePrecision, UsageWrites: usageWrites,
 		Skew: func(ctx context.Context) (time.Duration, error) {
 			skew, err := meter.Skew(ctx)
 			if defect == trustingOperator {

@@ -129,6 +129,12 @@ func (r *run) log(name string) (*os.File, error) {
 
 func ready(context.Context) error { return nil }
 
+// The last use of keys is recorded far more often than by default, so that such writes meet all others.
+const (
+	usagePrecision = 5 * time.Second
+	usageWrites    = 5 // a second
+)
+
 // startProcesses starts the verifiers and the operators. One operator is the binary, and the other runs the same controllers with a clock
 // that can jump.
 func (r *run) startProcesses(ctx context.Context) error {
@@ -139,7 +145,8 @@ func (r *run) startProcesses(ctx context.Context) error {
 	r.supervise(plan.Operators[0], ready, func(ctx context.Context) (*controlplane.Process, error) {
 		operator, err := r.plane.LaunchOperator(ctx, out,
 			"--leader-elect-lease-duration="+leaseDuration.String(), "--leader-elect-renew-deadline="+renewDeadline.String(),
-			"--leader-elect-retry-period="+retryPeriod.String(), "--ttl-after-expired=1h", fmt.Sprintf("--log-level=%d", logLevel))
+			"--leader-elect-retry-period="+retryPeriod.String(), "--ttl-after-expired=1h", fmt.Sprintf("--log-level=%d", logLevel),
+			"--usage-precision="+usagePrecision.String(), fmt.Sprintf("--usage-writes-per-second=%d", usageWrites))
 		if err != nil {
 			return nil, err
 		}
@@ -204,6 +211,12 @@ func (r *run) superviseVerifier(ctx context.Context, name string) error {
 	args := []string{
 		"--max-staleness=" + promises.MaxStaleness.String(), "--trusted-proxies=127.0.0.1/32", "--drain-delay=0s",
 		fmt.Sprintf("--log-level=%d", logLevel), "--log-allowed",
+	}
+	// One verifier reports which keys are used and the other one does not, so that a difference between their answers is found.
+	if name == plan.Verifiers[0] {
+		args = append(args, "--usage-precision="+usagePrecision.String())
+	} else {
+		args = append(args, "--report-usage=false")
 	}
 	if r.defect.isVerifiers() {
 		kubeconfig := filepath.Join(r.folder, name+".kubeconfig")

@@ -18,6 +18,8 @@ type figures struct {
 	// recovery is, for each kind of fault, the longest time from its end until the next new key opened at both verifiers.
 	recovery map[string]time.Duration
 	stalled  time.Duration
+	// recorded is how often the last use of a key was recorded.
+	recorded int
 }
 
 // count counts a history. cycles are when new keys were seen to open, in order.
@@ -26,8 +28,14 @@ func count(history model.History, cycles []time.Time) figures {
 		operations: map[string]int{}, starts: map[string]int{}, answers: map[string]int{}, results: map[string]int{}, faults: map[string]int{},
 		recovery: map[string]time.Duration{},
 	}
+	used := map[string]time.Time{}
 	for _, event := range history {
 		switch e := event.(type) {
+		case model.Key:
+			if !e.Used.Equal(used[e.UID]) {
+				f.recorded++
+			}
+			used[e.UID] = e.Used
 		case model.Operation:
 			f.operations[e.Kind]++
 		case model.Fault:
@@ -77,6 +85,7 @@ func (r *run) report(w io.Writer, duration, judged time.Duration) {
 			_, _ = fmt.Fprintf(w, "| %s %s | %d |\n", part.name, name, part.counts[name])
 		}
 	}
+	_, _ = fmt.Fprintf(w, "| last use recorded | %d |\n", f.recorded)
 	_, _ = fmt.Fprintln(w, "\n| fault | how often | longest recovery |\n|---|---|---|")
 	for _, name := range slices.Sorted(maps.Keys(f.faults)) {
 		_, _ = fmt.Fprintf(w, "| %s | %d | %.1f s |\n", name, f.faults[name], f.recovery[name].Seconds())

@@ -147,6 +147,7 @@ func keyOf(o *v1alpha1.ApiKey, version string) model.Key {
 	if o.Status.ExpiresAt != nil {
 		k.Deadline = o.Status.ExpiresAt.Time
 	}
+	k.Used = o.LastUsedAt()
 	if pending := o.PendingToken(); pending != nil {
 		k.Pending = pending.Hash
 	}

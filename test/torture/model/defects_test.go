@@ -40,7 +40,7 @@ func TestDefects(t *testing.T) {
 // allDefects are the defects of all tables.
 func allDefects(t *testing.T) map[string]defect {
 	all := map[string]defect{}
-	for _, table := range []map[string]defect{wrongAnswers, wrongLives, wrongEnds, wrongSuspensions, wrongRotations} {
+	for _, table := range []map[string]defect{wrongAnswers, wrongLives, wrongEnds, wrongSuspensions, wrongRotations, wrongUses} {
 		for name := range table {
 			if _, twice := all[name]; twice {
 				t.Errorf("two defects have the name %q", name)

@@ -128,6 +128,9 @@ func (k Key) String() string {
 	if k.Retiring != "" {
 		text += fmt.Sprintf(", retiring %q until %s", short(k.Retiring), face(k.RetiresAt))
 	}
+	if !k.Used.IsZero() {
+		text += ", last used " + face(k.Used)
+	}
 	return text
 }
 

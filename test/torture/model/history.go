@@ -154,6 +154,8 @@ type Key struct {
 	Rotations int
 	RotatedAt time.Time
 	Waiting   bool
+	// Used is the last use on record, in whole seconds, or zero.
+	Used time.Time
 }
 
 // Reasons of Ready that the model knows.

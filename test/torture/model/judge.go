@@ -25,8 +25,8 @@ func (v Violation) String() string {
 
 // rules are all rules.
 var rules = []func(*world) []Violation{
-	(*world).judgeAnswers, (*world).judgeReturns, (*world).judgeBytes, (*world).judgeLives, (*world).judgeGrants, (*world).judgeSecrets, (*world).judgeEnd,
-	(*world).judgeFindings,
+	(*world).judgeAnswers, (*world).judgeReturns, (*world).judgeBytes, (*world).judgeLives, (*world).judgeGrants, (*world).judgeSecrets, (*world).judgeUse,
+	(*world).judgeEnd, (*world).judgeFindings,
 }
 
 // Judge returns all violations of a history, in the order of time.
@@ -67,6 +67,7 @@ const (
 	RuleExpiry   = "an operator's act at the wrong time"
 	RuleVanished = "a key that nobody deleted has gone"
 	RuleGrant    = "a key was issued that roles or policies refuse"
+	RuleUse      = "a last use on record that was none"
 	RuleLost     = "a key is lost"
 	RuleLeft     = "a Secret is left behind"
 	RuleUnseen   = "this program's own watch is blind"

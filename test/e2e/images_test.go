@@ -22,7 +22,7 @@ func pushImages() map[string]string {
 	GinkgoHelper()
 	pushed := map[string]string{}
 	run(nil, "bin/release", "-version="+imageTag, "-registry="+cluster.Registry.Address, "-platforms="+node.Platform().String(), "push")
-	for _, product := range []string{"apikey-operator", "apikey-verifier"} {
+	for _, product := range []string{"apikey-operator", "apikey-verifier", "kubectl-apikey"} {
 		pushed[product] = cluster.Registry.Address + "/" + product + ":" + imageTag
 	}
 	var err error

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -76,6 +77,19 @@ func inUse() {
 		}
 		report.add("calls by pods: allowed, with another role,", "200, 403,")
 		report.add("  inside and outside its CIDRs, expired, deleted", "200 and 403, 401, 401")
+	})
+
+	It("lists what expires soon, in a job of the sample", func() {
+		issued(apiKey("soon", build.After("10d"), build.Attribute("owner", "team-shop")))
+		issued(apiKey("later", build.After("20d")))
+		kubectl("apply", "-k", overlay("expiring-keys", "config/samples/expiring-keys"))
+		DeferCleanup(func() { kubectl("delete", "-k", overlay("expiring-keys", "config/samples/expiring-keys")) })
+		kubectl("-n", system, "create", "job", "--from=cronjob/expiring-keys", "expiring-keys-now")
+		DeferCleanup(func() { kubectl("-n", system, "delete", "job", "expiring-keys-now") })
+		kubectl("-n", system, "wait", "--for=condition=Complete", "job/expiring-keys-now", "--timeout="+patience.String())
+		text := kubectl("-n", system, "logs", "job/expiring-keys-now")
+		Expect(text).To(And(HavePrefix("NAMESPACE "), MatchRegexp(`(?m)^shop +soon +Issued .* team-shop `), Not(ContainSubstring("later"))))
+		report.add("keys that expire soon, listed by a job", "%d line", strings.Count(text, "\n")-1)
 	})
 
 	Context("disturbed", Ordered, func() {

@@ -17,21 +17,11 @@ const worse = 1.10
 // benchCompare compares the binaries in bin/ with those of another revision in the folder base. Each round measures both, in turns. It
 // returns an error if the median of a measure is worse by a tenth.
 func benchCompare(ctx context.Context, base string, keys, rounds int, during time.Duration) (err error) {
-	plane, err := install(ctx)
+	plane, seeder, err := seededPlane(ctx, smallFleet)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, plane.Stop()) }()
-	seeder, err := newSeeder(ctx, plane)
-	if err != nil {
-		return err
-	}
-	if err := seeder.grow(ctx, smallFleet); err != nil {
-		return err
-	}
-	if err := waitCaughtUp(ctx, plane, smallFleet); err != nil {
-		return err
-	}
 	sides := [2]string{base, filepath.Join(plane.Root, "bin")}
 	measured := [2][]sample{}
 	for round := range rounds {

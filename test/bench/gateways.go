@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -20,21 +19,11 @@ const gatewayRole = "org.permission.order.read"
 // benchGateways measures requests through real gateways: without a check, with a check by a server that does nothing, twice, and with the
 // verifier. How far the two runs of the empty check are apart says what can't be told from the machine's noise.
 func benchGateways(ctx context.Context, rounds int, during time.Duration) (err error) {
-	plane, err := install(ctx)
+	plane, seeder, err := seededPlane(ctx, smallFleet, gatewayRole)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, plane.Stop()) }()
-	seeder, err := newSeeder(ctx, plane, gatewayRole)
-	if err != nil {
-		return err
-	}
-	if err := seeder.grow(ctx, smallFleet); err != nil {
-		return err
-	}
-	if err := waitCaughtUp(ctx, plane, smallFleet); err != nil {
-		return err
-	}
 	at, err := controlplane.FreeVerifierAddresses()
 	if err != nil {
 		return err
@@ -128,7 +117,7 @@ func measureGateway(
 		return r, err
 	}
 	defer func() { err = errors.Join(err, g.Stop()) }()
-	connect := connectGateway(g.URL + "/orders/1")
+	connect := connectURL(g.URL+"/orders/1", nil)
 	warm, cancel := context.WithTimeout(ctx, during/5)
 	_, err = load(warm, tokens, connect)
 	cancel()
@@ -152,26 +141,4 @@ func measureGateway(
 		p50s:  []float64{quantile(took, 0.5).Seconds() * 1000},
 		p99s:  []float64{quantile(took, 0.99).Seconds() * 1000},
 	}, nil
-}
-
-// connectGateway connects to an API behind a gateway.
-func connectGateway(url string) connector {
-	return func() (asker, func(), error) {
-		transport := &http.Transport{MaxIdleConnsPerHost: 1}
-		c := &http.Client{Transport: transport}
-		return func(ctx context.Context, token string) (bool, error) {
-			request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-			if err != nil {
-				return false, err
-			}
-			request.Header.Set("Authorization", "Bearer "+token)
-			response, err := c.Do(request)
-			if err != nil {
-				return false, err
-			}
-			_, err = io.Copy(io.Discard, response.Body)
-			_ = response.Body.Close()
-			return response.StatusCode == http.StatusOK, err
-		}, transport.CloseIdleConnections, nil
-	}
 }

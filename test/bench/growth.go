@@ -35,6 +35,7 @@ type point struct {
 	start, bareStart          time.Duration
 	own                       time.Duration // the verifier's processor time until it was ready
 	resident, apiServer, etcd int64         // bytes
+	database                  int64         // bytes of etcd's file
 	decision                  float64       // nanoseconds
 	deletion, bareDeletion    time.Duration // median
 	idle                      float64       // part of a core that the verifier uses without requests
@@ -44,7 +45,7 @@ type point struct {
 
 // benchGrowth measures how start, memory, decisions and revocations grow with the number of keys: on a real API server, and for the
 // largest number against a replay of its bytes.
-func benchGrowth(ctx context.Context, sizes []int, replayed, rounds int, plots string) (err error) {
+func benchGrowth(ctx context.Context, largest, replayed, rounds int, plots string) (err error) {
 	plane, err := install(ctx)
 	if err != nil {
 		return err
@@ -55,11 +56,8 @@ func benchGrowth(ctx context.Context, sizes []int, replayed, rounds int, plots s
 		return err
 	}
 	var points []point
-	for _, n := range sizes {
+	for n := 1_000; n <= largest; n *= 10 {
 		if err := seeder.grow(ctx, n); err != nil {
-			return err
-		}
-		if err := waitCaughtUp(ctx, plane, n); err != nil {
 			return err
 		}
 		p, err := measureSize(ctx, plane, seeder, n, rounds)
@@ -89,17 +87,17 @@ func benchGrowth(ctx context.Context, sizes []int, replayed, rounds int, plots s
 
 func printGrowth(points []point) {
 	fmt.Printf("\nHow it grows; the bare client reads the same watch and decodes nothing\n\n")
-	fmt.Println("| keys | start to ready | the bare client's | verifier's processor time a key | verifier resident | API server | etcd | " +
+	fmt.Println("| keys | start to ready | the bare client's | verifier's processor time a key | verifier resident | API server | etcd | etcd's file | " +
 		"decision | deletion, p50 | the bare client's | idle: verifier | idle: API server |")
-	fmt.Println("|---|---|---|---|---|---|---|---|---|---|---|---|")
+	fmt.Println("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
 	for _, p := range points {
 		name := strconv.Itoa(p.keys)
 		if p.replayed {
 			name += " (replay)"
 		}
-		fmt.Printf("| %s | %.2f s, %.2f times | %.2f s | %.0f µs | %d MiB | %s | %s | %s | %s | %s | %.1f %% of a core | %s |\n",
+		fmt.Printf("| %s | %.2f s, %.2f times | %.2f s | %.0f µs | %d MiB | %s | %s | %s | %s | %s | %s | %.1f %% of a core | %s |\n",
 			name, p.start.Seconds(), float64(p.start)/float64(p.bareStart), p.bareStart.Seconds(),
-			float64(p.own.Microseconds())/float64(p.keys), p.resident>>20, mib(p.apiServer), mib(p.etcd), nanos(p.decision),
+			float64(p.own.Microseconds())/float64(p.keys), p.resident>>20, mib(p.apiServer), mib(p.etcd), mib(p.database), nanos(p.decision),
 			millis(p.deletion), millis(p.bareDeletion), 100*p.idle, percent(p.apiServerIdle))
 	}
 }
@@ -184,6 +182,11 @@ func measureSize(ctx context.Context, plane *controlplane.ControlPlane, seeder *
 	if p.etcd, _, err = controlplane.MemoryOf(etcd); err != nil {
 		return point{}, err
 	}
+	database, err := os.Stat(plane.Database())
+	if err != nil {
+		return point{}, err
+	}
+	p.database = database.Size()
 	idle, err := idleParts(ctx, v.Pid(), apiServer)
 	if err != nil {
 		return point{}, err
@@ -209,12 +212,11 @@ type startup struct {
 
 // timeStart measures the start of a verifier.
 func timeStart(ctx context.Context, plane *controlplane.ControlPlane) (startup, error) {
-	begun := time.Now()
 	v, err := startVerifier(ctx, plane)
 	if err != nil {
 		return startup{}, err
 	}
-	took := time.Since(begun)
+	took := time.Since(v.Started())
 	rss, err := memory(v.Process)
 	own, cpuErr := cpuTime(v.Pid())
 	return startup{took, own, rss}, errors.Join(err, cpuErr, v.Stop())
@@ -284,13 +286,12 @@ func measureReplay(ctx context.Context, plane *controlplane.ControlPlane, n int)
 	if p.bareStart, err = timeBareStart(kubeconfig); err != nil {
 		return point{}, err
 	}
-	begun := time.Now()
 	v, err := startReplayed(ctx, plane.Root, kubeconfig)
 	if err != nil {
 		return point{}, err
 	}
 	defer func() { err = errors.Join(err, v.Stop()) }()
-	p.start = time.Since(begun)
+	p.start = time.Since(v.Started())
 	if p.own, err = cpuTime(v.Pid()); err != nil {
 		return point{}, err
 	}

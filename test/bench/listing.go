@@ -18,18 +18,11 @@ const listedKeys = 10_000
 
 // benchListing measures kubectl apikey with many keys: how soon the first line comes, how long all of it takes, and how much memory it needs.
 func benchListing(ctx context.Context, rounds int) (err error) {
-	plane, err := install(ctx)
+	plane, seeder, err := seededPlane(ctx, listedKeys)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, plane.Stop()) }()
-	seeder, err := newSeeder(ctx, plane)
-	if err != nil {
-		return err
-	}
-	if err := seeder.grow(ctx, listedKeys); err != nil {
-		return err
-	}
 	folder, err := os.MkdirTemp("", "bench-")
 	if err != nil {
 		return err

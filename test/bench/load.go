@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -98,20 +99,28 @@ func connectGRPC(address string) connector {
 	}
 }
 
+// connectHTTP connects to forward-auth, with the headers of an ordinary request.
 func connectHTTP(base string) connector {
+	headers := http.Header{}
+	for name, value := range envoyHeaders {
+		if !strings.HasPrefix(name, ":") {
+			headers.Set(name, value)
+		}
+	}
+	return connectURL(base+"/auth?role="+seedRole, headers)
+}
+
+// connectURL connects to a URL that answers 200 to a token that is accepted.
+func connectURL(url string, headers http.Header) connector {
 	return func() (asker, func(), error) {
 		transport := &http.Transport{MaxIdleConnsPerHost: 1}
 		c := &http.Client{Transport: transport}
 		return func(ctx context.Context, token string) (bool, error) {
-			request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/auth?role="+seedRole, nil)
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 			if err != nil {
 				return false, err
 			}
-			for name, value := range envoyHeaders {
-				if !strings.HasPrefix(name, ":") {
-					request.Header.Set(name, value)
-				}
-			}
+			maps.Copy(request.Header, headers)
 			request.Header.Set("Authorization", "Bearer "+token)
 			response, err := c.Do(request)
 			if err != nil {

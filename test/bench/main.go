@@ -29,17 +29,13 @@ const workers = 16
 type settings struct {
 	keys, fleet, rotations, rounds int
 	during                         time.Duration
-	sizes                          []int
-	replayed                       int
+	largest, replayed              int
 	plots                          string
 	usage                          usageLoad
 }
 
 // onlyAlone are the benchmarks that take so long that they run only if they are asked for.
 var onlyAlone = []string{"usage"}
-
-// quick measures everything but the largest fleets, in at most five minutes.
-var quick = settings{keys: 200, fleet: 1000, rotations: 100, rounds: 1, during: time.Second, sizes: []int{1_000, 10_000}}
 
 // benchmarks are everything that is measured, in the order in which it runs.
 var benchmarks = []struct {
@@ -48,10 +44,10 @@ var benchmarks = []struct {
 }{
 	{"issuing", func(ctx context.Context, s settings) error { return benchIssuing(ctx, s.keys, s.fleet, s.rounds) }},
 	{"rotating", func(ctx context.Context, s settings) error { return benchRotating(ctx, s.rotations, s.rounds) }},
-	{"verifying", func(ctx context.Context, s settings) error { return benchVerifying(ctx, s.rounds, s.during) }},
+	{"verifying", func(ctx context.Context, s settings) error { return benchVerifying(ctx, s.largest, s.rounds, s.during) }},
 	{"gateways", func(ctx context.Context, s settings) error { return benchGateways(ctx, s.rounds, s.during) }},
 	{"growth", func(ctx context.Context, s settings) error {
-		return benchGrowth(ctx, s.sizes, s.replayed, s.rounds, s.plots)
+		return benchGrowth(ctx, s.largest, s.replayed, s.rounds, s.plots)
 	}},
 	{"listing", func(ctx context.Context, s settings) error { return benchListing(ctx, s.rounds) }},
 	{"page", func(ctx context.Context, s settings) error { return benchPage(ctx, s.rounds) }},
@@ -66,13 +62,13 @@ func main() {
 	flag.IntVar(&s.rotations, "rotations", 300, "number of keys that are rotated in each timed run")
 	flag.IntVar(&s.rounds, "rounds", 5, "number of timed runs of each kind; the median is printed")
 	flag.DurationVar(&s.during, "during", 5*time.Second, "duration of each timed run of the verifier")
+	flag.IntVar(&s.largest, "largest", goalFleet, "largest number of keys on a real API server")
 	flag.IntVar(&s.replayed, "replayed", 1_000_000, "number of keys of the replay that ends the growth table; 0 leaves it out")
 	flag.StringVar(&s.plots, "plots", "", "folder for plots of how it grows, as SVG files")
 	flag.IntVar(&s.usage.keys, "used-keys", 10000, "number of keys that are used while their use is recorded")
 	flag.IntVar(&s.usage.perSecond, "uses", 2000, "number of requests a second that use these keys")
 	flag.DurationVar(&s.usage.during, "used-for", 5*time.Minute, "duration of each of the two runs that use these keys")
-	only := flag.String("only", "", "run only this benchmark: "+benchmarkNames()+"; without it, all but "+strings.Join(onlyAlone, ", "))
-	isQuick := flag.Bool("quick", false, "measure with few keys and single runs, in at most five minutes; other flags go before")
+	only := flag.String("only", "", "run only these benchmarks, separated by commas: "+benchmarkNames()+"; without it, all but "+strings.Join(onlyAlone, ", "))
 	base := flag.String("compare", "", "folder with the binaries of another revision; if set, only compare them with those in bin/")
 	emptyHTTP := flag.String("empty-http", "", "address for HTTP; if set, serve only the verifier's floor and measure nothing")
 	emptyGRPC := flag.String("empty-grpc", "", "address for gRPC of the verifier's floor, or of the bare client")
@@ -81,21 +77,6 @@ func main() {
 	pattern := flag.String("replay-pattern", "", "file with the key that the replay copies")
 	replayKeys := flag.Int("replay-keys", 0, "number of keys of the replay")
 	flag.Parse()
-	s.sizes = []int{1_000, 10_000, 100_000}
-	if *isQuick {
-		var given []*flag.Flag
-		flag.Visit(func(f *flag.Flag) { given = append(given, f) })
-		values := make([]string, len(given))
-		for i, f := range given {
-			values[i] = f.Value.String()
-		}
-		usage := s.usage
-		s = quick
-		s.usage = usage
-		for i, f := range given {
-			_ = f.Value.Set(values[i]) // it was valid before
-		}
-	}
 	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -110,26 +91,35 @@ func main() {
 		case *base != "":
 			return benchCompare(ctx, *base, s.keys/4, s.rounds, s.during)
 		}
-		ran := false
-		for _, b := range benchmarks {
-			left := slices.Contains(onlyAlone, b.name) || *isQuick && b.name == "worst"
-			if *only != "" && *only != b.name || *only == "" && left {
-				continue
-			}
-			ran = true
-			if err := b.run(ctx, s); err != nil {
-				return err
-			}
-		}
-		if !ran {
-			return fmt.Errorf("-only=%s: no such benchmark; there are %s", *only, benchmarkNames())
-		}
-		return nil
+		return runBenchmarks(ctx, *only, s)
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// runBenchmarks runs the named benchmarks, or all but those that run only alone.
+func runBenchmarks(ctx context.Context, only string, s settings) error {
+	wanted := func(name string) bool { return !slices.Contains(onlyAlone, name) }
+	if only != "" {
+		names := strings.Split(only, ",")
+		for _, name := range names {
+			if !strings.Contains(", "+benchmarkNames()+",", ", "+name+",") {
+				return fmt.Errorf("-only=%s: there is no benchmark %q, but %s", only, name, benchmarkNames())
+			}
+		}
+		wanted = func(name string) bool { return slices.Contains(names, name) }
+	}
+	for _, b := range benchmarks {
+		if !wanted(b.name) {
+			continue
+		}
+		if err := b.run(ctx, s); err != nil {
+			return fmt.Errorf("%s: %w", b.name, err)
+		}
+	}
+	return nil
 }
 
 func benchmarkNames() string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -190,7 +191,7 @@ func waitForReconciles(ctx context.Context, plane *controlplane.ControlPlane, op
 		}
 		select {
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%v of %d reconciles: %w (last: %w)", reconciles, keys, ctx.Err(), err)
+			return 0, errors.Join(fmt.Errorf("%v of %d reconciles: %w", reconciles, keys, ctx.Err()), err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

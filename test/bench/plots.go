@@ -2,7 +2,9 @@ package main
 
 import (
 	"errors"
+	"math"
 	"path/filepath"
+	"strconv"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -37,9 +39,10 @@ func drawGrowth(points []point, folder string) error {
 func draw(points []point, path, title, unit string, lines ...series) error {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, "keys", unit
+	p.Title.Padding = vg.Points(6)
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
-	p.X.Tick.Marker, p.Y.Tick.Marker = plot.LogTicks{Prec: -1}, plot.LogTicks{Prec: -1}
-	p.Legend.Top, p.Legend.Left = true, true
+	p.X.Tick.Marker, p.Y.Tick.Marker = powersOfTen{}, powersOfTen{}
+	p.Legend.Top, p.Legend.Left, p.Legend.XOffs = true, true, vg.Points(6)
 	p.Add(plotter.NewGrid())
 	var named []any
 	for _, line := range lines {
@@ -56,5 +59,27 @@ func draw(points []point, path, title, unit string, lines ...series) error {
 	if err := plotutil.AddLinePoints(p, named...); err != nil {
 		return err
 	}
+	p.X.Max *= 1.8 // room for the last number
+	p.Y.Min = math.Pow(10, math.Floor(math.Log10(p.Y.Min)))
+	p.Y.Max *= math.Pow(p.Y.Max/p.Y.Min, 0.35) // room for the names of the lines
 	return p.Save(16*vg.Centimeter, 10*vg.Centimeter, path)
+}
+
+// powersOfTen are the ticks of an axis with a logarithmic scale. Only powers of ten have a label, such as 10,000.
+type powersOfTen struct{}
+
+// Ticks implements plot.Ticker.
+func (powersOfTen) Ticks(least, greatest float64) []plot.Tick {
+	ticks := plot.LogTicks{Prec: -1}.Ticks(least, greatest)
+	for i, tick := range ticks {
+		if tick.Label == "" {
+			continue
+		}
+		label := strconv.FormatFloat(tick.Value, 'f', -1, 64)
+		for at := len(label) - 3; at > 0 && tick.Value >= 1000; at -= 3 {
+			label = label[:at] + "," + label[at:]
+		}
+		ticks[i].Label = label
+	}
+	return ticks
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
@@ -33,6 +34,7 @@ const (
 // a key that the operator has issued.
 type seeder struct {
 	etcd     harness.Etcd
+	client   client.Client
 	template []byte
 	pattern  *v1alpha1.ApiKey
 	count    int
@@ -70,9 +72,25 @@ func newSeeder(ctx context.Context, plane *controlplane.ControlPlane, roles ...s
 		}
 		<-time.After(50 * time.Millisecond)
 	}
-	s := &seeder{etcd: harness.Etcd(plane.Etcd()), pattern: key}
+	s := &seeder{etcd: harness.Etcd(plane.Etcd()), client: c, pattern: key}
 	s.template, err = s.etcd.Get(ctx, harness.RegistryKey(seedNamespace, "template"))
 	return s, err
+}
+
+// seededPlane starts a control plane with a number of issued keys, which have two roles and those that are given.
+func seededPlane(ctx context.Context, keys int, roles ...string) (*controlplane.ControlPlane, *seeder, error) {
+	plane, err := install(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := newSeeder(ctx, plane, roles...)
+	if err == nil {
+		err = s.grow(ctx, keys)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, plane.Stop())
+	}
+	return plane, s, nil
 }
 
 // grow adds keys until there are n in total, apart from those that were taken.
@@ -86,7 +104,35 @@ func (s *seeder) grow(ctx context.Context, n int) error {
 			s.tokens = append(s.tokens, all[i])
 		}
 	}
-	return nil
+	return s.waitCached(ctx)
+}
+
+// waitCached waits until the API server's watch cache has what was written. Nobody may watch before: keys of one transaction have the
+// same resource version, so a watch that begins between two of them never gets the second.
+func (s *seeder) waitCached(ctx context.Context) error {
+	list := func(keys *metav1.PartialObjectMetadataList, options ...client.ListOption) error {
+		keys.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("ApiKeyList"))
+		return s.client.List(ctx, keys, options...)
+	}
+	// A list of the newest version is answered from the cache, once the cache has that version (KEP-2340). This one is empty.
+	if err := list(&metav1.PartialObjectMetadataList{}, client.InNamespace(metav1.NamespacePublic)); err != nil {
+		return err
+	}
+	// The rest of the last transaction may still be missing.
+	for {
+		cached := &metav1.PartialObjectMetadataList{}
+		if err := list(cached, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: "0"}}); err != nil {
+			return err
+		}
+		if len(cached.Items) > s.count-s.taken { // the template is one of them
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // fill adds n keys to a namespace, and returns them.

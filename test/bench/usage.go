@@ -147,9 +147,6 @@ func runUsage(ctx context.Context, load usageLoad, recording bool) (r *usageRun,
 	if _, err := waitForReconciles(ctx, plane, operator, load.keys); err != nil {
 		return nil, err
 	}
-	if err := waitCaughtUp(ctx, plane, load.keys); err != nil {
-		return nil, err
-	}
 	processes, addresses := map[string][]int{"operator": {operator.Pid()}}, []string{}
 	for _, name := range []string{"one", "two"} {
 		v, err := startVerifierInPod(ctx, plane, name, verifierArgs...)
@@ -225,7 +222,7 @@ func seedUsage(ctx context.Context, plane *controlplane.ControlPlane, n int) (ke
 			keys = append(keys, &usedKey{namespace: part.namespace, name: one.name, token: one.token})
 		}
 	}
-	return keys, nil
+	return keys, s.waitCached(ctx)
 }
 
 // startVerifierInPod starts a verifier with the identity of a pod, which no node runs. Each pod has a report of its own.

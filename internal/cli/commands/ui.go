@@ -27,8 +27,8 @@ func uiCommand(s *session) *cobra.Command {
 		Long: `Serves a page on 127.0.0.1 that shows keys and adds, rotates, suspends and deletes them. It acts with your own rights in
 the cluster of your kubeconfig. Nothing is installed in the cluster.
 
-The page is for one browser: its link works once, and a second use of the link ends it. It also ends with Ctrl-C, with the
-terminal, or when nobody has used it for an hour.
+The page is for one browser: its link works once, and a second use of the link ends it. It also ends with Ctrl-C, with
+the terminal, or when nobody has used it for an hour.
 
 It needs the rights to list and watch apikeys. What else it can do depends on your rights.`,
 		Example: `  kubectl apikey ui

@@ -197,6 +197,11 @@ func (c *ControlPlane) Pid(component string) (int, error) { return childPid(comp
 // Folder returns a folder for files that are removed when the control plane stops.
 func (c *ControlPlane) Folder() string { return c.dir }
 
+// Database returns the path of the file in which etcd keeps all objects.
+func (c *ControlPlane) Database() string {
+	return filepath.Join(c.plane.Etcd.DataDir, "member", "snap", "db")
+}
+
 // Kill ends a component and nothing else, as the kernel does when memory is short, and returns once it is gone.
 func (c *ControlPlane) Kill(ctx context.Context, component string) error {
 	pid, err := childPid(component)

@@ -58,7 +58,7 @@ func tokenIn(key *v1alpha1.ApiKey) string {
 	found := secret(key.Namespace, key.SecretName())
 	Expect(admin.Get(ctx, client.ObjectKeyFromObject(found), found)).To(Succeed())
 	text := string(found.Data[key.SecretKey()])
-	log.remember(text)
+	log.Remember(text)
 	return text
 }
 

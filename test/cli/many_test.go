@@ -133,7 +133,7 @@ func fill(ns string) (last string) {
 		}
 	}
 	Expect(admin.Delete(ctx, pattern)).To(Succeed())
-	log.remember(last)
+	log.Remember(last)
 	return last
 }
 

@@ -108,7 +108,7 @@ var _ = Describe("The rights in docs/kubectl-apikey.md", func() {
 				kept := secret(ns, "shopper")
 				Expect(exists(kept)).To(BeTrue())
 				text := string(kept.Data["token"])
-				log.remember(text)
+				log.Remember(text)
 				if verb == "resume" {
 					root.must("suspend", "shopper", "-n", ns)
 				}
@@ -124,7 +124,7 @@ var _ = Describe("The rights in docs/kubectl-apikey.md", func() {
 				}
 				r := p.run(args...)
 				if strings.HasPrefix(verb, "create") {
-					log.remember(strings.TrimSpace(r.out))
+					log.Remember(strings.TrimSpace(r.out))
 				}
 				return r
 			}

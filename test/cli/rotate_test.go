@@ -22,7 +22,7 @@ var _ = Describe("rotate", func() {
 		text := strings.TrimSuffix(r.out, "\n")
 		_, err := token.Parse(text)
 		Expect(err).NotTo(HaveOccurred(), "standard output must hold a token and nothing else")
-		log.remember(text)
+		log.Remember(text)
 		Expect(text != old).To(BeTrue())
 		Expect(r.err).To(ContainSubstring("works on until"))
 		Expect(exists(secret(ns, "shopper"))).To(BeFalse())

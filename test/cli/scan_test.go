@@ -29,7 +29,7 @@ var _ = Describe("scan", func() {
 	It("finds tokens in files and folders without a cluster, and prints none", func() {
 		folder := GinkgoT().TempDir()
 		minted := token.Mint("ak").Reveal()
-		log.remember(minted)
+		log.Remember(minted)
 		write(folder, "a/config.yaml", "x: 1\nkey: "+minted+"\n")
 		write(folder, "b/secret.yaml", "data:\n  token: "+base64.StdEncoding.EncodeToString([]byte(minted))+"\n")
 		write(folder, "a/clean.txt", minted[:30]+"\n"+strings.ToUpper(minted))

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -41,7 +40,7 @@ var (
 	plane    *controlplane.ControlPlane
 	admin    client.Client
 	operator *controlplane.Operator
-	log      = &record{}
+	log      = &harness.Record{}
 	// root is an administrator of the cluster.
 	root *person
 
@@ -79,7 +78,8 @@ var _ = BeforeSuite(func() {
 // No token may be on standard error or in the operator's log.
 var _ = AfterSuite(func() {
 	if plane != nil {
-		Expect(log.leaks()).To(BeZero(), "tokens where they must not be")
+		_, leaks := log.Leaks()
+		Expect(leaks).To(BeZero(), "tokens where they must not be")
 	}
 })
 
@@ -96,34 +96,6 @@ func withoutOperator() {
 	GinkgoHelper()
 	Expect(operator.Stop()).To(Succeed())
 	DeferCleanup(startOperator)
-}
-
-// record is everything that was written to places where no token may be.
-type record struct {
-	mu     sync.Mutex
-	text   bytes.Buffer
-	tokens []string
-}
-
-func (r *record) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.text.Write(p)
-}
-
-func (r *record) remember(token string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.tokens = append(r.tokens, token)
-}
-
-func (r *record) leaks() (n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, token := range r.tokens {
-		n += harness.Traces(r.text.Bytes(), token)
-	}
-	return n
 }
 
 // person is a user who runs the command.
@@ -207,7 +179,7 @@ func (p *person) create(namespace, name string, args ...string) string {
 	Expect(found).To(BeTrue())
 	_, err := token.Parse(text)
 	Expect(err).NotTo(HaveOccurred(), "standard output must hold a token and nothing else")
-	log.remember(text)
+	log.Remember(text)
 	return text
 }
 

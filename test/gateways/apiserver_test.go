@@ -80,7 +80,7 @@ var _ = Describe("kube-apiserver with the verifier as its token webhook", Label(
 		_, token := issue(ns, "networks", build.CIDRs("0.0.0.0/0", "::/0"))
 		Consistently(func() bool { return apierrors.IsUnauthorized(reads(token)) }, "300ms").Should(BeTrue())
 		Eventually(func() bool {
-			return output.contains(`"result":"AddressDenied","namespace":"` + ns + `","name":"networks"`)
+			return output.Contains(`"result":"AddressDenied","namespace":"` + ns + `","name":"networks"`)
 		}).Should(BeTrue())
 	})
 

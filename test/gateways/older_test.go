@@ -66,7 +66,7 @@ var _ = Describe("A verifier of an older revision, beside today's", func() {
 		begun, current := issue(ns, "begun")
 		withoutOperator()
 		pending := minted.Mint(minted.DefaultPrefix)
-		output.remember(pending.Reveal())
+		output.Remember(pending.Reveal())
 		writeRotation(begun, fmt.Sprintf(`{"pending":{"hash":%q,"tokenHint":%q,"overlap":"1h"}}`, pending.Digest(), pending.Hint()))
 		expect(pending.Reveal(), "a pending token: accepted too late", no, yes)
 		expect(current, "the current token while another one is pending", yes, yes)

@@ -128,7 +128,7 @@ func writeRotation(key *v1alpha1.ApiKey, rotation string) {
 // unknown returns a token that belongs to no key.
 func unknown() string {
 	text := minted.Mint(minted.DefaultPrefix).Reveal()
-	output.remember(text)
+	output.Remember(text)
 	return text
 }
 
@@ -210,7 +210,7 @@ var _ = Describe("A rotation", Label("releases"), func() {
 		key, current := issue(ns, "pending")
 		withoutOperator()
 		pending := minted.Mint(minted.DefaultPrefix)
-		output.remember(pending.Reveal())
+		output.Remember(pending.Reveal())
 		writeRotation(key, fmt.Sprintf(`{"pending":{"hash":%q,"tokenHint":%q,"overlap":"1h"}}`, pending.Digest(), pending.Hint()))
 		for _, way := range ways {
 			Eventually(func() bool { return way.about(pending.Reveal()).accepted }).Should(BeTrue(), way.protocol)

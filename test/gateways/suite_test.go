@@ -2,14 +2,11 @@
 package gateways
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -52,7 +49,7 @@ var (
 	admin    client.Client
 	operator *controlplane.Operator
 	verifier *controlplane.Verifier
-	output   = &tokenWitness{}
+	output   = &harness.Record{}
 
 	namespaces atomic.Int64
 )
@@ -101,7 +98,7 @@ var _ = AfterSuite(func() {
 	if plane == nil {
 		return
 	}
-	tokens, leaks := output.leaks()
+	tokens, leaks := output.Leaks()
 	Expect(leaks).To(BeZero(), "tokens in the logs of operator and verifiers")
 	if suite, _ := GinkgoConfiguration(); os.Getenv("FOCUSED") == "" {
 		Expect(tokens).To(BeNumerically(">", 10/suite.ParallelTotal))
@@ -188,7 +185,7 @@ func delivered(key *v1alpha1.ApiKey) string {
 	secret := &corev1.Secret{}
 	Expect(admin.Get(ctx, client.ObjectKey{Namespace: key.Namespace, Name: key.SecretName()}, secret)).To(Succeed())
 	text := string(secret.Data[key.SecretKey()])
-	output.remember(text)
+	output.Remember(text)
 	return text
 }
 
@@ -213,40 +210,3 @@ func touch(object client.Object) {
 
 // soon sets an expiry time that leaves enough time to issue the key.
 func soon() build.Option { return build.At(time.Now().Add(4 * time.Second).UTC().Format(time.RFC3339)) }
-
-// tokenWitness records logs and searches them for tokens.
-type tokenWitness struct {
-	mu     sync.Mutex
-	log    bytes.Buffer
-	tokens []string
-}
-
-func (w *tokenWitness) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.log.Write(p)
-}
-
-func (w *tokenWitness) remember(token string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !slices.Contains(w.tokens, token) {
-		w.tokens = append(w.tokens, token)
-	}
-}
-
-func (w *tokenWitness) leaks() (tokens, leaks int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, token := range w.tokens {
-		leaks += harness.Traces(w.log.Bytes(), token)
-	}
-	return len(w.tokens), leaks
-}
-
-// contains reports whether the logs contain a text.
-func (w *tokenWitness) contains(text string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return bytes.Contains(w.log.Bytes(), []byte(text))
-}

@@ -121,7 +121,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 			touch(role)
 			return auth(c, v, fresh)
 		}).Should(Equal(http.StatusOK))
-		Expect(output.contains("--max-staleness is too short")).To(BeTrue())
+		Expect(output.Contains("--max-staleness is too short")).To(BeTrue())
 	})
 
 	It("accepts only keys in --namespaces that --selector selects", func() {
@@ -187,14 +187,14 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		}
 		Expect(statusOf(c, open.HTTP+"/auth", "X-Api-Key", token)).To(Equal(http.StatusOK))
 		Expect(byEnvoy(open, "")).To(BeTrue())
-		Expect(output.contains("Routes without roles and namespaces accept every valid key")).To(BeTrue())
+		Expect(output.Contains("Routes without roles and namespaces accept every valid key")).To(BeTrue())
 
 		Expect(statusOf(c, closed.HTTP+"/auth", "X-Api-Key", token)).To(Equal(http.StatusForbidden))
 		Expect(byEnvoy(closed, "")).To(BeFalse())
 		for _, protocol := range []string{"forward-auth", "ext_authz"} {
 			Expect(metric(closed, `apikey_verifier_decisions_total{protocol="`+protocol+`",result="BadRoute"}`)).To(Equal("1"))
 		}
-		Expect(output.contains("--require-scope=false")).To(BeTrue(), "the log says how to open it")
+		Expect(output.Contains("--require-scope=false")).To(BeTrue(), "the log says how to open it")
 	})
 
 	It("does not start where --trusted-proxies would trust more than was written", func() {
@@ -255,7 +255,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		key, token := issue(mine, "mine")
 		lostKey, lost := issue(theirs, "theirs")
 		unknown := minted.Mint(minted.DefaultPrefix).Reveal()
-		output.remember(unknown)
+		output.Remember(unknown)
 		touched := build.ApiRole("org.touched")
 		Expect(admin.Create(ctx, touched)).To(Succeed())
 		DeferCleanup(func() error { return client.IgnoreNotFound(admin.Delete(ctx, touched)) })
@@ -491,9 +491,9 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 			"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")).To(Equal(http.StatusForbidden))
 		Expect(metric(verifier, `apikey_verifier_decisions_total{protocol="forward-auth",result="RoleMissing"}`)).NotTo(Equal(before))
 		Eventually(func() bool {
-			return output.contains(`"result":"RoleMissing","namespace":"` + ns + `","name":"logged"`)
+			return output.Contains(`"result":"RoleMissing","namespace":"` + ns + `","name":"logged"`)
 		}).Should(BeTrue())
-		Expect(output.contains(`"missingRole":"` + roleOther + `","traceID":"0af7651916cd43dd8448eb211c80319c","spanID":"b7ad6b7169203331"`)).To(BeTrue())
+		Expect(output.Contains(`"missingRole":"` + roleOther + `","traceID":"0af7651916cd43dd8448eb211c80319c","spanID":"b7ad6b7169203331"`)).To(BeTrue())
 		for _, name := range []string{
 			"apikey_verifier_index_keys", "apikey_verifier_index_load_seconds", `apikey_verifier_watch_age_seconds{source="apikeys"}`,
 			`apikey_verifier_watch_age_seconds{source="apiroles"}`, "apikey_verifier_duplicate_digests",

@@ -153,7 +153,7 @@ var _ = Describe("Each view", func() {
 		t.fill("#f-name", "order-desk")
 		t.click("dialog .primary")
 		t.is("document.querySelector('#copy') && !document.querySelector('#copy').disabled")
-		log.remember(t.text("#token"))
+		log.Remember(t.text("#token"))
 		// The picture shows a token that is none.
 		t.eval(`(document.querySelector("#token").textContent = "ak_" + "EXAMPLE".repeat(7), 1)`)
 		t.accessible("token", script)

@@ -18,7 +18,7 @@ func (t *tab) takeToken(namespace, name string) {
 	GinkgoHelper()
 	t.is("document.querySelector('#copy') && !document.querySelector('#copy').disabled")
 	text := t.text("#token")
-	log.remember(text)
+	log.Remember(text)
 	found, err := token.Parse(text)
 	Expect(err).NotTo(HaveOccurred(), "the page must show a token")
 	Expect(get(namespace, name).Status.Hash == found.Digest().String()).To(BeTrue(), "the token is another one")

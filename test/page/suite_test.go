@@ -3,14 +3,12 @@
 package page
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -40,7 +38,7 @@ var (
 	ctx   context.Context
 	plane *controlplane.ControlPlane
 	admin client.Client
-	log   = &record{}
+	log   = &harness.Record{}
 	// shared is the browser of all specs.
 	shared *browser.Browser
 	// rootConfig is the kubeconfig of an administrator of the cluster.
@@ -102,37 +100,10 @@ func startOperator() {
 // No token may be on standard error, on standard output or in the operator's log.
 var _ = AfterSuite(func() {
 	if plane != nil {
-		Expect(log.leaks()).To(BeZero(), "tokens where they must not be")
+		_, leaks := log.Leaks()
+		Expect(leaks).To(BeZero(), "tokens where they must not be")
 	}
 })
-
-// record is everything that was written to places where no token may be.
-type record struct {
-	mu     sync.Mutex
-	text   bytes.Buffer
-	tokens []string
-}
-
-func (r *record) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.text.Write(p)
-}
-
-func (r *record) remember(token string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.tokens = append(r.tokens, token)
-}
-
-func (r *record) leaks() (n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, token := range r.tokens {
-		n += harness.Traces(r.text.Bytes(), token)
-	}
-	return n
-}
 
 func namespace() string {
 	GinkgoHelper()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -39,7 +38,7 @@ const (
 	component = "apikey-verifier"
 
 	// gcPercent is how much the heap grows, relative to what is live, until garbage is collected. Nearly all that is live are keys,
-	// and a request leaves little garbage, so less than the default of 100 saves memory and costs little. GOGC takes precedence.
+	// and a request leaves little garbage, so less than the default of 100 saves memory and costs little.
 	gcPercent = 75
 
 	// minStaleness is twice the interval at which the API server sends bookmarks.
@@ -64,9 +63,7 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	if err != nil {
 		return err
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	process.SetGCPercent(gcPercent)
 	started := time.Now()
 	keys := index.New(started, index.Options{MaxStaleness: o.maxStaleness})
 	loader, err := feed.NewLoader(config, keys, feed.Options{

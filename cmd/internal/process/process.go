@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -147,6 +148,14 @@ func (c *Cluster) Config(component string) (*rest.Config, error) {
 	config.UserAgent = component + "/" + version.String()
 	config.QPS = -1
 	return config, nil
+}
+
+// SetGCPercent sets how much the heap grows, relative to what is live, until garbage is collected. The environment variable GOGC takes
+// precedence.
+func SetGCPercent(percent int) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
 }
 
 // namespaceFile has the namespace of the pod, in every pod that has a service account.

@@ -166,6 +166,17 @@ var wrongRotations = map[string]defect{
 			Secret{At: at(13), Namespace: "shop", Name: "key", Owner: uid, Digest: second}, deleted(14, 15), seen(16, 5, gone),
 		},
 	},
+	"a Secret gets an unseen token long after the watch was lost": {
+		RuleMint,
+		History{
+			issued, requested(Rotate, 10, 0), fault("kill", APIServer, 20, 23),
+			Secret{At: at(32), Namespace: "shop", Name: "key", Owner: uid, Digest: second}, deleted(33, 34), seen(35, 5, gone),
+		},
+		History{ // the operators were disturbed until then
+			issued, requested(Rotate, 10, 0), fault("kill", APIServer, 20, 23),
+			Secret{At: at(25), Namespace: "shop", Name: "key", Owner: uid, Digest: second}, deleted(26, 27), seen(28, 5, gone),
+		},
+	},
 	"the Secret holds the retired token at the end": {
 		RuleLeft,
 		after(retired, ask(65, Allowed, ofSecond), settled(secret)),

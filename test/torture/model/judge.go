@@ -161,8 +161,9 @@ func (w *world) judgeSecrets() []Violation {
 		if t := w.tokens[s.Digest]; t != nil && t.key == k && t.counted {
 			continue // of a rotation
 		}
-		// The statuses of a rotation may be unseen if this program may have lost its watch.
-		if slices.ContainsFunc(w.requested(s.Owner, Rotate, s.At), func(o Operation) bool { return w.watchLost(o.Asked, s.At) }) {
+		// The status of a requested rotation may be unseen if this program has no watch when it sees the Secret. The request may be older: an
+		// operator that was disturbed serves it later.
+		if len(w.requested(s.Owner, Rotate, s.At)) > 0 && w.watchLost(s.At, s.At) {
 			continue
 		}
 		for _, seen := range k.seen {

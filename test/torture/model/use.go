@@ -39,7 +39,7 @@ func (w *world) judgeUse() []Violation {
 }
 
 // uses returns the answers that may have been a use, in the order of their beginnings, by the UID of the key. Without an answer, a verifier
-// may have accepted the token all the same.
+// may have accepted the token anyway.
 func (w *world) uses() map[string][]Answer {
 	of := map[string]string{} // the UID of the key of each digest
 	for uid, k := range w.keys {

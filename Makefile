@@ -127,6 +127,7 @@ nightly: test-versions test-scanning test-older ## Run what takes long: other Ku
 	$(MAKE) --no-print-directory torture DURATION=30m SEED=0
 	for defect in $(DEFECTS); do $(MAKE) --no-print-directory torture SEED=4 PLANT=$$defect; done
 	cd test && FOCUSED=1 FLOOD=10000 SPREAD=60s $(GINKGO) -v --focus='however many of them wait' ./integration
+	cd test && FOCUSED=1 FLOOD=2000 LARGEST=2000 $(GINKGO) -v --focus='no two alike|reconciles only of the keys|hold up nobody else' ./integration
 	cd test && FOCUSED=1 ROTATION=full $(GINKGO) -v --focus='never lets the newest token blink' ./gateways
 	cd test && FOCUSED=1 ROTATING=500 $(GINKGO) -v --focus='of many keys reaches its end' ./integration
 	cd test && FOCUSED=1 AWAY=5m $(GINKGO) -v --focus='Use while the API server is away' ./integration

@@ -413,13 +413,26 @@ func benchmarkMemory(b *testing.B, attributes func(key int) map[string]string) {
 	}
 }
 
-// benchmarkDecide measures a request of a verifier, from the text of the header to the decision. The requests
-// use a thousand tokens from all over the index.
-func benchmarkDecide(b *testing.B, n int) {
+// decider decides about requests with a thousand tokens from all over an index.
+type decider struct {
+	x       *index.Index
+	now     time.Time
+	headers [][]string
+	reader  verify.Reader
+	peer    netip.Addr
+	route   verify.Route
+}
+
+func newDecider(b *testing.B, n int) *decider {
+	b.Helper()
 	now := time.Now() // with a monotonic reading, as in a verifier
-	x := index.New(now, index.Options{MaxStaleness: time.Minute})
-	s := x.Source()
-	headers := make([][]string, 0, 1000)
+	d := &decider{
+		x: index.New(now, index.Options{MaxStaleness: time.Minute}), now: now, headers: make([][]string, 0, 1000),
+		reader: verify.Reader{Prefixes: []string{token.DefaultPrefix}},
+		peer:   access.Proxies{PeerIsClient: true}.Client(netip.MustParseAddr("10.1.2.3"), nil),
+		route:  verify.NewRoute([]string{"org.permission.customer.read"}, nil),
+	}
+	s := d.x.Source()
 	entries := make([]index.Entry, n)
 	networks, err := access.ParseNetworks([]string{"10.0.0.0/8", "2001:db8::/32"})
 	if err != nil {
@@ -431,23 +444,64 @@ func benchmarkDecide(b *testing.B, n int) {
 		if i%(n/1000) == 0 {
 			minted := token.Mint(token.DefaultPrefix)
 			entries[i].Credentials[0].Digest = minted.Digest()
-			headers = append(headers, []string{"Bearer " + minted.Reveal()})
+			d.headers = append(d.headers, []string{"Bearer " + minted.Reveal()})
 		}
 	}
 	s.Replace(entries)
 	s.Heard(now)
-	reader := verify.Reader{Prefixes: []string{token.DefaultPrefix}}
-	peer := access.Proxies{PeerIsClient: true}.Client(netip.MustParseAddr("10.1.2.3"), nil)
-	route := verify.NewRoute([]string{"org.permission.customer.read"}, nil)
+	return d
+}
+
+// allows does what a verifier does for a request, from the text of the header to the decision.
+func (d *decider) allows(header []string) bool {
+	request := verify.Request{Credential: d.reader.Headers(header, nil), Address: d.peer, Route: d.route}
+	return verify.Decide(d.x, &request, d.now).Allowed()
+}
+
+func benchmarkDecide(b *testing.B, n int) {
+	d := newDecider(b, n)
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
-		request := verify.Request{Credential: reader.Headers(headers[i], nil), Address: peer, Route: route}
-		if !verify.Decide(x, &request, now).Allowed() {
+		if !d.allows(d.headers[i]) {
 			b.Fatal("a valid token was refused")
 		}
-		if i++; i == len(headers) {
+		if i++; i == len(d.headers) {
 			i = 0
 		}
 	}
+}
+
+// BenchmarkAllCores reports how many times as many decisions all cores make together as one core does alone. Runs alternate, so that whatever
+// else the machine does affects both; the median of the pairs is reported.
+func BenchmarkAllCores(b *testing.B) {
+	const pairs, decisions = 101, 20_000
+	d := newDecider(b, 100_000)
+	// rate returns the decisions a second of so many goroutines.
+	rate := func(cores int) float64 {
+		var group sync.WaitGroup
+		began := time.Now()
+		for core := range cores {
+			group.Go(func() {
+				for i := range decisions {
+					if !d.allows(d.headers[(i+core*len(d.headers)/cores)%len(d.headers)]) {
+						b.Error("a valid token was refused")
+						return
+					}
+				}
+			})
+		}
+		group.Wait()
+		return float64(cores*decisions) / time.Since(began).Seconds()
+	}
+	cores := runtime.GOMAXPROCS(0)
+	times := make([]float64, 0, pairs*b.N)
+	for range b.N {
+		for range pairs {
+			times = append(times, rate(cores)/rate(1))
+		}
+	}
+	slices.Sort(times)
+	b.ReportMetric(0, "ns/op") // the time of all pairs says nothing
+	b.ReportMetric(times[len(times)/2], "times")
 }

@@ -171,7 +171,7 @@ generate: ## Regenerate the CRDs, deepcopy code, docs/reference, and the chart's
 	$(TOOL) crd-ref-docs --log-level=WARN --source-path=api --config=hack/reference/config.yaml --templates-dir=hack/reference/templates \
 		--renderer=markdown --output-path=docs/reference/README.md
 	hack/chart-files
-	$(GOTEST) -p 1 ./cmd/... -run '^TestReference' -update
+	$(GOTEST) -p 1 ./cmd/apikey-operator ./cmd/apikey-verifier -run '^TestReference' -update
 	$(GOTEST) ./internal/cli/commands -run '^Test(Help|Reference)' -update
 	cd test && $(GOTEST) ./reference -run '^TestReference' -update
 

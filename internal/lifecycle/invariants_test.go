@@ -39,7 +39,9 @@ func (p *planned) dead() bool { return p.facts.Life <= 0 && p.facts.Deadline.Pas
 func (p *planned) come(moment time.Time) bool { return !moment.IsZero() && !p.now.Before(moment) }
 
 // overlaps tells whether there is a retiring token whose overlap lasts. An end that was never set has passed, as a deadline has.
-func (p *planned) overlaps() bool { return p.facts.Rotation.Retiring && p.now.Before(p.facts.RetiresAt) }
+func (p *planned) overlaps() bool {
+	return p.facts.Rotation.Retiring && p.now.Before(p.facts.RetiresAt)
+}
 
 // invariants hold for every plan.
 var invariants = []struct {

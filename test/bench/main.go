@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -274,7 +275,7 @@ func fleetRun(ctx context.Context, keys int) (err error) {
 			"from ready to the end of a pass over all of them, after a restart", fmt.Sprintf("%.1f s", took.Seconds()),
 			goal(fmt.Sprintf("%.1f s", soonest), took.Seconds() <= soonest),
 		},
-		{"writes to ApiKeys and Secrets after a restart", fmt.Sprint(writes(before, after)), goal("0", writes(before, after) == 0)},
+		{"writes to ApiKeys and Secrets after a restart", strconv.Itoa(writes(before, after)), goal("0", writes(before, after) == 0)},
 	} {
 		fmt.Printf("| %s | %s | %s |\n", line.measure, line.value, line.goal)
 	}

@@ -34,9 +34,9 @@ var wrongUses = map[string]defect{
 	},
 	"a use is recorded before the issue": {
 		RuleUse,
-		History{seen(60, 2, issuedAt(60)), ask(61, Allowed), seen(62, 3, issuedAt(60), used(1))},
-		History{seen(1, 2, issuedAt(60)), ask(2, Allowed), seen(3, 3, issuedAt(60), used(60))}, // by a clock that was ahead
+		History{seen(60, 2, issuedLate), ask(61, Allowed), seen(62, 3, issuedLate, used(1))},
+		History{seen(1, 2, issuedLate), ask(2, Allowed), seen(3, 3, issuedLate, used(60))}, // by a clock that was ahead
 	},
 }
 
-func issuedAt(second float64) func(*Key) { return func(k *Key) { k.Issued = at(second) } }
+func issuedLate(k *Key) { k.Issued = at(60) }

@@ -12,6 +12,16 @@ var wrongUses = map[string]defect{
 		History{issued, ask(10, Allowed), seen(12, 3, used(20)), ask(26, Allowed)},
 		History{issued, ask(10, Allowed), seen(12, 3, used(10)), ask(26, Allowed)},
 	},
+	"a use is recorded later than any delay of its report explains": {
+		RuleUse,
+		History{issued, ask(10, Allowed), fault("pause", APIServer, 12, 17), seen(21, 3, used(20)), ask(60, Allowed)},
+		History{issued, ask(10, Allowed), fault("pause", APIServer, 12, 17), seen(18, 3, used(15)), ask(60, Allowed)},
+	},
+	"a use is recorded late although nothing stood still": {
+		RuleUse,
+		History{issued, ask(10, Allowed), seen(18, 3, used(15)), ask(60, Allowed)},
+		History{issued, ask(10, Allowed), fault("pause", "verifier-1", 12, 17), seen(18, 3, used(15)), ask(60, Allowed)},
+	},
 	"a refusal is recorded as a use": {
 		RuleUse,
 		History{issued, ask(10, RoleMissing, forOther), seen(12, 3, used(10))},

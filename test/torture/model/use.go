@@ -1,7 +1,6 @@
 package model
 
 import (
-	"cmp"
 	"slices"
 	"time"
 )
@@ -29,7 +28,7 @@ func (w *world) judgeUse() []Violation {
 			case now.Used.Before(before):
 				wrong("lastUsedAt " + face(before) + " or later")
 			case now.Used.Equal(now.Issued):
-			case !usedAround(uses[uid], now.Used):
+			case !usedBetween(uses[uid], now.Used.Add(-useRounding-w.reportDelay(now)), now.Used.Add(useRounding)):
 				wrong("a time at which the key was used")
 			}
 			before = now.Used
@@ -58,9 +57,26 @@ func (w *world) uses() map[string][]Answer {
 	return uses
 }
 
-// usedAround reports whether a moment, but for the rounding, is within an answer.
-func usedAround(answers []Answer, moment time.Time) bool {
-	// Answers take seconds at most, unless their verifier stood still.
-	after, _ := slices.BinarySearchFunc(answers, moment.Add(useRounding), func(a Answer, t time.Time) int { return cmp.Compare(a.Start.UnixNano(), t.UnixNano()) })
-	return slices.ContainsFunc(answers[:after], func(a Answer) bool { return !a.End.Before(moment.Add(-useRounding)) })
+// reportDelay returns by how much the recorded use of a key may be too late. A report says how long ago each use was, and the API server
+// says when it got the report. If either side stands still in between, all uses look later.
+func (w *world) reportDelay(seen Key) time.Duration {
+	var longest time.Duration
+	for f := range w.overlapping(seen.Used.Add(-longestDelay), seen.At) {
+		if f.concerns(reporters) {
+			longest = max(longest, orNever(f.To).Sub(f.From))
+		}
+	}
+	return min(longest, longestDelay)
+}
+
+// longestDelay is longer than any fault.
+const longestDelay = time.Minute
+
+// reporters stands for all verifiers.
+const reporters = "verifier"
+
+// usedBetween reports whether an answer and an interval overlap.
+func usedBetween(answers []Answer, from, to time.Time) bool {
+	after, _ := slices.BinarySearchFunc(answers, to, func(a Answer, t time.Time) int { return a.Start.Compare(t) })
+	return slices.ContainsFunc(answers[:after], func(a Answer) bool { return !a.End.Before(from) })
 }

@@ -225,7 +225,7 @@ func (f Fault) concerns(process string) bool {
 	case APIServer, Etcd, Machine:
 		return true
 	}
-	return f.Target == process || process == operators && strings.HasPrefix(f.Target, operators)
+	return f.Target == process || (process == operators || process == reporters) && strings.HasPrefix(f.Target, process)
 }
 
 // horizon returns a moment in the past. At the time at, a process must know everything that this program had seen by that moment.

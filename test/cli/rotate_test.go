@@ -42,12 +42,18 @@ var _ = Describe("rotate", func() {
 		Expect(root.must("describe", "shopper", "-n", ns)).To(And(ContainSubstring("Old token:"), ContainSubstring(key.RetiringToken().Hash)))
 		Expect(root.must("list", "-n", ns, "-o", "wide")).To(MatchRegexp(`ROTATED[^\n]*\n.* ago `))
 
-		// A further request waits for the old token to end.
-		r = root.run("rotate", "shopper", "-n", ns, "--yes", "--timeout", "1s")
-		expectCode(r, 4)
-		Expect(r.err).To(And(ContainSubstring("--retire-old"), ContainSubstring("kubectl apikey suspend shopper -n "+ns)))
+		// A key has at most two tokens. Nothing is requested that would wait for an hour.
+		r = root.run("rotate", "shopper", "-n", ns, "--yes")
+		expectCode(r, 2)
+		Expect(r.err).To(And(ContainSubstring("nothing was changed"), ContainSubstring("--retire-old"), ContainSubstring("--now")))
+		Expect(get(ns, "shopper").RotationRequest()).To(BeEmpty())
 
 		Expect(root.must("rotate", "shopper", "-n", ns, "--retire-old", "--yes")).To(HaveSuffix("retired its old token\n"))
+
+		// A further request within a minute of the last rotation waits.
+		r = root.run("rotate", "shopper", "-n", ns, "--yes", "--timeout", "1s")
+		expectCode(r, 4)
+		Expect(r.err).To(ContainSubstring("kubectl apikey suspend shopper -n " + ns))
 		r = root.feed(old, "check", "--role", role)
 		expectCode(r, 1)
 		Expect(r.out).To(HavePrefix("Unknown: "))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/cli/keys"
+	"github.com/apikey-operator/apikey-operator/internal/expiry"
 )
 
 // createOptions are the flags of create.
@@ -76,6 +77,12 @@ on Secrets.`,
 	cmd.Flag("output").Usage = "print the ApiKey in place of the token: json, yaml or name; needs --keep-secret, or --dry-run"
 	flags.StringVar(&o.dryRun, "dry-run", dryNone, "none; client prints the ApiKey and asks nobody; server checks it in full and creates nothing")
 	addTimeout(cmd, &o.timeout, "how long to wait until the key is issued")
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if strings.Contains(err.Error(), "unknown flag: --owner") {
+			err = fmt.Errorf("%w; an owner is an attribute: --attribute owner=NAME", err)
+		}
+		return cmd.Parent().FlagErrorFunc()(cmd, err)
+	})
 	_ = cmd.RegisterFlagCompletionFunc("role", s.completeRoles)
 	_ = cmd.RegisterFlagCompletionFunc("expires", cobra.FixedCompletions([]string{"7d", "30d", "60d", "90d", keys.Never}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("dry-run", cobra.FixedCompletions([]string{dryNone, dryClient, dryServer}, cobra.ShellCompDirectiveNoFileComp))
@@ -113,6 +120,9 @@ func (o *createOptions) run(ctx context.Context, s *session, name string) error 
 	key, err := o.form.Key()
 	if err != nil {
 		return wrong("%w", err)
+	}
+	if moment, err := expiry.ParseMoment(key.Spec.Expiry.At); err == nil && !moment.After(time.Now()) {
+		return wrong("nothing was created: --expires=%s is in the past, so the key would never work", o.form.Expires)
 	}
 	if o.dryRun == dryClient {
 		return o.printDry(s, key)

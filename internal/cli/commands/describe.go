@@ -22,7 +22,7 @@ func describeCommand(s *session) *cobra.Command {
 		SuggestFor: []string{"show", "inspect"},
 		Short:      "Show what a key may do, from where and until when",
 		Long: `Shows a key in full: its roles in the words of the catalogue, the networks, the expiry time, its token's hint, and
-its events. The token itself can't be shown.
+its events. The token itself can't be shown. The last use may be an hour behind, because it is recorded once an hour.
 
 It needs the right to get apikeys. Without the right to list apiroles or events it leaves them out, and says so.`,
 		Example:           "  kubectl apikey describe shopper",
@@ -190,7 +190,10 @@ func tokenText(key *v1alpha1.ApiKey) string {
 		return "none yet"
 	}
 	text := key.Status.TokenHint + "..., " + key.Status.Hash
-	if key.Status.IssuedAt != nil {
+	switch rotation := key.Status.Rotation; {
+	case rotation != nil && rotation.RotatedAt != nil:
+		text += ", since the rotation at " + at(rotation.RotatedAt.Time)
+	case key.Status.IssuedAt != nil:
 		text += ", issued at " + at(key.Status.IssuedAt.Time)
 	}
 	return text

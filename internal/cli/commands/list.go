@@ -37,6 +37,8 @@ func listCommand(s *session) *cobra.Command {
 		Short:      "List keys: status, when they expire, when they were last used, owner, roles",
 		Long: `Lists the API keys of a namespace, or of all.
 
+LAST USED may be an hour behind, because it is recorded once an hour. Who used a key is not recorded.
+
 It needs the right to list apikeys. Large lists are read in pages and printed as they come, unless they are sorted.`,
 		Example: `  # The keys of the namespace
   kubectl apikey list

@@ -30,8 +30,10 @@ func rotateCommand(s *session) *cobra.Command {
 		Long: `Gives a key a new token, and waits until it is delivered. The key itself stays the same. The old token works on for
 the overlap, so that its users can change over; see the time in the message.
 
-The new token is in the key's Secret, where workloads find it. If somebody has taken the Secret away, as create does, the
-new token is printed once instead.
+The new token is in the key's Secret, where workloads find it, and standard output has the name of the key. If somebody
+has taken the Secret away, as create does, standard output has the new token instead, once.
+
+A key has at most two tokens. While the one before the last rotation works, only --now and --retire-old are possible.
 
 It needs the rights to get, patch, list and watch apikeys; to print a token, also to get and delete the Secret.`,
 		Example: `  # The old token works on for 24 hours, or as long as the key says
@@ -99,6 +101,10 @@ func (o *rotateOptions) run(ctx context.Context, s *session, name string) error 
 	}
 	if key.IsExpired() || !key.IsIssued() {
 		return wrong("nothing was changed: only a key that is issued and has not expired can get a new token; %s", keys.WaitsFor(key))
+	}
+	if retiring := key.RetiringToken(); !o.now && retiring != nil && time.Now().Before(retiring.RetiresAt.Time) {
+		return wrong("nothing was changed: the token before the last rotation (%s...) works until %s, and a key has at most two tokens; "+
+			"end that one first with --retire-old, or end both old tokens with --now", retiring.TokenHint, at(retiring.RetiresAt.Time))
 	}
 	exists, sure, err := cluster.HasSecret(ctx, key)
 	if err != nil {
@@ -192,6 +198,9 @@ func (o *rotateOptions) retireOld(ctx context.Context, s *session, cluster *keys
 	}
 	s.say("%s/%s: the token before the last rotation (%s...) would work until %s. Whoever still uses it is refused from now on.",
 		key.Namespace, key.Name, retiring.TokenHint, at(retiring.RetiresAt.Time))
+	if key.RotationRequest() != "" {
+		s.say("A rotation was requested, too, and begins as soon as the old token has ended.")
+	}
 	if err := s.confirm(ctx, fmt.Sprintf("End the old token of %s/%s?", key.Namespace, key.Name)); err != nil {
 		return err
 	}

@@ -60,6 +60,7 @@ but you may not list the keys of all namespaces.`,
 // scanRun collects what was found.
 type scanRun struct {
 	s        *session
+	git      bool // a folder .git was left out
 	files    int
 	findings int
 	digests  map[token.Digest][]string // the places of each token
@@ -68,9 +69,18 @@ type scanRun struct {
 
 func (r *scanRun) summary() string {
 	if r.findings == 0 {
-		return fmt.Sprintf("No tokens found in %s.", plural(r.files, "text"))
+		return fmt.Sprintf("No tokens found in %s.%s", plural(r.files, "text"), r.unsearched())
 	}
-	return fmt.Sprintf("Found %s in %s, %d of them different.", plural(r.findings, "token"), plural(r.files, "text"), len(r.order))
+	return fmt.Sprintf("Found %s, in %s of %s.%s",
+		plural(len(r.order), "token"), plural(r.findings, "place"), plural(r.files, "text"), r.unsearched())
+}
+
+// unsearched says how to search what was left out.
+func (r *scanRun) unsearched() string {
+	if !r.git {
+		return ""
+	}
+	return " The history was not searched: git log -p --all | kubectl apikey scan"
 }
 
 func plural(n int, what string) string {
@@ -104,6 +114,7 @@ func (r *scanRun) all(ctx context.Context, paths []string) error {
 				failed = append(failed, err)
 				return nil
 			case entry.IsDir() && entry.Name() == ".git":
+				r.git = true
 				return filepath.SkipDir
 			case entry.IsDir():
 				return nil
@@ -227,7 +238,11 @@ func (r *scanRun) report(found map[token.Digest][]keys.Match, search keys.Search
 			if row.Status != string(v1alpha1.ReasonExpired) && row.Status != keys.StatusDeleting {
 				live++
 			}
-			if err := r.s.println(fmt.Sprintf("%s: the %s token of %s/%s, which is %s", r.digests[digest][0], match.Kind, row.Namespace, row.Name, row.Status)); err != nil {
+			text := fmt.Sprintf("%s: the %s token of %s/%s, which is %s", r.digests[digest][0], match.Kind, row.Namespace, row.Name, row.Status)
+			if row.Owner != "" {
+				text += ", owner " + clean(row.Owner)
+			}
+			if err := r.s.println(text); err != nil {
 				return err
 			}
 		}

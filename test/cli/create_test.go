@@ -97,7 +97,7 @@ spec:
 		Expect(admin.List(ctx, keys, client.InNamespace(ns))).To(Succeed())
 		Expect(keys.Items).To(BeEmpty())
 	},
-		Entry("no name", []string{"--role", role, "--expires", "90d"}, "accepts 1 arg(s), received 0"),
+		Entry("no name", []string{"--role", role, "--expires", "90d"}, "the name of the key is missing: kubectl apikey create NAME"),
 		Entry("no role", []string{"x", "--expires", "90d"}, "--role is missing"),
 		Entry("no expiry", []string{"x", "--role", role}, "--expires is missing"),
 		Entry("a wrong expiry", []string{"x", "--role", role, "--expires", "soon"}, `invalid expiry "soon"`),

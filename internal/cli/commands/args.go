@@ -2,7 +2,20 @@ package commands
 
 import (
 	"regexp"
+
+	"github.com/spf13/cobra"
 )
+
+// oneName accepts one argument, the name of a key.
+func oneName(cmd *cobra.Command, args []string) error {
+	switch len(args) {
+	case 0:
+		return wrong("the name of the key is missing: %s", cmd.UseLine())
+	case 1:
+		return nil
+	}
+	return wrong("want the name of one key, and not %d arguments: %s", len(args), cmd.UseLine())
+}
 
 // tokenLike matches what looks like a token, also one that was cut off at its end. No name of a key, role or namespace has an underscore.
 var tokenLike = regexp.MustCompile(`(^|[^0-9A-Za-z])[a-z][a-z0-9]{1,15}_[0-9A-Za-z]{20,}($|[^0-9A-Za-z_.-])`)

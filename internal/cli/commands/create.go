@@ -14,6 +14,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/cli/keys"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/internal/grant"
 )
 
 // createOptions are the flags of create.
@@ -56,7 +57,7 @@ on Secrets.`,
   # The manifest of a key, for Git
   kubectl apikey create web-shop --role org.permission.order.read --expires never --cidr 10.20.0.0/16 \
     --keep-secret --dry-run=client -o yaml`,
-		Args:              cobra.ExactArgs(1),
+		Args:              oneName,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), s, args[0]) },
 	}
@@ -176,7 +177,11 @@ func (o *createOptions) prepare(ctx context.Context, s *session, cluster *keys.C
 		return nil, err
 	}
 	if judged.Refused() {
-		return nil, wrong("nothing was created: %s", judged.Verdict.Message)
+		advice := ""
+		if judged.Verdict.Outcome == grant.UnknownRole {
+			advice = "; kubectl apikey roles lists all roles"
+		}
+		return nil, wrong("nothing was created: %s%s", judged.Verdict.Message, advice)
 	}
 	if len(judged.Unread) > 0 {
 		s.say("You may not list %s, so only the operator can say whether they allow this key.", strings.Join(judged.Unread, ", "))

@@ -26,7 +26,7 @@ its events. The token itself can't be shown. The last use may be an hour behind,
 
 It needs the right to get apikeys. Without the right to list apiroles or events it leaves them out, and says so.`,
 		Example:           "  kubectl apikey describe shopper",
-		Args:              cobra.ExactArgs(1),
+		Args:              oneName,
 		ValidArgsFunction: s.completeKeys(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cluster, namespace, err := s.open()

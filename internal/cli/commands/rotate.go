@@ -44,7 +44,7 @@ It needs the rights to get, patch, list and watch apikeys; to print a token, als
 
   # All users have the new token: end the old one before its time
   kubectl apikey rotate shopper --retire-old`,
-		Args:              cobra.ExactArgs(1),
+		Args:              oneName,
 		ValidArgsFunction: s.completeKeys(false),
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), s, args[0]) },
 	}

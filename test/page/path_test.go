@@ -122,6 +122,22 @@ var _ = Describe("The whole path", func() {
 		t.shows("#empty", "No API keys here yet")
 	})
 
+	It("leaves a dialog alone that opens in the moment in which the last one closes", func() {
+		t := newTab(shared)
+		t.open(start(rootConfig, namespace()))
+		t.click("[data-dialog]")
+		t.shows("dialog h2", "Add API key")
+		// Browsers tell of a close only with the next frame. The second frame is after that.
+		t.eval(`(async (dialog) => {
+			dialog.close();
+			dialog.showModal();
+			for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);
+		})(document.querySelector("dialog"))`)
+		Expect(t.text("dialog h2")).To(Equal("Add API key"))
+		t.press(kb.Escape)
+		t.is("document.querySelector('dialog').childNodes.length === 0")
+	})
+
 	It("begins in a file that only its owner can read, and that is gone soon", func() {
 		ns := namespace()
 		folder := GinkgoT().TempDir()

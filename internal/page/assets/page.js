@@ -286,6 +286,7 @@ function fill(html) {
 }
 
 dialog.addEventListener("close", () => {
+	if (dialog.open) return; // browsers tell of it a frame later, when the next dialog may be open
 	dialog.replaceChildren();
 	all("[data-dialog]").find((button) => button.dataset.dialog === opener)?.focus();
 });

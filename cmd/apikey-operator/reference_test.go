@@ -7,12 +7,15 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/callers"
 	"github.com/apikey-operator/apikey-operator/internal/clockskew"
 	"github.com/apikey-operator/apikey-operator/internal/fleet"
+	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 	"github.com/apikey-operator/apikey-operator/internal/operator"
 	"github.com/apikey-operator/apikey-operator/internal/reference"
 )
@@ -44,5 +47,8 @@ func TestReferenceOfMetrics(t *testing.T) {
 		fleet.NewCollector(oneKey{}, elected, clock.RealClock{}, true),
 		clockskew.NewCollector(func(context.Context) (time.Duration, error) { return 0, nil }),
 	)
+	if _, err := callers.New(&rest.Config{}, callers.Options{Metrics: registry, Prefix: monitoring.Operator}); err != nil {
+		t.Fatal(err)
+	}
 	reference.Section(t, "metrics.md", component, reference.Metrics(t, registry))
 }

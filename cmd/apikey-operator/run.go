@@ -16,14 +16,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
-	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/cmd/internal/process"
 	"github.com/apikey-operator/apikey-operator/controllers/counting"
+	"github.com/apikey-operator/apikey-operator/internal/callers"
 	"github.com/apikey-operator/apikey-operator/internal/clockskew"
 	"github.com/apikey-operator/apikey-operator/internal/expiry"
+	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 	"github.com/apikey-operator/apikey-operator/internal/operator"
 	"github.com/apikey-operator/apikey-operator/internal/rulebook"
 	"github.com/apikey-operator/apikey-operator/internal/version"
@@ -176,7 +177,7 @@ func newManager(config *rest.Config, o *options) (ctrl.Manager, error) {
 		BindAddress:    o.metricsAddress,
 		SecureServing:  true,
 		CertDir:        o.metricsCertDir,
-		FilterProvider: filters.WithAuthenticationAndAuthorization,
+		FilterProvider: protectMetrics,
 	}
 	if o.metricsCertDir == "" {
 		certificate, err := process.SelfSigned(time.Now())
@@ -193,6 +194,17 @@ func newManager(config *rest.Config, o *options) (ctrl.Manager, error) {
 		return nil, fmt.Errorf("create the manager: %w", err)
 	}
 	return mgr, nil
+}
+
+// protectMetrics admits callers whose RBAC allows get on /metrics.
+func protectMetrics(config *rest.Config, _ *http.Client) (metricsserver.Filter, error) {
+	return func(logger logr.Logger, handler http.Handler) (http.Handler, error) {
+		guard, err := callers.New(config, callers.Options{Logger: logger, Metrics: metrics.Registry, Prefix: monitoring.Operator})
+		if err != nil {
+			return nil, err
+		}
+		return guard.Protect(handler), nil
+	}, nil
 }
 
 // addProbes adds the probes. The liveness probe succeeds while the process responds: a leader that has lost its lease, or

@@ -16,6 +16,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/callers"
 	"github.com/apikey-operator/apikey-operator/internal/feed"
 	"github.com/apikey-operator/apikey-operator/internal/index"
+	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 	"github.com/apikey-operator/apikey-operator/internal/reference"
 	"github.com/apikey-operator/apikey-operator/internal/reporting"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
@@ -69,7 +70,7 @@ func TestReferenceOfMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	intake.NewGate(serve.DefaultLimits(), registry, logr.Discard(), nil)
-	if _, err := callers.New(config, callers.Options{Metrics: registry}); err != nil {
+	if _, err := callers.New(config, callers.Options{Metrics: registry, Prefix: monitoring.Verifier}); err != nil {
 		t.Fatal(err)
 	}
 	go loader.Run(t.Context())

@@ -13,7 +13,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -22,6 +21,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/internal/callers"
 	"github.com/apikey-operator/apikey-operator/internal/feed"
 	"github.com/apikey-operator/apikey-operator/internal/index"
+	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 	"github.com/apikey-operator/apikey-operator/internal/reporting"
 	"github.com/apikey-operator/apikey-operator/internal/serve"
 	"github.com/apikey-operator/apikey-operator/internal/serve/extauthz"
@@ -88,10 +88,11 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 		report = reporter.Run
 	}
 	checker := serve.NewChecker(serve.Options{Keys: keys, Observers: observers})
-	handler, err := httpHandler(config, o, s, checker, logger)
+	guard, err := callers.New(config, callers.Options{Logger: logger, Metrics: metrics.Registry, Prefix: monitoring.Verifier})
 	if err != nil {
-		return err
+		return fmt.Errorf("set up caller reviews: %w", err)
 	}
+	handler := httpHandler(o, s, checker, guard)
 	// The parts that serve requests outlive ctx, so that the verifier can drain.
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
@@ -107,7 +108,7 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	if err := o.listen(ctx, servers, handler, extAuthz(o, s, checker), certificates); err != nil {
 		return err
 	}
-	metricsCertificates, err := o.listenForMetrics(ctx, servers, config, logger)
+	metricsCertificates, err := o.listenForMetrics(ctx, servers, guard)
 	if err != nil {
 		return err
 	}
@@ -146,7 +147,7 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	return err
 }
 
-func httpHandler(config *rest.Config, o *options, s settings, checker *serve.Checker, logger logr.Logger) (http.Handler, error) {
+func httpHandler(o *options, s settings, checker *serve.Checker, guard *callers.Guard) http.Handler {
 	reader := verify.Reader{Prefixes: o.tokenPrefixes}
 	mux := http.NewServeMux()
 	handle := func(path, protocol string, handler func(*serve.Protocol) http.Handler) {
@@ -163,13 +164,9 @@ func httpHandler(config *rest.Config, o *options, s settings, checker *serve.Che
 		return &tokenreview.Handler{Checker: p, Reader: reader, Audiences: o.audiences}
 	})
 	// Introspection reveals what a token may do, so only callers whose RBAC allows post on its path may use it.
-	guard, err := callers.New(config, callers.Options{Logger: logger, Metrics: metrics.Registry})
-	if err != nil {
-		return nil, fmt.Errorf("set up caller reviews: %w", err)
-	}
 	p := checker.Protocol("introspection")
 	mux.Handle(introspection.Path, p.Recovering(guard.Protect(&introspection.Handler{Checker: p, Reader: reader})))
-	return mux, nil
+	return mux
 }
 
 func extAuthz(o *options, s settings, checker *serve.Checker) *extauthz.Server {

@@ -21,7 +21,6 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/apikey-operator/apikey-operator/internal/access"
-	"github.com/apikey-operator/apikey-operator/internal/monitoring"
 )
 
 // Answers of the API server about callers are cached. They say nothing about API keys.
@@ -51,8 +50,9 @@ type Guard struct {
 type Options struct {
 	// Logger logs failed reviews, with a rate limit.
 	Logger logr.Logger
-	// Metrics is where the metrics are registered.
+	// Metrics is where the metrics are registered, with the prefix Prefix.
 	Metrics prometheus.Registerer
+	Prefix  string
 }
 
 // New returns a Guard that creates reviews with the credentials in config. They need the permission to create tokenreviews
@@ -69,8 +69,8 @@ func newGuard(reviewer reviewer, o Options, limits limits, clock clock.PassiveCl
 	g := &Guard{
 		reviewer: reviewer, logger: o.Logger, logs: rate.NewLimiter(1, 10),
 		putOff: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: monitoring.Verifier, Name: "callers_put_off_total",
-			Help: "Introspection requests that got 503 without a review because too many unknown callers sent requests.",
+			Namespace: o.Prefix, Name: "callers_put_off_total",
+			Help: "Requests for metrics or introspection that got 503 without a review because too many unknown callers sent requests.",
 		}),
 		allowed: cache.NewLRUExpireCacheWithClock(remembered, clock),
 		denied:  cache.NewLRUExpireCacheWithClock(remembered, clock),

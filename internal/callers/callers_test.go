@@ -190,6 +190,39 @@ func TestWhoIsLetIn(t *testing.T) {
 	}
 }
 
+// A review is tried again after a failure that soon passes, and not after one that stays.
+func TestReviewsAreTriedAgain(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		code   int
+		reason string
+		want   int
+	}{
+		{http.StatusTooManyRequests, "TooManyRequests", http.StatusOK},
+		{http.StatusInternalServerError, "InternalError", http.StatusOK},
+		{http.StatusGatewayTimeout, "Timeout", http.StatusOK},
+		{http.StatusForbidden, "Forbidden", http.StatusServiceUnavailable},
+	} {
+		for _, review := range []string{tokenReviews, accessReview} {
+			server := newAPIServer(t)
+			failed := false
+			server.set(func(w http.ResponseWriter, path, _ string) bool {
+				if path != review || failed {
+					return false
+				}
+				failed = true
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(c.code)
+				_, _ = fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"code":%d}`, c.reason, c.code)
+				return true
+			})
+			if status := server.world(t, plenty).ask(home, "Bearer good-orders"); status != c.want {
+				t.Errorf("after one %s of %s: %d, want %d", c.reason, review, status, c.want)
+			}
+		}
+	}
+}
+
 // Only a review that was made can say no.
 func TestNoAnswerIsNoRefusal(t *testing.T) {
 	status := func(code int, reason string) func(http.ResponseWriter) {

@@ -8,10 +8,10 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/apiserver/pkg/util/webhook"
 	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	"k8s.io/client-go/rest"
@@ -26,8 +26,12 @@ type reviewer interface {
 	authorize(ctx context.Context, caller authenticationv1.UserInfo, verb, path string) (bool, error)
 }
 
+// authenticated is the group of all users that the API server knows:
+// https://kubernetes.io/docs/reference/access-authn-authz/authentication/
+const authenticated = "system:authenticated"
+
 // reviews asks the API server. The delegating authenticator of k8s.io/apiserver is not used because it reports an invalid
-// token with the same kind of error as a failed review.
+// token with the same kind of error as a failed review, and because it makes a program half as large again.
 type reviews struct {
 	tokens authenticationclient.TokenReviewInterface
 	access authorizationclient.SubjectAccessReviewInterface
@@ -49,14 +53,32 @@ func newReviews(config *rest.Config) (*reviews, error) {
 }
 
 // retrying retries a review after transient failures, for about a second.
-func retrying(ctx context.Context, review func() error) error {
+func retrying(ctx context.Context, review func(context.Context) error) error {
 	backoff := wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 4}
-	return webhook.WithExponentialBackoff(ctx, backoff, review, webhook.DefaultShouldRetry)
+	var last error
+	err := wait.ExponentialBackoffWithContext(ctx, backoff, func(ctx context.Context) (bool, error) {
+		last = review(ctx)
+		if isTransient(last) {
+			return false, nil
+		}
+		return true, last
+	})
+	if wait.Interrupted(err) && last != nil {
+		return last
+	}
+	return err
+}
+
+// isTransient reports whether a request that failed may succeed soon.
+func isTransient(err error) bool {
+	_, later := apierrors.SuggestsClientDelay(err)
+	return later || utilnet.IsConnectionReset(err) || utilnet.IsHTTP2ConnectionLost(err) ||
+		apierrors.IsInternalError(err) || apierrors.IsTimeout(err) || apierrors.IsTooManyRequests(err)
 }
 
 func (r *reviews) authenticate(ctx context.Context, token string) (caller authenticationv1.UserInfo, ok bool, err error) {
 	var answer *authenticationv1.TokenReview
-	err = retrying(ctx, func() error {
+	err = retrying(ctx, func(ctx context.Context) error {
 		var err error
 		answer, err = r.tokens.Create(ctx, &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}, metav1.CreateOptions{})
 		return err
@@ -66,8 +88,8 @@ func (r *reviews) authenticate(ctx context.Context, token string) (caller authen
 	}
 	// status.error is not a failure of the review: the API server sets it for every invalid token.
 	caller = answer.Status.User
-	if !slices.Contains(caller.Groups, user.AllAuthenticated) {
-		caller.Groups = append(caller.Groups, user.AllAuthenticated)
+	if !slices.Contains(caller.Groups, authenticated) {
+		caller.Groups = append(caller.Groups, authenticated)
 	}
 	return caller, answer.Status.Authenticated, nil
 }
@@ -84,7 +106,7 @@ func (r *reviews) authorize(ctx context.Context, caller authenticationv1.UserInf
 		}
 	}
 	var answer *authorizationv1.SubjectAccessReview
-	err := retrying(ctx, func() error {
+	err := retrying(ctx, func(ctx context.Context) error {
 		var err error
 		answer, err = r.access.Create(ctx, &authorizationv1.SubjectAccessReview{Spec: spec}, metav1.CreateOptions{})
 		return err

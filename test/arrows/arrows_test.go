@@ -281,11 +281,14 @@ func TestArrows(t *testing.T) {
 	for _, room := range pureRooms {
 		own = append(own, rule{room: room, why: "a pure room can be tested, fuzzed and reused without a cluster", forbidden: impure})
 	}
-	common := make([]rule, 0, len(products))
+	common := make([]rule, 0, 2*len(products))
 	for _, room := range products {
 		common = append(common, rule{
 			room: room, why: "the product must not depend on what only people and CI run", forbidden: tools,
 			except: []string{"internal/verify/script", "internal/reference"},
+		}, rule{
+			room: room, why: "an API server's libraries make a program half as large again, and internal/callers asks without them",
+			forbidden: []string{"k8s.io/apiserver", "k8s.io/component-base"},
 		})
 	}
 	var protocols []string

@@ -66,6 +66,10 @@ func (s *session) replaceFile(ctx context.Context, path string, write func(io.Wr
 		return err
 	}
 	file, err := os.CreateTemp(filepath.Dir(path), ".apikey-backup-")
+	var failed *fs.PathError
+	if errors.As(err, &failed) {
+		return wrong("%s can't be written: %w", path, failed.Err) // without the name of the temporary file
+	}
 	if err != nil {
 		return err
 	}

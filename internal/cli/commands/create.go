@@ -186,6 +186,9 @@ func (o *createOptions) prepare(ctx context.Context, s *session, cluster *keys.C
 	if len(judged.Unread) > 0 {
 		s.say("You may not list %s, so only the operator can say whether they allow this key.", strings.Join(judged.Unread, ", "))
 	}
+	if judged.NoRoles {
+		s.say("The role catalogue is empty, so nothing says whether the key's roles mean anything.")
+	}
 	return stored, nil
 }
 
@@ -245,7 +248,7 @@ func (o *createOptions) deliver(ctx context.Context, s *session, cluster *keys.C
 	if err != nil {
 		return undelivered(fmt.Errorf("read the token: %w", err), issued)
 	}
-	s.say("%s", issuedText(issued))
+	s.say("%s", issuedText(issued)+s.introduction())
 	return s.handOver(ctx, cluster, issued, delivery, o.form.Keep)
 }
 
@@ -270,13 +273,21 @@ func (s *session) handOver(ctx context.Context, cluster *keys.Cluster, key *v1al
 // cleanupTimeout is how long the deletion of a Secret may take after its token was printed.
 const cleanupTimeout = 10 * time.Second
 
-// issuedText says that a key was issued.
+// introduction ends a sentence about a token, which follows on a terminal and goes elsewhere otherwise.
+func (s *session) introduction() string {
+	if isTerminal(s.Out) {
+		return ":"
+	}
+	return "."
+}
+
+// issuedText says that a key was issued, in a sentence without its end.
 func issuedText(key *v1alpha1.ApiKey) string {
 	until := "does not expire"
 	if at := key.Status.ExpiresAt; at != nil {
 		until = "expires at " + at.UTC().Format(time.RFC3339)
 	}
-	return fmt.Sprintf("ApiKey %s/%s is issued, and %s. You can't see its token again:", key.Namespace, key.Name, until)
+	return fmt.Sprintf("ApiKey %s/%s is issued, and %s. You can't see its token again", key.Namespace, key.Name, until)
 }
 
 // undelivered explains where a token is that was not printed.

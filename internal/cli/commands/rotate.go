@@ -149,7 +149,11 @@ func (o *rotateOptions) rotate(ctx context.Context, s *session, cluster *keys.Cl
 	if err != nil {
 		return o.unrotated(err, key)
 	}
-	s.say("%s", rotatedText(rotated, taken))
+	text := rotatedText(rotated, taken)
+	if taken {
+		text += s.introduction()
+	}
+	s.say("%s", text)
 	if !taken {
 		return s.println(nameOf(rotated) + " rotated")
 	}
@@ -178,14 +182,15 @@ func (o *rotateOptions) unrotated(err error, key *v1alpha1.ApiKey) error {
 		"If the old token must not work on, run: kubectl apikey suspend %s -n %s", why, key.Name, key.Namespace)}
 }
 
-// rotatedText says where the new token is, and until when the old one is accepted. taken says that it is about to be printed.
+// rotatedText says where the new token is, and until when the old one is accepted. taken says that it is about to be printed: then the text
+// is a sentence without its end.
 func rotatedText(key *v1alpha1.ApiKey, taken bool) string {
 	old := "The old token is refused from now on."
 	if retiring := key.RetiringToken(); retiring != nil {
 		old = fmt.Sprintf("The old token (%s...) works on until %s.", retiring.TokenHint, at(retiring.RetiresAt.Time))
 	}
 	if taken {
-		return fmt.Sprintf("%s The new token (%s...) is this, and you can't see it again:", old, key.Status.TokenHint)
+		return fmt.Sprintf("%s You can't see the new token (%s...) again", old, key.Status.TokenHint)
 	}
 	return fmt.Sprintf("The new token (%s...) is in Secret %q. %s", key.Status.TokenHint, key.SecretName(), old)
 }

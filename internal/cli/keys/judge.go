@@ -23,6 +23,8 @@ type Judgement struct {
 	// Unread lists the kinds that the user may not read, such as apikeypolicies. They are not part of the verdict, and only the operator
 	// can judge by them.
 	Unread []string
+	// NoRoles says that the role catalogue is empty, so that the operator issues a key with any roles.
+	NoRoles bool
 }
 
 // Refused reports whether the operator would not issue the key now.
@@ -48,7 +50,7 @@ func (c *Cluster) Judge(ctx context.Context, key *v1alpha1.ApiKey, now time.Time
 		return Judgement{}, err
 	}
 	slices.Sort(reader.unread)
-	return Judgement{Verdict: verdict, Unread: slices.Compact(reader.unread)}, nil
+	return Judgement{Verdict: verdict, Unread: slices.Compact(reader.unread), NoRoles: reader.noRoles}, nil
 }
 
 // errUnlabelled says that the labels of the key's namespace can't be read.
@@ -59,8 +61,9 @@ type partialReader struct {
 	client.Reader
 
 	// blind hides the policies.
-	blind  bool
-	unread []string
+	blind   bool
+	unread  []string
+	noRoles bool // the catalogue was read, and is empty
 }
 
 // List implements [client.Reader].
@@ -76,6 +79,9 @@ func (r *partialReader) List(ctx context.Context, list client.ObjectList, _ ...c
 	if apierrors.IsForbidden(err) {
 		r.unread = append(r.unread, plural)
 		return nil
+	}
+	if roles, ok := list.(*v1alpha1.ApiRoleList); ok && err == nil {
+		r.noRoles = len(roles.Items) == 0
 	}
 	return err
 }

@@ -16,8 +16,9 @@ import (
 // gatewayRole is the role that the routes of docs/gateways require.
 const gatewayRole = "org.permission.order.read"
 
-// benchGateways measures requests through real gateways: without a check, with a check by a server that does nothing, twice, and with the
-// verifier. How far the two runs of the empty check are apart says what can't be told from the machine's noise.
+// benchGateways measures requests through real gateways: without a check, with a check by a server that does nothing, twice, by one that only
+// answers with an identity, and by the verifier. How far the two runs of the empty check are apart says what can't be told from the machine's
+// noise. What the server with an identity loses is the cost of passing one on, which no check can save.
 func benchGateways(ctx context.Context, rounds int, during time.Duration) (err error) {
 	plane, seeder, err := seededPlane(ctx, smallFleet, gatewayRole)
 	if err != nil {
@@ -45,11 +46,20 @@ func benchGateways(ctx context.Context, rounds int, during time.Duration) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, floor.Stop()) }()
+	identity, err := controlplane.FreeVerifierAddresses()
+	if err != nil {
+		return err
+	}
+	constant, err := startEmptyServers(ctx, identity, "-empty-identity")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, constant.Stop()) }()
 
 	fmt.Printf("\nThrough real gateways, with 10,000 keys: requests a second of 8 connections in turns, and p99 at %d requests a second; median of %d\n\n",
 		gatewayRate, rounds)
-	fmt.Println("| gateway | check | requests/s | of the empty check | p50 | p99 |")
-	fmt.Println("|---|---|---|---|---|---|")
+	fmt.Println("| gateway | check | requests/s | of the empty check | p50 | p99 | processor time of a request: gateway, check |")
+	fmt.Println("|---|---|---|---|---|---|---|")
 	for _, kind := range []struct {
 		name    string
 		start   func(context.Context, string, string, gateway.Backends, io.Writer) (*gateway.Gateway, error)
@@ -63,36 +73,43 @@ func benchGateways(ctx context.Context, rounds int, during time.Duration) (err e
 		}},
 	} {
 		if _, ok := gateway.Find(plane.Root, kind.name); !ok {
-			fmt.Printf("| %s | not installed | | | | |\n", kind.name)
+			fmt.Printf("| %s | not installed | | | | | |\n", kind.name)
 			continue
 		}
 		checks := []struct {
 			name     string
 			verifier string
+			pid      int // of the server that checks and does nothing else
 			edit     func(string) string
 		}{
-			{"none", empty.HTTP, kind.noCheck},
-			{"an empty server", empty.HTTP, nil},
-			{"an empty server, again", empty.HTTP, nil},
-			{"apikey-verifier", at.HTTP, nil},
+			{"none", empty.HTTP, 0, kind.noCheck},
+			{"an empty server", empty.HTTP, 0, nil},
+			{"an empty server, again", empty.HTTP, 0, nil},
+			{"an empty server, with an identity", identity.HTTP, constant.Pid(), nil},
+			{"apikey-verifier", at.HTTP, v.Pid(), nil},
 		}
 		results := make([]gatewayResult, len(checks))
 		for range rounds {
 			for i, check := range checks {
 				r, err := measureGateway(ctx, plane.Root, kind.start, gateway.Backends{
 					Verifiers: []string{check.verifier}, API: empty.HTTP, Edit: check.edit,
-				}, seeder.tokens, during)
+				}, check.pid, seeder.tokens, during)
 				if err != nil {
 					return fmt.Errorf("%s, check by %s: %w", kind.name, check.name, err)
 				}
 				results[i].rates = append(results[i].rates, r.rates...)
 				results[i].p50s, results[i].p99s = append(results[i].p50s, r.p50s...), append(results[i].p99s, r.p99s...)
+				results[i].gateways, results[i].checks = append(results[i].gateways, r.gateways...), append(results[i].checks, r.checks...)
 			}
 		}
 		base := middle(results[1].rates)
 		for i, check := range checks {
-			fmt.Printf("| %s | %s | %.0f | %.2f | %.1f ms | %.1f ms |\n", kind.name, check.name, middle(results[i].rates),
-				middle(results[i].rates)/base, middle(results[i].p50s), middle(results[i].p99s))
+			spent := fmt.Sprintf("%.0f µs", middle(results[i].gateways))
+			if check.pid != 0 {
+				spent += fmt.Sprintf(", %.0f µs", middle(results[i].checks))
+			}
+			fmt.Printf("| %s | %s | %.0f | %.2f | %.1f ms | %.1f ms | %s |\n", kind.name, check.name, middle(results[i].rates),
+				middle(results[i].rates)/base, middle(results[i].p50s), middle(results[i].p99s), spent)
 		}
 	}
 	return nil
@@ -101,11 +118,12 @@ func benchGateways(ctx context.Context, rounds int, during time.Duration) (err e
 // gatewayRate is the fixed rate at which latencies through a gateway are measured.
 const gatewayRate = 500
 
-type gatewayResult struct{ rates, p50s, p99s []float64 }
+// gatewayResult has rates in requests a second, latencies in milliseconds, and the processor time of a request in microseconds.
+type gatewayResult struct{ rates, p50s, p99s, gateways, checks []float64 }
 
 func measureGateway(
 	ctx context.Context, root string, start func(context.Context, string, string, gateway.Backends, io.Writer) (*gateway.Gateway, error),
-	behind gateway.Backends, tokens []seeded, during time.Duration,
+	behind gateway.Backends, check int, tokens []seeded, during time.Duration,
 ) (r gatewayResult, err error) {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
@@ -124,6 +142,16 @@ func measureGateway(
 	if err != nil {
 		return r, err
 	}
+	spent := func() (of [2]time.Duration, err error) {
+		if of[0], err = groupTime(g.Pid()); err == nil && check != 0 {
+			of[1], err = cpuTime(check)
+		}
+		return of, err
+	}
+	before, err := spent()
+	if err != nil {
+		return r, err
+	}
 	limit, cancel := context.WithTimeout(ctx, during)
 	begun := time.Now()
 	n, err := load(limit, tokens, connect)
@@ -132,13 +160,19 @@ func measureGateway(
 		return r, err
 	}
 	rate := float64(n) / time.Since(begun).Seconds()
+	after, err := spent()
+	if err != nil {
+		return r, err
+	}
+	each := func(i int) []float64 { return []float64{float64((after[i] - before[i]).Microseconds()) / float64(n)} }
 	took, err := openLoad(ctx, tokens, connect, gatewayRate, during)
 	if err != nil {
 		return r, err
 	}
 	return gatewayResult{
-		rates: []float64{rate},
-		p50s:  []float64{quantile(took, 0.5).Seconds() * 1000},
-		p99s:  []float64{quantile(took, 0.99).Seconds() * 1000},
+		rates:    []float64{rate},
+		p50s:     []float64{quantile(took, 0.5).Seconds() * 1000},
+		p99s:     []float64{quantile(took, 0.99).Seconds() * 1000},
+		gateways: each(0), checks: each(1),
 	}, nil
 }

@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// growthDeletions is the number of keys that are deleted at each size.
+	// growthDeletions is the number of deletions that each side is asked about, at each size.
 	growthDeletions = 50
 	// idlePeriod is how long processes are watched while nothing happens.
 	idlePeriod = 10 * time.Second
@@ -197,11 +197,11 @@ func measureSize(ctx context.Context, plane *controlplane.ControlPlane, seeder *
 	if err != nil {
 		return point{}, err
 	}
-	ours, bares, err := timeDeletions(ctx, deleteKey(ctx, c), []*controlplane.Verifier{v}, bare, seeder.take(growthDeletions))
+	took, err := timeDeletions(ctx, deleteKey(ctx, c), seeder.take(2*growthDeletions), verifierWatchers(v), bareWatchers(bare))
 	if err != nil {
 		return point{}, err
 	}
-	p.deletion, p.bareDeletion = quantile(ours, 0.5), quantile(bares, 0.5)
+	p.deletion, p.bareDeletion = quantile(took[0], 0.5), quantile(took[1], 0.5)
 	return p, nil
 }
 
@@ -304,7 +304,7 @@ func measureReplay(ctx context.Context, plane *controlplane.ControlPlane, n int)
 	}
 	p.idle = idle[0]
 	number := 0
-	took, _, err := timeDeletions(ctx, func(seeded) error {
+	took, err := timeDeletions(ctx, func(seeded) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodDelete, fmt.Sprintf("http://%s/keys/%d", address, number), nil)
 		if err != nil {
 			return err
@@ -315,11 +315,11 @@ func measureReplay(ctx context.Context, plane *controlplane.ControlPlane, n int)
 			return err
 		}
 		return response.Body.Close()
-	}, []*controlplane.Verifier{v}, nil, doomed)
+	}, doomed, verifierWatchers(v))
 	if err != nil {
 		return point{}, err
 	}
-	p.deletion = quantile(took, 0.5)
+	p.deletion = quantile(took[0], 0.5)
 	return p, nil
 }
 

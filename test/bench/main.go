@@ -72,6 +72,7 @@ func main() {
 	only := flag.String("only", "", "run only these benchmarks, separated by commas: "+benchmarkNames()+"; without it, all but "+strings.Join(onlyAlone, ", "))
 	base := flag.String("compare", "", "folder with the binaries of another revision; if set, only compare them with those in bin/")
 	emptyHTTP := flag.String("empty-http", "", "address for HTTP; if set, serve only the verifier's floor and measure nothing")
+	identity := flag.Bool("empty-identity", false, "with -empty-http, answer with the headers of an identity")
 	emptyGRPC := flag.String("empty-grpc", "", "address for gRPC of the verifier's floor, or of the bare client")
 	bare := flag.String("bare-watch", "", "kubeconfig; if set, only watch ApiKeys as the floor of the verifier's start does")
 	address := flag.String("replay", "", "address for HTTP; if set, serve only a replay of an API server with many keys")
@@ -84,7 +85,7 @@ func main() {
 	err := func() error {
 		switch {
 		case *emptyHTTP != "":
-			return emptyServers(ctx, *emptyHTTP, *emptyGRPC)
+			return emptyServers(ctx, *emptyHTTP, *emptyGRPC, *identity)
 		case *bare != "":
 			return bareWatch(ctx, *bare, *emptyGRPC)
 		case *address != "":

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -129,6 +130,30 @@ func writes(before, after map[string]float64) int {
 		}
 	}
 	return int(n)
+}
+
+// groupTime returns the processor time that all processes of a process group have used, such as nginx and its workers.
+func groupTime(group int) (time.Duration, error) {
+	processes, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, err
+	}
+	var total time.Duration
+	for _, process := range processes {
+		pid, err := strconv.Atoi(process.Name())
+		if err != nil {
+			continue // no process
+		}
+		if of, err := syscall.Getpgid(pid); err != nil || of != group {
+			continue
+		}
+		spent, err := cpuTime(pid)
+		if err != nil {
+			return 0, err
+		}
+		total += spent
+	}
+	return total, nil
 }
 
 // cpuTime returns the processor time that a process has used.

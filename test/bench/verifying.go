@@ -217,8 +217,8 @@ func measureLatency(ctx context.Context, name string, keys int, tokens []seeded,
 	return nil
 }
 
-// measureDeletions measures the time from the answer to a DELETE until every verifier refuses the token, beside the time until a bare
-// client refuses it.
+// measureDeletions measures the time from the answer to a DELETE until every verifier refuses the token, beside the time until as many bare
+// clients refuse it.
 func measureDeletions(ctx context.Context, plane *controlplane.ControlPlane, verifiers []*controlplane.Verifier, keys int, tokens []seeded) (err error) {
 	c, err := client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
 	if err != nil {
@@ -229,13 +229,17 @@ func measureDeletions(ctx context.Context, plane *controlplane.ControlPlane, ver
 		return err
 	}
 	defer remove()
-	bare, err := startBareClient(kubeconfig)
-	if err != nil {
-		return err
+	var bares []*bareClient
+	for range verifiers {
+		bare, err := startBareClient(kubeconfig)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, bare.Stop()) }()
+		bares = append(bares, bare)
 	}
-	defer func() { err = errors.Join(err, bare.Stop()) }()
 	// The load uses other keys than those that are deleted.
-	doomed, loading := tokens[:2*deletions], tokens[2*deletions:]
+	doomed, loading := tokens[:4*deletions], tokens[4*deletions:]
 	for _, busy := range []bool{false, true} {
 		name, goal := "idle", 1.2
 		limit, cancel := context.WithCancel(ctx)
@@ -249,7 +253,7 @@ func measureDeletions(ctx context.Context, plane *controlplane.ControlPlane, ver
 				}()
 			}
 		}
-		took, bares, err := timeDeletions(ctx, deleteKey(ctx, c), verifiers, bare, doomed[:deletions])
+		took, err := timeDeletions(ctx, deleteKey(ctx, c), doomed[:2*deletions], verifierWatchers(verifiers...), bareWatchers(bares...))
 		cancel()
 		if busy {
 			for range verifiers {
@@ -259,12 +263,12 @@ func measureDeletions(ctx context.Context, plane *controlplane.ControlPlane, ver
 		if err != nil {
 			return err
 		}
-		doomed = doomed[deletions:]
-		p50, p99 := quantile(took, 0.5), quantile(took, 0.99)
-		bare50, bare99 := quantile(bares, 0.5), quantile(bares, 0.99)
+		doomed = doomed[2*deletions:]
+		p50, p99 := quantile(took[0], 0.5), quantile(took[0], 0.99)
+		bare50, bare99 := quantile(took[1], 0.5), quantile(took[1], 0.99)
 		report(fmt.Sprintf("from the answer to a DELETE to the first refusal, the slower of %d replicas, %d deletions, %s", len(verifiers), deletions, name),
-			keys, fmt.Sprintf("p50 %s, p99 %s; %.2f and %.2f times a bare client's %s, %s", millis(p50), millis(p99),
-				float64(p50)/float64(bare50), float64(p99)/float64(bare99), millis(bare50), millis(bare99)),
+			keys, fmt.Sprintf("p50 %s, p99 %s; %.2f and %.2f times the slower of %d bare clients, %s, %s", millis(p50), millis(p99),
+				float64(p50)/float64(bare50), float64(p99)/float64(bare99), len(bares), millis(bare50), millis(bare99)),
 			fmt.Sprintf("%.1f times", goal), float64(p99) <= goal*float64(bare99) && (busy || float64(p50) <= goal*float64(bare50)))
 	}
 	return nil
@@ -278,69 +282,81 @@ func deleteKey(ctx context.Context, c client.Client) func(seeded) error {
 	}
 }
 
-// timeDeletions deletes keys one after the other. It returns, for each, the time from the answer until the slowest verifier refuses the
-// token, and until the bare client does, if there is one.
-func timeDeletions(
-	ctx context.Context, remove func(seeded) error, verifiers []*controlplane.Verifier, bare *bareClient, doomed []seeded,
-) (took, bares []time.Duration, err error) {
-	var closers []func()
-	defer func() {
-		for _, closeConnection := range closers {
-			closeConnection()
-		}
-	}()
-	asks := make([]asker, 0, len(verifiers)+1)
-	connect := func(address string) error {
-		ask, closeConnection, err := connectGRPC(address)()
-		if err == nil {
-			asks, closers = append(asks, ask), append(closers, closeConnection)
-		}
-		return err
-	}
+// watcher is an ext_authz server that learns of deletions.
+type watcher struct {
+	address string
+	// credential is what it takes for a key.
+	credential func(seeded) string
+}
+
+func verifierWatchers(verifiers ...*controlplane.Verifier) []watcher {
+	all := make([]watcher, 0, len(verifiers))
 	for _, v := range verifiers {
-		if err := connect(v.GRPC); err != nil {
-			return nil, nil, err
+		all = append(all, watcher{v.GRPC, func(key seeded) string { return key.token }})
+	}
+	return all
+}
+
+func bareWatchers(clients ...*bareClient) []watcher {
+	all := make([]watcher, 0, len(clients))
+	for _, b := range clients {
+		all = append(all, watcher{b.grpc, func(key seeded) string { return key.name }})
+	}
+	return all
+}
+
+// askPause is the time between two questions about a deleted key. Without it, the questions themselves would keep the cores busy, on which
+// the API server sends the event.
+const askPause = 100 * time.Microsecond
+
+// timeDeletions deletes keys one after the other, and asks one group of watchers about each; the groups take turns. For each group, it
+// returns the times from the answer to a deletion until the slowest watcher refuses.
+func timeDeletions(ctx context.Context, remove func(seeded) error, doomed []seeded, groups ...[]watcher) ([][]time.Duration, error) {
+	asks := make([][]asker, len(groups))
+	for i, group := range groups {
+		for _, w := range group {
+			ask, closeConnection, err := connectGRPC(w.address)()
+			if err != nil {
+				return nil, err
+			}
+			defer closeConnection()
+			asks[i] = append(asks[i], ask)
 		}
 	}
-	if bare != nil {
-		if err := connect(bare.grpc); err != nil {
-			return nil, nil, err
-		}
-	}
-	for _, key := range doomed {
-		credentials := slices.Repeat([]string{key.token}, len(verifiers))
-		if bare != nil {
-			credentials = append(credentials, key.name)
-		}
-		for i, ask := range asks {
-			if ok, err := ask(ctx, credentials[i]); err != nil || !ok {
-				return nil, nil, fmt.Errorf("the token of an issued key was refused: %w", err)
+	took := make([][]time.Duration, len(groups))
+	for n, key := range doomed {
+		turn := n % len(groups)
+		for i, ask := range asks[turn] {
+			if ok, err := ask(ctx, groups[turn][i].credential(key)); err != nil || !ok {
+				return nil, fmt.Errorf("the token of an issued key was refused: %w", err)
 			}
 		}
 		if err := remove(key); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		start := time.Now()
-		durations := make([]time.Duration, len(asks))
+		durations := make([]time.Duration, len(asks[turn]))
 		var waiting errgroup.Group
-		for i, ask := range asks {
+		for i, ask := range asks[turn] {
 			waiting.Go(func() error {
 				for {
-					ok, err := ask(ctx, credentials[i])
+					ok, err := ask(ctx, groups[turn][i].credential(key))
 					if err != nil || !ok {
 						durations[i] = time.Since(start)
 						return err
+					}
+					select {
+					case <-ctx.Done():
+						return ctx.Err()
+					case <-time.After(askPause):
 					}
 				}
 			})
 		}
 		if err := waiting.Wait(); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		took = append(took, slices.Max(durations[:len(verifiers)]))
-		if bare != nil {
-			bares = append(bares, durations[len(verifiers)])
-		}
+		took[turn] = append(took[turn], slices.Max(durations))
 	}
-	return took, bares, nil
+	return took, nil
 }

@@ -18,13 +18,12 @@ SIGNING_KEY ?=
 URL ?=
 LDFLAGS := -s -w -X github.com/apikey-operator/apikey-operator/internal/version.version=$(VERSION)
 
-# Ginkgo runs a suite in PROCS processes, each with its own control plane. They wait half of the time, so use one process more
-# than there are cores.
-PROCS ?= 3
-GINKGO := $(TOOL) ginkgo --vet=off --timeout=40m
+# `make test` runs three groups of suites side by side. Ginkgo runs a suite in PROCS processes, each with its own control plane.
+PROCS ?= 2
+GINKGO := $(TOOL) ginkgo --vet=off --timeout=40m --ldflags="-s -w"
 # `make lint` runs vet, so tests don't, which saves time. Tests that run other programs need -count=1: Go caches results of
 # tests, but doesn't notice when those programs change.
-GOTEST := go test -vet=off -timeout 40m
+GOTEST := go test -vet=off -timeout 40m -ldflags="-s -w"
 
 ##@ General
 
@@ -70,7 +69,7 @@ release: ## Write all files of a release into dist/VERSION: images, archives of 
 
 .PHONY: test
 test: kube build bin/promtool ## Run all tests, including those on a real control plane. Suites run in parallel and print when they end.
-	@$(MAKE) --no-print-directory --output-sync=target --jobs=2 test-specs test-unit test-pages test-install
+	@$(MAKE) --no-print-directory --output-sync=target --jobs=3 test-operator test-pages test-verifier test-install test-unit
 	@for gateway in nginx caddy traefik; do PATH=$$PATH:/usr/sbin:bin command -v $$gateway >/dev/null || \
 		echo "SKIPPED: $$gateway is not installed, so its tests did not run (apt-get install nginx-light caddy; make traefik)"; done
 
@@ -80,13 +79,17 @@ test-unit: ## Run the tests that need no control plane (seconds).
 	cd hack/release && $(GOTEST) $(GOTESTFLAGS) ./...
 	cd test && $(GOTEST) $(GOTESTFLAGS) -count=1 ./arrows ./kit/... ./e2e/... ./reference ./torture/...
 
-.PHONY: test-specs
-test-specs: kube build ## Run the specs of the operator, of the verifier with real gateways, of kubectl apikey, and of its page (GINKGOFLAGS=--focus=...).
-	cd test && $(GINKGO) --procs=$(PROCS) $(GINKGOFLAGS) ./integration ./gateways ./cli ./page
+.PHONY: test-operator
+test-operator: kube build ## Run the specs of the operator (GINKGOFLAGS=--focus=...).
+	cd test && $(GINKGO) --procs=$(PROCS) $(GINKGOFLAGS) ./integration
+
+.PHONY: test-verifier
+test-verifier: kube build ## Run the specs of the verifier with real gateways, of kubectl apikey, and of its page (GINKGOFLAGS=--focus=...).
+	cd test && $(GINKGO) --procs=$(PROCS) $(GINKGOFLAGS) ./gateways ./cli ./page
 
 .PHONY: test-install
 test-install: kube build ## Run the specs of installing, upgrading and uninstalling.
-	cd test/install && $(GINKGO) --procs=2 $(GINKGOFLAGS) .
+	cd test/install && $(GINKGO) --procs=$(PROCS) $(GINKGOFLAGS) .
 
 .PHONY: test-pages
 test-pages: kube build bin/promtool ## Run the commands in docs/, and test images and alerts.

@@ -4,14 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	rbacv1 "k8s.io/api/rbac/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
@@ -462,18 +460,5 @@ var _ = Describe("completion", func() {
 		Expect(complete("list", "-n", "")).To(ContainSubstring(ns))
 		Expect(complete("create", "x", "--role", "a.")).To(ContainSubstring("a.all\tWhat a.all allows."))
 		Expect(complete("")).To(ContainSubstring("create\t"))
-	})
-})
-
-var _ = Describe("with many keys", func() {
-	It("lists them in pages", func() {
-		ns := namespace()
-		const n = 1100 // two full pages, and a part of a third one
-		for i := range n {
-			Expect(admin.Create(ctx, build.ApiKey(ns, "key-"+strconv.Itoa(i)))).To(Succeed())
-		}
-		Expect(cells(root.must("list", "-n", ns))).To(HaveLen(n + 1))
-		Expect(cells(root.must("list", "-n", ns, "--sort", "age", "-o", "name"))).To(HaveLen(n))
-		Expect(admin.DeleteAllOf(ctx, &v1alpha1.ApiKey{}, client.InNamespace(ns))).To(Succeed())
 	})
 })

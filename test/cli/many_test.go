@@ -79,6 +79,11 @@ var _ = Describe("10,000 keys of a namespace", Ordered, func() {
 		Expect(strings.Count(out, "\n")).To(Equal(many + 1))
 	})
 
+	It("are named in an order", func() {
+		Expect(cells(p.must("list", "-n", ns, "--sort", "age", "-o", "name"))).To(HaveLen(many))
+		proxy.expectPages()
+	})
+
 	It("are searched for a token page by page", func() {
 		out := proxy.measure(p.command("find", "-n", ns, "-o", "name", file(last+"\n")))
 		Expect(out).To(Equal(fmt.Sprintf("apikey.apikey-operator.io/many-%05d\n", many-1)))

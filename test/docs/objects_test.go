@@ -159,7 +159,7 @@ type server struct {
 // additional flags of the API server.
 func startPlane(t *testing.T, flags map[string]string) *controlplane.ControlPlane {
 	t.Helper()
-	plane, err := controlplane.Start(t.Context(), controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS"), APIServer: flags})
+	plane, err := controlplane.StartInstalled(t.Context(), controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS"), APIServer: flags})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,9 +168,6 @@ func startPlane(t *testing.T, flags map[string]string) *controlplane.ControlPlan
 			t.Error(err)
 		}
 	})
-	if err := plane.Install(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	return plane
 }
 

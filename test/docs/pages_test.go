@@ -227,7 +227,7 @@ func environment(ctx context.Context, t *testing.T, path string) []string {
 		at = verifierAddresses(t)
 		options.APIServer = tokenWebhook(t, dir, at.HTTP)
 	}
-	plane, err := controlplane.Start(ctx, options)
+	plane, err := controlplane.StartInstalled(ctx, options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,9 +236,6 @@ func environment(ctx context.Context, t *testing.T, path string) []string {
 			t.Error(err)
 		}
 	})
-	if err := plane.Install(ctx); err != nil {
-		t.Fatal(err)
-	}
 	if at.HTTP == "" {
 		at = verifierAddresses(t)
 	}

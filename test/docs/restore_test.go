@@ -229,7 +229,7 @@ func startRestore(t *testing.T) *restoring {
 	t.Helper()
 	log.SetLogger(logr.Discard()) // controller-runtime's client warns without one
 	ctx, cancel := context.WithCancel(t.Context())
-	plane, err := controlplane.Start(ctx, controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS")})
+	plane, err := controlplane.StartInstalled(ctx, controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,9 +239,6 @@ func startRestore(t *testing.T) *restoring {
 			t.Error(err)
 		}
 	})
-	if err := plane.Install(ctx); err != nil {
-		t.Fatal(err)
-	}
 	r := &restoring{
 		t: t, ctx: ctx, plane: plane, folder: t.TempDir(), tokens: map[string]string{}, seen: map[string]map[string]bool{},
 		backup: "backup.json", breaker: startBreaker(t, plane.Admin),

@@ -73,7 +73,7 @@ var _ = BeforeSuite(func() {
 	webhook := filepath.Join(GinkgoT().TempDir(), "webhook.kubeconfig")
 	Expect(os.WriteFile(webhook, []byte(webhookConfig(at.HTTP)), 0o600)).To(Succeed())
 
-	plane, err = controlplane.Start(ctx, controlplane.Options{
+	plane, err = controlplane.StartInstalled(ctx, controlplane.Options{
 		Logs: os.Getenv("CONTROLPLANE_LOGS"),
 		APIServer: map[string]string{
 			"authentication-token-webhook-config-file": webhook,
@@ -84,7 +84,6 @@ var _ = BeforeSuite(func() {
 	})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() error { return plane.Stop() })
-	Expect(plane.Install(ctx)).To(Succeed())
 	admin, err = client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
 	Expect(err).NotTo(HaveOccurred())
 

@@ -150,7 +150,7 @@ func failedReports(v *controlplane.Verifier) func() float64 {
 	}
 }
 
-var _ = Describe("Where one side does not record the use of keys, no answer changes:", Label("releases"), func() {
+var _ = Describe("Where one side does not record the use of keys, no answer changes:", Label("releases"), SpecPriority(1), func() {
 	It("a verifier that does not report is silent, and what it accepts is not seen", func() {
 		ns := namespace()
 		quiet, log := journaled("--report-usage=false")

@@ -240,7 +240,7 @@ var _ = Describe("The operator's binary", func() {
 		Expect(operator.Stop()).To(Succeed())
 	})
 
-	It("serves metrics over TLS, only to callers that may read them", func() {
+	It("serves metrics over TLS, only to callers that may read them", SpecPriority(1), func() {
 		operator := start("--expiry-metric-per-key")
 		DeferCleanup(func() { Expect(operator.Stop()).To(Succeed()) })
 		insecure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, Timeout: 10 * time.Second}

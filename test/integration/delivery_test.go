@@ -40,7 +40,7 @@ var _ = Describe("A key whose Secret is refused", func() {
 	}
 	const dryRun, create1, status = "POST secrets (dry run)", "POST secrets", "PATCH apikeys/status"
 
-	It("is told so once; then one dry run asks for all of its namespace, less and less often, and nothing is written or minted", func() {
+	It("is told so once; then one dry run asks for all of its namespace, less and less often, and nothing is written or minted", SpecPriority(1), func() {
 		const n = 300
 		ns := governed()
 		quota := quota(ns, 0)

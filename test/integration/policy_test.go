@@ -186,7 +186,7 @@ var _ = Describe("Policy", Label("releases"), func() {
 		Expect(condition(key, v1alpha1.ConditionOutOfPolicy)).To(BeNil())
 	})
 
-	DescribeTable("issues nothing while it can't be read",
+	DescribeTable("issues nothing while it can't be read", SpecPriority(1),
 		func(resource string) {
 			var healed atomic.Bool
 			o := options()

@@ -54,10 +54,9 @@ var _ = BeforeSuite(func() {
 	DeferCleanup(cancel)
 
 	var err error
-	plane, err = controlplane.Start(ctx, controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS")})
+	plane, err = controlplane.StartInstalled(ctx, controlplane.Options{Logs: os.Getenv("CONTROLPLANE_LOGS")})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() error { return plane.Stop() })
-	Expect(plane.Install(ctx)).To(Succeed())
 	admin, err = client.New(plane.Admin, client.Options{Scheme: harness.Scheme()})
 	Expect(err).NotTo(HaveOccurred())
 	asSelf, err = plane.As(ctx, controlplane.Namespace, controlplane.ServiceAccount)

@@ -220,10 +220,9 @@ func scrapeBoth(t *testing.T) []labels.Labels {
 	ctrl.SetLogger(logr.Discard())
 	g := NewWithT(t)
 	g.SetDefaultEventuallyTimeout(patience)
-	plane, err := controlplane.Start(t.Context(), controlplane.Options{})
+	plane, err := controlplane.StartInstalled(t.Context(), controlplane.Options{})
 	g.Expect(err).NotTo(HaveOccurred())
 	t.Cleanup(func() { g.Expect(plane.Stop()).To(Succeed()) })
-	g.Expect(plane.Install(t.Context())).To(Succeed())
 	kubectl := func(args ...string) {
 		t.Helper()
 		out, err := plane.RunKubectl(t.Context(), "", args...)

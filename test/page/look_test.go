@@ -122,7 +122,7 @@ func shop(name string) {
 	}
 }
 
-var _ = Describe("Each view", func() {
+var _ = Describe("Each view", SpecPriority(1), func() {
 	It("can be used by everybody: light, dark, and 320 pixels wide", func() {
 		script := axe()
 		shop("shop")

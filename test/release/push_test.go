@@ -136,11 +136,11 @@ func isSigned(t *testing.T, image name.Digest, key signingKey) {
 
 // helmPulls pulls the chart with Helm and renders it.
 func helmPulls(t *testing.T, host string, archive []byte) {
-	tools, folder := t.TempDir(), t.TempDir()
-	run(t, filepath.Join(root(t), "test", "install"), nil, "go", "build", "-o", tools+"/", "helm.sh/helm/v4/cmd/helm")
-	environment := []string{"HELM_CACHE_HOME=" + tools, "HELM_CONFIG_HOME=" + tools, "HELM_DATA_HOME=" + tools}
+	settings, folder := t.TempDir(), t.TempDir()
+	program := strings.TrimSpace(run(t, filepath.Join(root(t), "test", "install"), nil, "go", "tool", "-n", "helm"))
+	environment := []string{"HELM_CACHE_HOME=" + settings, "HELM_CONFIG_HOME=" + settings, "HELM_DATA_HOME=" + settings}
 	helm := func(args ...string) string {
-		return run(t, folder, environment, append([]string{filepath.Join(tools, "helm")}, args...)...)
+		return run(t, folder, environment, append([]string{program}, args...)...)
 	}
 	helm("pull", "oci://"+host+"/team/charts/apikey-operator", "--version=1.9.8", "--plain-http")
 	pulled, err := os.ReadFile(filepath.Join(folder, "apikey-operator-1.9.8.tgz"))

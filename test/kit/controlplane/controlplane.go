@@ -39,6 +39,9 @@ type Options struct {
 	// AllControllers runs kube-controller-manager, which a node needs. Otherwise only the controllers run that a control plane without
 	// nodes needs; hack/kube/controlplane/controllers lists them.
 	AllControllers bool
+
+	// data is a folder with the data that etcd starts with; see [StartInstalled]. If it is empty, etcd starts with nothing.
+	data string
 }
 
 // ControlPlane is a running control plane.
@@ -85,6 +88,11 @@ func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
 	}
 	if err := os.Mkdir(c.plane.Etcd.DataDir, 0o700); err != nil {
 		return nil, err
+	}
+	if options.data != "" {
+		if err := copyData(ctx, options.data, c.plane.Etcd.DataDir); err != nil {
+			return nil, err
+		}
 	}
 	server := c.plane.GetAPIServer()
 	server.Path = c.Binary("kube-apiserver")
@@ -145,6 +153,15 @@ func apiServerAddress(options Options) (host, port string, err error) {
 
 // Stop stops the processes, newest first, and removes their files.
 func (c *ControlPlane) Stop() error {
+	errs := []error{c.stopProcesses()}
+	for _, log := range c.logs {
+		errs = append(errs, log.Close())
+	}
+	return errors.Join(append(errs, os.RemoveAll(c.dir))...)
+}
+
+// stopProcesses stops the processes that run, newest first.
+func (c *ControlPlane) stopProcesses() error {
 	var errs []error
 	if c.controller != nil {
 		errs = append(errs, c.controller.Process.Signal(syscall.SIGTERM))
@@ -158,10 +175,8 @@ func (c *ControlPlane) Stop() error {
 	if c.plane != nil {
 		errs = append(errs, c.plane.Stop())
 	}
-	for _, log := range c.logs {
-		errs = append(errs, log.Close())
-	}
-	return errors.Join(append(errs, os.RemoveAll(c.dir))...)
+	c.controller, c.plane = nil, nil
+	return errors.Join(errs...)
 }
 
 // User is a configuration of a user with a client certificate, without client-side limits.

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,7 +11,19 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+
+	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 )
+
+// guardedInterval is the time between two attempts of [ControlPlane.WaitGuarded].
+const guardedInterval = 50 * time.Millisecond
 
 // The namespace into which config/default installs the operator and the verifier, and their service accounts.
 const (
@@ -39,34 +52,56 @@ func (c *ControlPlane) Install(ctx context.Context) error {
 func (c *ControlPlane) WaitGuarded(ctx context.Context, namespace, serviceAccount string) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
-	const key = `{"apiVersion":"apikey-operator.io/v1alpha1","kind":"ApiKey","metadata":{"name":"install-probe"},` +
-		`"spec":{"roles":["install.probe"],"expiry":{"never":true}}}`
-	const ofType = `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"install-probe"},"type":"%s"}`
-	if out, err := c.RunKubectl(ctx, key, "-n", namespace, "apply", "-f", "-"); err != nil {
-		return fmt.Errorf("create the probe key: %w\n%s", err, out)
+	admin, err := dynamic.NewForConfig(c.Admin)
+	if err != nil {
+		return err
+	}
+	asOperator := rest.CopyConfig(c.Admin)
+	asOperator.Impersonate.UserName = "system:serviceaccount:" + namespace + ":" + serviceAccount
+	operator, err := dynamic.NewForConfig(asOperator)
+	if err != nil {
+		return err
+	}
+	const name = "install-probe"
+	keys := admin.Resource(v1alpha1.GroupVersion.WithResource("apikeys")).Namespace(namespace)
+	if _, err := keys.Create(ctx, &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": v1alpha1.GroupVersion.String(), "kind": "ApiKey", "metadata": map[string]any{"name": name},
+		"spec": map[string]any{"roles": []any{"install.probe"}, "expiry": map[string]any{"never": true}},
+	}}, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("create the probe key: %w", err)
+	}
+	dryRun := []string{metav1.DryRunAll}
+	createSecret := func(as dynamic.Interface, kind string) error {
+		_, err := as.Resource(corev1.SchemeGroupVersion.WithResource("secrets")).Namespace(namespace).Create(ctx, &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": name}, "type": kind,
+		}}, metav1.CreateOptions{DryRun: dryRun})
+		return err
 	}
 	for _, probe := range []struct {
-		policy, input string
-		args          []string
+		policy  string
+		request func() error
 	}{
-		{"-status", "", []string{"patch", "apikey", "install-probe", "--subresource=status", "--type=merge", `-p={"status":{"tokenHint":"ak_"}}`}},
-		{"-token-secrets", fmt.Sprintf(ofType, "apikey-operator.io/token"), []string{"create", "-f", "-"}},
-		{"-limits", fmt.Sprintf(ofType, "Opaque"), []string{"create", "-f", "-", "--as=system:serviceaccount:" + namespace + ":" + serviceAccount}},
+		{"-status", func() error {
+			_, err := keys.Patch(ctx, name, types.MergePatchType, []byte(`{"status":{"tokenHint":"ak_"}}`), metav1.PatchOptions{DryRun: dryRun}, "status")
+			return err
+		}},
+		{"-token-secrets", func() error { return createSecret(admin, "apikey-operator.io/token") }},
+		{"-limits", func() error { return createSecret(operator, "Opaque") }},
 	} {
 		for {
-			out, err := c.RunKubectl(ctx, probe.input, append([]string{"-n", namespace, "--dry-run=server"}, probe.args...)...)
-			if err != nil && strings.Contains(out, "ValidatingAdmissionPolicy '"+serviceAccount+probe.policy+"'") {
+			err := probe.request()
+			if err != nil && strings.Contains(err.Error(), "ValidatingAdmissionPolicy '"+serviceAccount+probe.policy+"'") {
 				break
 			}
 			select {
 			case <-ctx.Done():
-				return fmt.Errorf("%s does not refuse kubectl %v: %w\n%s", serviceAccount+probe.policy, probe.args, ctx.Err(), out)
-			case <-time.After(100 * time.Millisecond):
+				return errors.Join(fmt.Errorf("%s refuses nothing: %w", serviceAccount+probe.policy, ctx.Err()), err)
+			case <-time.After(guardedInterval):
 			}
 		}
 	}
-	if out, err := c.RunKubectl(ctx, "", "-n", namespace, "delete", "apikey", "install-probe"); err != nil {
-		return fmt.Errorf("delete the probe key: %w\n%s", err, out)
+	if err := keys.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+		return fmt.Errorf("delete the probe key: %w", err)
 	}
 	return nil
 }

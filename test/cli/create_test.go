@@ -193,7 +193,7 @@ spec:
 		Expect(digestOf(found[0]) == get(ns, "shopper").Status.Hash).To(BeTrue())
 		log.Remember(found[0])
 		Expect(strings.Contains(r.out, "Waiting for the operator ...")).To(BeTrue())
-		Expect(strings.Contains(r.out, "You can't see its token again")).To(BeTrue())
+		Expect(strings.Contains(r.out, "You can't see its token again:")).To(BeTrue())
 	})
 
 	It("logs no token at any level", func() {

@@ -21,6 +21,7 @@ var _ = Describe("What can't work", func() {
 	},
 		Entry("no kubeconfig", []string{"list"}, 2, "no cluster is configured: set KUBECONFIG or --kubeconfig"),
 		Entry("a kubeconfig that is not there", []string{"list", "--kubeconfig", "/no/such/file"}, 2, "/no/such/file: no such file or directory"),
+		Entry("a backup into a folder that is not there", []string{"backup", "/no/such/folder/keys.json", "--server", "https://127.0.0.1:1"}, 2, "/no/such/folder/keys.json can't be written: no such file or directory"),
 		Entry("an API server that is gone", []string{"list", "--server", "https://127.0.0.1:1"}, 3, "the API server can't be reached"),
 		Entry("an unknown verb", []string{"lst"}, 2, `there is no verb "lst"; did you mean list?`),
 		Entry("kubectl's verb", []string{"get"}, 2, `there is no verb "get"; did you mean list?`),

@@ -357,7 +357,14 @@ var _ = Describe("a catalogue and policies", func() {
 		Eventually(func() v1alpha1.Reason { return get(ns, "waits").ReadyReason() }).Should(Equal(v1alpha1.ReasonUnknownRole))
 		message, _, _ = strings.Cut(get(ns, "waits").Condition(v1alpha1.ConditionReady).Message, ";")
 		Expect(r.err).To(ContainSubstring(message))
+		Expect(r.err).NotTo(ContainSubstring("catalogue is empty"))
 		Expect(exists(build.ApiKey(ns, "x"))).To(BeFalse())
+	})
+
+	It("are missed if nothing can tell whether a role means anything", func() {
+		r := root.run("create", "x", "-n", namespace(), "--role", "typo", "--expires", "90d", "--dry-run=server")
+		expectCode(r, 0)
+		Expect(r.err).To(Equal("The role catalogue is empty, so nothing says whether the key's roles mean anything.\n"))
 	})
 
 	It("are judged as far as a person may read them, and the rest is left to the operator", func() {

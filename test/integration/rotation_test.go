@@ -182,6 +182,25 @@ var _ = Describe("A rotation", Label("releases"), func() {
 		Expect(key.Status.Rotation.Count).To(BeEquivalentTo(3))
 	})
 
+	It("that waits is withdrawn with its annotation", func() {
+		key := issued()
+		requestRotation(key)
+		pass(key)
+		first := *key.RetiringToken()
+		annotate(key, v1alpha1.AnnotationRotate, "again;overlap=1s")
+		pass(key)
+		Expect(blockedReason(key)).To(Equal("Waiting"))
+		annotate(key, v1alpha1.AnnotationRotate, "")
+		pass(key)
+		Expect(blockedReason(key)).To(BeEmpty())
+		clock.Step(first.RetiresAt.Sub(clock.Now()))
+		pass(key)
+		pass(key)
+		Expect(key.RetiringToken()).To(BeNil())
+		Expect(key.Status.Rotation.Count).To(BeEquivalentTo(1))
+		Expect(key.Status.Rotation.HandledRequests).To(HaveLen(1))
+	})
+
 	It("without an overlap ends the current and the retiring token at once", func() {
 		key := issued()
 		requestRotation(key)

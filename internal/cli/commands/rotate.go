@@ -178,8 +178,9 @@ func (o *rotateOptions) unrotated(err error, key *v1alpha1.ApiKey) error {
 	if interrupted := (Interruption{}); errors.As(err, &interrupted) {
 		code = exitInterrupted
 	}
-	return &exitError{code, fmt.Errorf("%s\nThe key goes on with its old token. The request stays, and the operator rotates the key once it can. "+
-		"If the old token must not work on, run: kubectl apikey suspend %s -n %s", why, key.Name, key.Namespace)}
+	return &exitError{code, fmt.Errorf("%[1]s\nThe key goes on with its old token. The request stays, and the operator rotates the key once it can. "+
+		"Until then, this withdraws it: kubectl annotate apikey %[2]s -n %[3]s %[4]s-\n"+
+		"If the old token must not work on, run: kubectl apikey suspend %[2]s -n %[3]s", why, key.Name, key.Namespace, v1alpha1.AnnotationRotate)}
 }
 
 // rotatedText says where the new token is, and until when the old one is accepted. taken says that it is about to be printed: then the text

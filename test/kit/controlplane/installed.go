@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // StartInstalled is [Start] followed by [ControlPlane.Install], in half of the time: etcd starts with a copy of the data that an earlier
@@ -66,7 +67,25 @@ func installedData(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return data, os.Rename(made, data)
+	return data, errors.Join(os.Rename(made, data), removeOlder(all))
+}
+
+// keptFor is how long data stays that belongs to other files than those of now. Another process may be copying it.
+const keptFor = 24 * time.Hour
+
+// removeOlder removes data that was made long ago.
+func removeOlder(folder string) error {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil && entry.IsDir() && time.Since(info.ModTime()) > keptFor {
+			errs = append(errs, os.RemoveAll(filepath.Join(folder, entry.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // makeInstalledData starts a control plane, installs, stops it, and returns a new folder in the given one with etcd's data.

@@ -198,13 +198,12 @@ func newManager(config *rest.Config, o *options) (ctrl.Manager, error) {
 
 // protectMetrics admits callers whose RBAC allows get on /metrics.
 func protectMetrics(config *rest.Config, _ *http.Client) (metricsserver.Filter, error) {
-	return func(logger logr.Logger, handler http.Handler) (http.Handler, error) {
-		guard, err := callers.New(config, callers.Options{Logger: logger, Metrics: metrics.Registry, Prefix: monitoring.Operator})
-		if err != nil {
-			return nil, err
-		}
-		return guard.Protect(handler), nil
-	}, nil
+	putOff := callers.NewPutOff(metrics.Registry, monitoring.Operator).WithLabelValues("metrics")
+	guard, err := callers.New(config, callers.Options{Logger: ctrl.Log, PutOff: putOff})
+	if err != nil {
+		return nil, fmt.Errorf("set up caller reviews: %w", err)
+	}
+	return func(_ logr.Logger, handler http.Handler) (http.Handler, error) { return guard.Protect(handler), nil }, nil
 }
 
 // addProbes adds the probes. The liveness probe succeeds while the process responds: a leader that has lost its lease, or

@@ -88,11 +88,17 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 		report = reporter.Run
 	}
 	checker := serve.NewChecker(serve.Options{Keys: keys, Observers: observers})
-	guard, err := callers.New(config, callers.Options{Logger: logger, Metrics: metrics.Registry, Prefix: monitoring.Verifier})
+	// Each has limits of its own, so that a flood of introspections keeps nobody from the metrics.
+	putOff := callers.NewPutOff(metrics.Registry, monitoring.Verifier)
+	introspecting, err := callers.New(config, callers.Options{Logger: logger, PutOff: putOff.WithLabelValues("introspection")})
 	if err != nil {
 		return fmt.Errorf("set up caller reviews: %w", err)
 	}
-	handler := httpHandler(o, s, checker, guard)
+	scraping, err := callers.New(config, callers.Options{Logger: logger, PutOff: putOff.WithLabelValues("metrics")})
+	if err != nil {
+		return fmt.Errorf("set up caller reviews: %w", err)
+	}
+	handler := httpHandler(o, s, checker, introspecting)
 	// The parts that serve requests outlive ctx, so that the verifier can drain.
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
@@ -108,7 +114,7 @@ func run(ctx context.Context, o *options, s settings, logger logr.Logger) error 
 	if err := o.listen(ctx, servers, handler, extAuthz(o, s, checker), certificates); err != nil {
 		return err
 	}
-	metricsCertificates, err := o.listenForMetrics(ctx, servers, guard)
+	metricsCertificates, err := o.listenForMetrics(ctx, servers, scraping)
 	if err != nil {
 		return err
 	}

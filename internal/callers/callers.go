@@ -50,9 +50,18 @@ type Guard struct {
 type Options struct {
 	// Logger logs failed reviews, with a rate limit.
 	Logger logr.Logger
-	// Metrics is where the metrics are registered, with the prefix Prefix.
-	Metrics prometheus.Registerer
-	Prefix  string
+	// PutOff counts requests that got 503 because too many callers waited for a review.
+	PutOff prometheus.Counter
+}
+
+// NewPutOff registers the counters of [Options], whose names begin with a prefix. The label says what the callers asked for.
+func NewPutOff(registry prometheus.Registerer, prefix string) *prometheus.CounterVec {
+	counters := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: prefix, Name: "callers_put_off_total",
+		Help: "Requests that got 503 because too many callers waited for a review by the API server.",
+	}, []string{"endpoint"})
+	registry.MustRegister(counters)
+	return counters
 }
 
 // New returns a Guard that creates reviews with the credentials in config. They need the permission to create tokenreviews
@@ -66,18 +75,12 @@ func New(config *rest.Config, o Options) (*Guard, error) {
 }
 
 func newGuard(reviewer reviewer, o Options, limits limits, clock clock.PassiveClock) *Guard {
-	g := &Guard{
-		reviewer: reviewer, logger: o.Logger, logs: rate.NewLimiter(1, 10),
-		putOff: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: o.Prefix, Name: "callers_put_off_total",
-			Help: "Requests for metrics or introspection that got 503 without a review because too many unknown callers sent requests.",
-		}),
+	return &Guard{
+		reviewer: reviewer, logger: o.Logger, logs: rate.NewLimiter(1, 10), putOff: o.PutOff,
 		allowed: cache.NewLRUExpireCacheWithClock(remembered, clock),
 		denied:  cache.NewLRUExpireCacheWithClock(remembered, clock),
 		gate:    newGate(limits, clock),
 	}
-	o.Metrics.MustRegister(g.putOff)
-	return g
 }
 
 // credential identifies a token for a method and a path, without containing the token.
@@ -159,7 +162,8 @@ func (g *Guard) judge(r *http.Request, token string) verdict {
 	select {
 	case result := <-answer:
 		if result.Err != nil {
-			panic(result.Err) // in the goroutine of the request, where it is recovered and reported
+			g.logger.Error(result.Err, "A review of a caller failed by a defect")
+			panic(result.Err) // in the goroutine of the request, whose server recovers
 		}
 		v, _ := result.Val.(verdict) // no other type is returned
 		return v

@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +22,8 @@ import (
 	"golang.org/x/time/rate"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	clocktesting "k8s.io/utils/clock/testing"
 )
@@ -121,7 +126,7 @@ type world struct {
 func newWorld(t *testing.T, reviewer reviewer, limits limits) *world {
 	t.Helper()
 	clock := clocktesting.NewFakePassiveClock(time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC))
-	guard := newGuard(reviewer, Options{Logger: logr.Discard(), Metrics: prometheus.NewRegistry()}, limits, clock)
+	guard := newGuard(reviewer, Options{Logger: logr.Discard(), PutOff: NewPutOff(prometheus.NewRegistry(), "test").WithLabelValues("test")}, limits, clock)
 	inner := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Let-In", "yes") })
 	return &world{guard: guard, clock: clock, handler: guard.Protect(inner), t: t}
 }
@@ -190,34 +195,64 @@ func TestWhoIsLetIn(t *testing.T) {
 	}
 }
 
-// A review is tried again after a failure that soon passes, and not after one that stays.
+func TestIsTransient(t *testing.T) {
+	resource := schema.GroupResource{Resource: "tokenreviews"}
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{apierrors.NewInternalError(io.ErrUnexpectedEOF), true},
+		{apierrors.NewTooManyRequests("slow down", 0), true},
+		{apierrors.NewTimeoutError("too late", 0), true},
+		{apierrors.NewServerTimeout(resource, "create", 1), true},
+		{syscall.ECONNRESET, true},
+		{&url.Error{Op: "Post", URL: "x", Err: errors.New("http2: client connection lost")}, true},
+		{apierrors.NewForbidden(resource, "", nil), false},
+		{apierrors.NewUnauthorized("who are you"), false},
+		{io.EOF, false},
+		{syscall.ECONNREFUSED, false},
+		{context.DeadlineExceeded, false},
+	} {
+		if got := isTransient(c.err); got != c.want {
+			t.Errorf("%v: %t, want %t", c.err, got, c.want)
+		}
+	}
+}
+
+// A review is tried again after a failure that soon passes, but not for long, and not after one that stays.
 func TestReviewsAreTriedAgain(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		code   int
-		reason string
-		want   int
+		code, failures int
+		reason         string
+		want, reviews  int
 	}{
-		{http.StatusTooManyRequests, "TooManyRequests", http.StatusOK},
-		{http.StatusInternalServerError, "InternalError", http.StatusOK},
-		{http.StatusGatewayTimeout, "Timeout", http.StatusOK},
-		{http.StatusForbidden, "Forbidden", http.StatusServiceUnavailable},
+		{http.StatusTooManyRequests, 1, "TooManyRequests", http.StatusOK, 2},
+		{http.StatusInternalServerError, 3, "InternalError", http.StatusOK, 4},
+		{http.StatusInternalServerError, 100, "InternalError", http.StatusServiceUnavailable, 4},
+		{http.StatusForbidden, 1, "Forbidden", http.StatusServiceUnavailable, 1},
 	} {
 		for _, review := range []string{tokenReviews, accessReview} {
 			server := newAPIServer(t)
-			failed := false
+			asked := 0
 			server.set(func(w http.ResponseWriter, path, _ string) bool {
-				if path != review || failed {
+				if path != review {
 					return false
 				}
-				failed = true
+				if asked++; asked > c.failures {
+					return false
+				}
 				w.Header().Set("Content-Type", "application/json")
 				w.WriteHeader(c.code)
 				_, _ = fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"code":%d}`, c.reason, c.code)
 				return true
 			})
 			if status := server.world(t, plenty).ask(home, "Bearer good-orders"); status != c.want {
-				t.Errorf("after one %s of %s: %d, want %d", c.reason, review, status, c.want)
+				t.Errorf("after %d times %s of %s: %d, want %d", c.failures, c.reason, review, status, c.want)
+			}
+			if asked != c.reviews {
+				t.Errorf("after %d times %s of %s: %d reviews, want %d", c.failures, c.reason, review, asked, c.reviews)
 			}
 		}
 	}

@@ -287,7 +287,7 @@ func TestArrows(t *testing.T) {
 			room: room, why: "the product must not depend on what only people and CI run", forbidden: tools,
 			except: []string{"internal/verify/script", "internal/reference"},
 		}, rule{
-			room: room, why: "an API server's libraries make a program half as large again, and internal/callers asks without them",
+			room: room, why: "an API server's libraries add 20 MB to the operator, and internal/callers does without them",
 			forbidden: []string{"k8s.io/apiserver", "k8s.io/component-base"},
 		})
 	}

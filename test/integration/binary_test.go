@@ -267,6 +267,8 @@ var _ = Describe("The operator's binary", func() {
 
 		code, _ := scrape("")
 		Expect(code).To(Equal(http.StatusUnauthorized))
+		code, _ = scrape("garbage")
+		Expect(code).To(Equal(http.StatusUnauthorized))
 		code, _ = scrape(reader.BearerToken)
 		Expect(code).To(Equal(http.StatusForbidden))
 		create(&rbacv1.ClusterRoleBinding{
@@ -281,7 +283,7 @@ var _ = Describe("The operator's binary", func() {
 			g.Expect(code).To(Equal(http.StatusOK))
 			for _, line := range []string{
 				"apikey_operator_issued_total ", "apikey_operator_expired_total ", "apikey_operator_deleted_total ",
-				"apikey_operator_secrets_withdrawn_total ", "apikey_operator_secret_conflicts_total ",
+				`apikey_operator_callers_put_off_total{endpoint="metrics"} 0`, "apikey_operator_secrets_withdrawn_total ", "apikey_operator_secret_conflicts_total ",
 				"apikey_operator_issue_duration_seconds_count ", "apikey_operator_expiry_lateness_seconds_count ",
 				`apikey_operator_keys{state="Issued"} `, `apikey_operator_keys{state="NotAllowed"} `,
 				`apikey_operator_refused_total{reason="UnknownRole"} `, "apikey_operator_keys_out_of_policy ", "apikey_operator_clock_skew_seconds ",

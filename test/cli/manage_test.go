@@ -364,7 +364,8 @@ var _ = Describe("a catalogue and policies", func() {
 	It("are missed if nothing can tell whether a role means anything", func() {
 		r := root.run("create", "x", "-n", namespace(), "--role", "typo", "--expires", "90d", "--dry-run=server")
 		expectCode(r, 0)
-		Expect(r.err).To(Equal("The role catalogue is empty, so nothing says whether the key's roles mean anything.\n"))
+		Expect(r.err).To(Equal("The role catalogue is empty, so nothing says whether the key's roles mean anything. " +
+			"An operator with --require-catalogue does not issue the key.\n"))
 	})
 
 	It("are judged as far as a person may read them, and the rest is left to the operator", func() {

@@ -79,7 +79,7 @@ var _ = Describe("10,000 keys of a namespace", Ordered, func() {
 		Expect(strings.Count(out, "\n")).To(Equal(many + 1))
 	})
 
-	It("are named in an order", func() {
+	It("are all named when they are sorted", func() {
 		Expect(cells(p.must("list", "-n", ns, "--sort", "age", "-o", "name"))).To(HaveLen(many))
 		proxy.expectPages()
 	})

@@ -187,7 +187,8 @@ func (o *createOptions) prepare(ctx context.Context, s *session, cluster *keys.C
 		s.say("You may not list %s, so only the operator can say whether they allow this key.", strings.Join(judged.Unread, ", "))
 	}
 	if judged.NoRoles {
-		s.say("The role catalogue is empty, so nothing says whether the key's roles mean anything.")
+		s.say("The role catalogue is empty, so nothing says whether the key's roles mean anything. " +
+			"An operator with --require-catalogue does not issue the key.")
 	}
 	return stored, nil
 }
@@ -248,7 +249,7 @@ func (o *createOptions) deliver(ctx context.Context, s *session, cluster *keys.C
 	if err != nil {
 		return undelivered(fmt.Errorf("read the token: %w", err), issued)
 	}
-	s.say("%s", issuedText(issued)+s.introduction())
+	s.say("%s", issuedText(issued, s.introduction()))
 	return s.handOver(ctx, cluster, issued, delivery, o.form.Keep)
 }
 
@@ -281,13 +282,13 @@ func (s *session) introduction() string {
 	return "."
 }
 
-// issuedText says that a key was issued, in a sentence without its end.
-func issuedText(key *v1alpha1.ApiKey) string {
+// issuedText says that a key was issued, and ends with end.
+func issuedText(key *v1alpha1.ApiKey, end string) string {
 	until := "does not expire"
 	if at := key.Status.ExpiresAt; at != nil {
 		until = "expires at " + at.UTC().Format(time.RFC3339)
 	}
-	return fmt.Sprintf("ApiKey %s/%s is issued, and %s. You can't see its token again", key.Namespace, key.Name, until)
+	return fmt.Sprintf("ApiKey %s/%s is issued, and %s. You can't see its token again%s", key.Namespace, key.Name, until, end)
 }
 
 // undelivered explains where a token is that was not printed.

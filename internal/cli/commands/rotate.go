@@ -149,11 +149,7 @@ func (o *rotateOptions) rotate(ctx context.Context, s *session, cluster *keys.Cl
 	if err != nil {
 		return o.unrotated(err, key)
 	}
-	text := rotatedText(rotated, taken)
-	if taken {
-		text += s.introduction()
-	}
-	s.say("%s", text)
+	s.say("%s", rotatedText(rotated, taken, s.introduction()))
 	if !taken {
 		return s.println(nameOf(rotated) + " rotated")
 	}
@@ -166,6 +162,13 @@ func (o *rotateOptions) rotate(ctx context.Context, s *session, cluster *keys.Cl
 
 // unrotated says how a rotation stands that did not end.
 func (o *rotateOptions) unrotated(err error, key *v1alpha1.ApiKey) error {
+	if errors.Is(err, keys.ErrDeleted) || errors.Is(err, keys.ErrExpired) {
+		return err
+	}
+	var blocked *keys.BlockedError
+	if errors.As(err, &blocked) && blocked.Condition.Reason == string(v1alpha1.ReasonInvalidRequest) {
+		return fmt.Errorf("%w\nThe key goes on with its old token", err)
+	}
 	why := err.Error()
 	var late *keys.TimeoutError
 	if errors.As(err, &late) && late.Cause == nil && late.Key != nil {
@@ -183,15 +186,15 @@ func (o *rotateOptions) unrotated(err error, key *v1alpha1.ApiKey) error {
 		"If the old token must not work on, run: kubectl apikey suspend %[2]s -n %[3]s", why, key.Name, key.Namespace, v1alpha1.AnnotationRotate)}
 }
 
-// rotatedText says where the new token is, and until when the old one is accepted. taken says that it is about to be printed: then the text
-// is a sentence without its end.
-func rotatedText(key *v1alpha1.ApiKey, taken bool) string {
+// rotatedText says where the new token is, and until when the old one is accepted. taken says that it is about to be printed; the text ends
+// with end then.
+func rotatedText(key *v1alpha1.ApiKey, taken bool, end string) string {
 	old := "The old token is refused from now on."
 	if retiring := key.RetiringToken(); retiring != nil {
 		old = fmt.Sprintf("The old token (%s...) works on until %s.", retiring.TokenHint, at(retiring.RetiresAt.Time))
 	}
 	if taken {
-		return fmt.Sprintf("%s You can't see the new token (%s...) again", old, key.Status.TokenHint)
+		return fmt.Sprintf("%s You can't see the new token (%s...) again%s", old, key.Status.TokenHint, end)
 	}
 	return fmt.Sprintf("The new token (%s...) is in Secret %q. %s", key.Status.TokenHint, key.SecretName(), old)
 }

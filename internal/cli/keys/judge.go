@@ -23,7 +23,8 @@ type Judgement struct {
 	// Unread lists the kinds that the user may not read, such as apikeypolicies. They are not part of the verdict, and only the operator
 	// can judge by them.
 	Unread []string
-	// NoRoles says that the role catalogue is empty, so that the operator issues a key with any roles.
+	// NoRoles says that the role catalogue is empty. The operator then issues a key with any roles, unless it runs with
+	// --require-catalogue.
 	NoRoles bool
 }
 

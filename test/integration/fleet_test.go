@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,13 +94,14 @@ var _ = Describe("A fleet of keys", Ordered, func() {
 			// This manager also sees the keys of other specs.
 			if r.Resource != "events" && (r.Namespace == ns || r.Namespace == "") {
 				counts[r.Method+" "+r.Resource]++
+				Expect(r.Method == http.MethodGet && r.Name != "").To(BeFalse(), "a single object was read: %+v", r)
 			}
 		}
 		Expect(counts).To(HaveKeyWithValue("PATCH apikeys/status", 2*n))
 		Expect(counts).To(HaveKeyWithValue("POST secrets", n))
-		Expect(counts).To(HaveKeyWithValue("GET apikeys", BeNumerically("<=", 2)), "a list and a watch, or both in one")
-		for _, rules := range []string{"apiroles", "apikeypolicies", "namespaces"} {
-			Expect(counts).To(HaveKeyWithValue("GET "+rules, BeNumerically("<=", 2)), "listed and watched once")
+		// A busy API server may end a watch, or answer that it can't begin one yet.
+		for _, watched := range []string{"apikeys", "apiroles", "apikeypolicies", "namespaces"} {
+			Expect(counts).To(HaveKeyWithValue("GET "+watched, BeNumerically("<", n/4)), "listed and watched, however many keys there are")
 		}
 		Expect(counts).To(HaveLen(6), "no Secret is read, listed or watched")
 		expectOneTokenEach(ns, n)

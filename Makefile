@@ -18,7 +18,7 @@ SIGNING_KEY ?=
 URL ?=
 LDFLAGS := -s -w -X github.com/apikey-operator/apikey-operator/internal/version.version=$(VERSION)
 
-# `make test` runs three groups of suites side by side. Ginkgo runs a suite in PROCS processes, each with its own control plane.
+# `make test` runs three suites at a time. Ginkgo runs a suite in PROCS processes, each with its own control plane.
 PROCS ?= 2
 GINKGO := $(TOOL) ginkgo --vet=off --timeout=40m --ldflags="-s -w"
 # `make lint` runs vet, so tests don't, which saves time. Tests that run other programs need -count=1: Go caches results of

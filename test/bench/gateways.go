@@ -18,7 +18,7 @@ const gatewayRole = "org.permission.order.read"
 
 // benchGateways measures requests through real gateways: without a check, with a check by a server that does nothing, twice, by one that only
 // answers with an identity, and by the verifier. How far the two runs of the empty check are apart says what can't be told from the machine's
-// noise. What the server with an identity loses is the cost of passing one on, which no check can save.
+// noise. The server with an identity shows what it costs to pass one on. No check can avoid that.
 func benchGateways(ctx context.Context, rounds int, during time.Duration) (err error) {
 	plane, seeder, err := seededPlane(ctx, smallFleet, gatewayRole)
 	if err != nil {

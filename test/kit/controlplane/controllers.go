@@ -14,6 +14,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
+// controllers is the program with the controllers that a control plane without nodes needs.
+const controllers = "controllers"
+
 func (c *ControlPlane) startControllers(ctx context.Context, all bool, logs string) error {
 	kubeconfig := filepath.Join(c.dir, "controllers.kubeconfig")
 	if err := c.AdminKubeconfig(kubeconfig); err != nil {
@@ -23,7 +26,7 @@ func (c *ControlPlane) startControllers(ctx context.Context, all bool, logs stri
 	if err := os.WriteFile(ca, c.Admin.CAData, 0o600); err != nil {
 		return err
 	}
-	name, args := "controllers", []string{
+	name, args := controllers, []string{
 		"--kubeconfig=" + kubeconfig,
 		"--root-ca-file=" + ca,
 		// A quota on a resource that was unknown when the quota was created counts only after the next resync, five minutes by default.

@@ -18,7 +18,7 @@ import (
 // StartInstalled is [Start] followed by [ControlPlane.Install], in half of the time: etcd starts with a copy of the data that an earlier
 // control plane left behind after its installation. Everything else is new, such as the certificates and the keys that sign tokens.
 //
-// The data is in bin/kube/installed. It is made again after a change of config/, of etcd or of the API server.
+// The data is in bin/kube/installed. It is made again after a change of config/ or of the programs in bin/kube.
 func StartInstalled(ctx context.Context, options Options) (*ControlPlane, error) {
 	data, err := installedData(ctx)
 	if err != nil {
@@ -60,21 +60,22 @@ func installedData(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
 	data := filepath.Join(all, version)
-	if _, err := os.Stat(data); err == nil || !errors.Is(err, fs.ErrNotExist) {
+	now := time.Now()
+	if err := os.Chtimes(data, now, now); err == nil || !errors.Is(err, fs.ErrNotExist) { // in use: see keptFor
 		return data, err
 	}
 	made, err := makeInstalledData(ctx, all)
 	if err != nil {
 		return "", err
 	}
-	return data, errors.Join(os.Rename(made, data), removeOlder(all))
+	return data, errors.Join(os.Rename(made, data), removeUnused(all))
 }
 
-// keptFor is how long data stays that belongs to other files than those of now. Another process may be copying it.
-const keptFor = 24 * time.Hour
+// keptFor is how long data stays that nobody uses, such as that of another branch.
+const keptFor = 7 * 24 * time.Hour
 
-// removeOlder removes data that was made long ago.
-func removeOlder(folder string) error {
+// removeUnused removes data that was last used long ago.
+func removeUnused(folder string) error {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		return err
@@ -120,15 +121,19 @@ func copyData(ctx context.Context, from, to string) error {
 	return nil
 }
 
+// installedLayout changes with what this package does for an installation.
+const installedLayout = 1
+
 // installedVersion returns a hash of all that determines the data after an installation: the files of config/, and the programs.
 func (c *ControlPlane) installedVersion() (string, error) {
 	hash := sha256.New()
-	for _, name := range []string{"etcd", "kube-apiserver"} {
-		info, err := os.Stat(c.Binary(name))
+	_, _ = fmt.Fprintln(hash, installedLayout)
+	for _, program := range []string{c.Binary("etcd"), c.Binary("kube-apiserver"), c.Binary(controllers), c.Kubectl()} {
+		info, err := os.Stat(program)
 		if err != nil {
 			return "", fmt.Errorf("%w (did you run `make kube`?)", err)
 		}
-		_, _ = fmt.Fprintln(hash, c.Binary(name), info.Size(), info.ModTime().UnixNano())
+		_, _ = fmt.Fprintln(hash, program, info.Size(), info.ModTime().UnixNano())
 	}
 	err := filepath.WalkDir(filepath.Join(c.Root, "config"), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {

@@ -95,7 +95,7 @@ func (c *ControlPlane) WaitGuarded(ctx context.Context, namespace, serviceAccoun
 			}
 			select {
 			case <-ctx.Done():
-				return errors.Join(fmt.Errorf("%s refuses nothing: %w", serviceAccount+probe.policy, ctx.Err()), err)
+				return errors.Join(fmt.Errorf("%s did not refuse a request that it must refuse: %w", serviceAccount+probe.policy, ctx.Err()), err)
 			case <-time.After(guardedInterval):
 			}
 		}

@@ -500,7 +500,7 @@ func BenchmarkAllCores(b *testing.B) {
 		}
 	}
 	hash := func(_, i int) { sha256.Sum256([]byte(d.headers[i%len(d.headers)][0])) }
-	var times, alone []float64
+	times, alone := make([]float64, 0, pairs*b.N), make([]float64, 0, pairs*b.N)
 	for range b.N {
 		for range pairs {
 			times = append(times, rate(cores, decide)/rate(1, decide))

@@ -154,11 +154,10 @@ lint-text: bin/vale bin/actionlint ## Check the English of docs, comments and me
 fuzz: ## Run each fuzz target with FUZZINPUTS inputs (default 80000, about 5 seconds).
 	hack/fuzz $(or $(FUZZINPUTS),80000)
 
-QUICKBENCH := -only=issuing,rotating,verifying,gateways,growth,listing -keys=200 -fleet=1000 -rotations=100 -rounds=1 -during=1s -largest=10000 -replayed=0
+QUICKBENCH := -only=issuing,rotating,deciding,verifying,gateways,growth,listing -keys=200 -fleet=1000 -rotations=100 -rounds=1 -during=1s -largest=10000 -replayed=0
 
 .PHONY: bench
 bench: kube build ## Measure issuing and verifying beside minimal programs, and print tables (QUICK=1: five minutes; BENCHFLAGS).
-	$(if $(QUICK),,go test -run '^$$' -bench . ./internal/index)
 	$(if $(QUICK),,go test -run '^$$' -bench NotingUse -benchtime 1x ./internal/serve)
 	go build -C test -o ../bin/bench ./bench && exec bin/bench $(if $(QUICK),$(QUICKBENCH)) $(BENCHFLAGS)
 

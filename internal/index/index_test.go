@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -461,10 +462,49 @@ func (d *decider) allows(header []string) bool {
 
 func benchmarkDecide(b *testing.B, n int) {
 	d := newDecider(b, n)
+	benchmarkHeaders(b, d, func(i int) bool { return d.allows(d.headers[i]) })
+}
+
+// BenchmarkParts measures the parts of a decision with 100,000 keys: SHA-256 alone, the check of a token, the reading of its header, the
+// lookup of its digest, and the lookup with the judgement. The check includes SHA-256, and the reading includes the check.
+func BenchmarkParts(b *testing.B) {
+	d := newDecider(b, 100_000)
+	texts, digests, credentials := make([]string, len(d.headers)), make([]token.Digest, len(d.headers)), make([]verify.Credential, len(d.headers))
+	for i, header := range d.headers {
+		texts[i] = strings.TrimPrefix(header[0], "Bearer ")
+		var err error
+		if _, digests[i], err = token.Check(texts[i]); err != nil {
+			b.Fatal(err)
+		}
+		credentials[i] = d.reader.Headers(header, nil)
+	}
+	for _, part := range []struct {
+		name string
+		ok   func(i int) bool
+	}{
+		{"SHA-256", func(i int) bool {
+			var text [token.MaxLength]byte
+			return sha256.Sum256(text[:copy(text[:], texts[i])]) == digests[i]
+		}},
+		{"token", func(i int) bool { _, got, _ := token.Check(texts[i]); return got == digests[i] }},
+		{"header", func(i int) bool { return d.reader.Headers(d.headers[i], nil) == credentials[i] }},
+		{"lookup", func(i int) bool { key, fresh := d.x.Find(digests[i], d.now); return key != nil && fresh }},
+		{"lookup and judgement", func(i int) bool {
+			request := verify.Request{Credential: credentials[i], Address: d.peer, Route: d.route}
+			return verify.Decide(d.x, &request, d.now).Allowed()
+		}},
+	} {
+		b.Run(part.name, func(b *testing.B) { benchmarkHeaders(b, d, part.ok) })
+	}
+}
+
+// benchmarkHeaders measures a function of the number of a header, which must return true.
+func benchmarkHeaders(b *testing.B, d *decider, ok func(i int) bool) {
+	b.Helper()
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
-		if !d.allows(d.headers[i]) {
+		if !ok(i) {
 			b.Fatal("a valid token was refused")
 		}
 		if i++; i == len(d.headers) {

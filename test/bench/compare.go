@@ -59,7 +59,7 @@ func benchCompare(ctx context.Context, base string, keys, rounds int, during tim
 		if middle(ratios) >= worse {
 			told, lost = ": **worse**", true
 		}
-		fmt.Printf("| %s | %.1f %s | %.1f %s | %.2f%s | %s |\n", m.name, middle(before), m.unit, middle(now), m.unit, middle(ratios), told, spread(ratios))
+		fmt.Printf("| %s | %.1f %s | %.1f %s | %.2f%s | %s |\n", m.name, middle(before), m.unit, middle(now), m.unit, middle(ratios), told, spread(ratios, "%.2f"))
 	}
 	if lost {
 		return fmt.Errorf("this revision is worse than the base by %.0f %% or more", 100*(worse-1))
@@ -106,7 +106,7 @@ func measureSide(
 	if err != nil {
 		return s, err
 	}
-	if _, err := creator.run(ctx, workers, keys, nil); err != nil {
+	if _, err := creator.run(ctx, workers, keys); err != nil {
 		return s, err
 	}
 	after, err := cpuTime(operator.Pid())

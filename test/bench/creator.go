@@ -34,6 +34,7 @@ type result struct {
 	rate     float64 // keys per second, from the first request of the user until the last key is done
 	p50, p99 time.Duration
 	requests []string
+	cpu      time.Duration // of the operator, for each key
 }
 
 func newCreator(ctx context.Context, plane *controlplane.ControlPlane, namespace string) (*creator, error) {
@@ -45,35 +46,25 @@ func newCreator(ctx context.Context, plane *controlplane.ControlPlane, namespace
 		c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
 }
 
-// run creates n keys with the given concurrency and waits until a watch has shown all of them as Ready. If issue is set, run calls it for
-// each created key.
-func (c *creator) run(ctx context.Context, concurrency, n int, issue func(*v1alpha1.ApiKey)) (result, error) {
+// run creates n keys with the given concurrency and waits until a watch has shown all of them as Ready.
+func (c *creator) run(ctx context.Context, concurrency, n int) (result, error) {
 	return c.measure(ctx, concurrency, n, func(ctx context.Context, i int) error {
 		key := build.ApiKey(c.namespace, keyName(i))
 		if c.shape != nil {
 			c.shape(i, key)
 		}
-		err := c.client.Create(ctx, key)
-		if err == nil && issue != nil {
-			issue(key)
-		}
-		return err
+		return c.client.Create(ctx, key)
 	}, func(key *v1alpha1.ApiKey) bool {
 		return meta.IsStatusConditionTrue(key.Status.Conditions, v1alpha1.ConditionReady)
 	})
 }
 
-// rotate requests a rotation of the n keys that run created, and waits until a watch has shown all of them as rotated. If rotate is set, it
-// is called for each requested rotation.
-func (c *creator) rotate(ctx context.Context, concurrency, n int, rotate func(*v1alpha1.ApiKey)) (result, error) {
+// rotate requests a rotation of the n keys that run created, and waits until a watch has shown all of them as rotated.
+func (c *creator) rotate(ctx context.Context, concurrency, n int) (result, error) {
 	request := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"1"}}}`, v1alpha1.AnnotationRotate)
 	return c.measure(ctx, concurrency, n, func(ctx context.Context, i int) error {
 		key := build.ApiKey(c.namespace, keyName(i))
-		err := c.client.Patch(ctx, key, client.RawPatch(types.MergePatchType, request))
-		if err == nil && rotate != nil {
-			rotate(key)
-		}
-		return err
+		return c.client.Patch(ctx, key, client.RawPatch(types.MergePatchType, request))
 	}, func(key *v1alpha1.ApiKey) bool { return key.Status.Rotation != nil && key.Status.Rotation.Count == 1 })
 }
 

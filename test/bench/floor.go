@@ -11,9 +11,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/internal/token"
@@ -21,21 +23,33 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// floor does only the requests that issue or rotate a key: no watch, no cache, no queue, no events, no decision. The creator passes each
-// key to it. It runs as the operator's service account and with the operator's concurrency.
+// floor does only what issues or rotates a key: it watches the same keys, and sends the writes. It has no cache, no queue, no events and no
+// decision. It runs as the operator's service account and with the operator's concurrency.
 type floor struct {
 	secrets kubernetes.Interface
 	keys    *rest.RESTClient
+	stream  watch.Interface
 	work    chan *v1alpha1.ApiKey
 	group   sync.WaitGroup
 	mu      sync.Mutex
 	failure error
 }
 
-// newFloor starts a floor whose workers call do for each key: [floor.issue] or [floor.rotate].
-func newFloor(
-	ctx context.Context, plane *controlplane.ControlPlane, workers int, do func(*floor, context.Context, *v1alpha1.ApiKey) error,
-) (*floor, error) {
+// job is what a floor does with the key of a watch event, if the event asks for it.
+type job struct {
+	asked func(watch.EventType, *v1alpha1.ApiKey) bool
+	do    func(*floor, context.Context, *v1alpha1.ApiKey) error
+}
+
+var (
+	issuing  = job{func(event watch.EventType, _ *v1alpha1.ApiKey) bool { return event == watch.Added }, (*floor).issue}
+	rotating = job{func(_ watch.EventType, key *v1alpha1.ApiKey) bool {
+		return key.Annotations[v1alpha1.AnnotationRotate] != "" && key.Status.Rotation == nil
+	}, (*floor).rotate}
+)
+
+// newFloor starts a floor that does a job for the keys of a namespace.
+func newFloor(ctx context.Context, plane *controlplane.ControlPlane, namespace string, workers int, j job) (*floor, error) {
 	config, err := plane.As(ctx, controlplane.Namespace, controlplane.ServiceAccount)
 	if err != nil {
 		return nil, err
@@ -52,11 +66,23 @@ func newFloor(
 	if err != nil {
 		return nil, err
 	}
-	f := &floor{secrets: secrets, keys: keys, work: make(chan *v1alpha1.ApiKey, 1<<16)}
+	stream, err := harness.Watch(ctx, config, &v1alpha1.ApiKeyList{}, client.InNamespace(namespace))
+	if err != nil {
+		return nil, err
+	}
+	f := &floor{secrets: secrets, keys: keys, stream: stream, work: make(chan *v1alpha1.ApiKey, 1<<16)}
+	go func() {
+		defer close(f.work)
+		for event := range stream.ResultChan() {
+			if key, ok := event.Object.(*v1alpha1.ApiKey); ok && j.asked(event.Type, key) {
+				f.work <- key
+			}
+		}
+	}()
 	for range workers {
 		f.group.Go(func() {
 			for key := range f.work {
-				if err := do(f, ctx, key); err != nil {
+				if err := j.do(f, ctx, key); err != nil {
 					f.mu.Lock()
 					f.failure = errors.Join(f.failure, err)
 					f.mu.Unlock()
@@ -67,11 +93,8 @@ func newFloor(
 	return f, nil
 }
 
-// take queues a key.
-func (f *floor) take(key *v1alpha1.ApiKey) { f.work <- key }
-
 func (f *floor) stop() {
-	close(f.work)
+	f.stream.Stop()
 	f.group.Wait()
 }
 

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"time"
@@ -74,9 +73,11 @@ func benchGrowth(ctx context.Context, largest, replayed, rounds int, plots strin
 		points = append(points, p)
 	}
 	for i := range points {
-		if points[i].decision, err = timeDecisions(ctx, plane.Root, points[i].keys); err != nil {
+		decisions, err := goBench(ctx, plane.Root, indexPackage, decideBenchmark(points[i].keys), 1)
+		if err != nil {
 			return err
 		}
+		points[i].decision = middle(decisions.nanoseconds())
 	}
 	printGrowth(points)
 	if plots == "" {
@@ -342,24 +343,6 @@ func startReplayed(ctx context.Context, root, kubeconfig string) (*controlplane.
 	}
 	v := &controlplane.Verifier{Process: process, HTTP: "http://" + at.HTTP, GRPC: at.GRPC, Probes: "http://" + probes}
 	return v, v.WaitHTTP(ctx, v.Probes+"/readyz")
-}
-
-// decisionTime finds the time of a decision in the output of `go test -bench`.
-var decisionTime = regexp.MustCompile(`(?m)^BenchmarkDecide/\S+\s+\d+\s+([0-9.]+) ns/op`)
-
-// timeDecisions returns the nanoseconds of a decision with n keys, or 0 if the benchmark has no case for that number.
-func timeDecisions(ctx context.Context, root string, n int) (float64, error) {
-	command := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", fmt.Sprintf("^BenchmarkDecide$/^%d_keys$", n), "./internal/index")
-	command.Dir = root
-	out, err := command.CombinedOutput()
-	if err != nil {
-		return 0, fmt.Errorf("go test -bench: %w\n%s", err, out)
-	}
-	found := decisionTime.FindSubmatch(out)
-	if found == nil {
-		return 0, nil
-	}
-	return strconv.ParseFloat(string(found[1]), 64)
 }
 
 // quantile returns a quantile of durations.

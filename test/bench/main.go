@@ -45,6 +45,9 @@ var benchmarks = []struct {
 }{
 	{"issuing", func(ctx context.Context, s settings) error { return benchIssuing(ctx, s.keys, s.fleet, s.rounds) }},
 	{"rotating", func(ctx context.Context, s settings) error { return benchRotating(ctx, s.rotations, s.rounds) }},
+	{"deciding", func(ctx context.Context, s settings) error {
+		return benchDeciding(ctx, max(s.largest, s.replayed), s.rounds)
+	}},
 	{"verifying", func(ctx context.Context, s settings) error { return benchVerifying(ctx, s.largest, s.rounds, s.during) }},
 	{"gateways", func(ctx context.Context, s settings) error { return benchGateways(ctx, s.rounds, s.during) }},
 	{"growth", func(ctx context.Context, s settings) error {
@@ -137,7 +140,7 @@ func benchIssuing(ctx context.Context, keys, fleet, rounds int) error {
 		runtime.Version(), runtime.NumCPU(), keys, rounds)
 	fmt.Println("| concurrent creates | issuer | keys/s | of the floor | goal | p50 | p99 |")
 	fmt.Println("|---|---|---|---|---|---|---|")
-	var requests []string
+	var last result
 	for _, c := range []struct {
 		concurrency int
 		goal        float64
@@ -163,17 +166,19 @@ func benchIssuing(ctx context.Context, keys, fleet, rounds int) error {
 		for _, line := range []struct {
 			name, goal string
 			r          result
-		}{{"three writes and nothing else", "", floor}, {"apikey-operator", goal(fmt.Sprint(c.goal), ratio >= c.goal), operator}} {
+		}{{"a watch, three writes and nothing else", "", floor}, {"apikey-operator", goal(fmt.Sprint(c.goal), ratio >= c.goal), operator}} {
 			fmt.Printf("| %d | %s | %.0f | %.2f | %s | %s | %s |\n", concurrency, line.name, line.r.rate, line.r.rate/floor.rate, line.goal,
 				line.r.p50.Round(100*time.Microsecond), line.r.p99.Round(100*time.Microsecond))
 		}
-		requests = operator.requests
+		last = operator
 	}
 	fmt.Println("\nAPI requests per key, as the API server counts them, without the creates of the ApiKeys:")
 	fmt.Println()
-	for _, line := range requests {
+	for _, line := range last.requests {
 		fmt.Println("- " + line)
 	}
+	const most = 1500 * time.Microsecond
+	fmt.Printf("\nThe operator's own processor time for a key: %.2f ms; goal %s\n", last.cpu.Seconds()*1000, goal("1.5 ms", last.cpu <= most))
 	return fleetRun(ctx, fleet)
 }
 
@@ -199,26 +204,29 @@ func timedRun(ctx context.Context, kind string, concurrency, keys int) (_ result
 		if err != nil {
 			return result{}, err
 		}
-		r, err := creator.run(ctx, concurrency, keys, nil)
+		start, err := cpuTime(operator.Pid())
 		if err != nil {
 			return result{}, err
 		}
-		cpu, err := cpuTime(operator.Pid())
+		r, err := creator.run(ctx, concurrency, keys)
+		if err != nil {
+			return result{}, err
+		}
+		end, err := cpuTime(operator.Pid())
 		if err != nil {
 			return result{}, err
 		}
 		after, err := requestCounts(ctx, plane)
-		r.requests = append(perKey(before, after, keys),
-			fmt.Sprintf("processor time of the operator itself: %.1f ms", float64(cpu.Microseconds())/1000/float64(keys)))
+		r.requests, r.cpu = perKey(before, after, keys), (end-start)/time.Duration(keys)
 		return r, err
 	}
 
-	floor, err := newFloor(ctx, plane, workers, (*floor).issue)
+	floor, err := newFloor(ctx, plane, creator.namespace, workers, issuing)
 	if err != nil {
 		return result{}, err
 	}
 	defer floor.stop()
-	r, err := creator.run(ctx, concurrency, keys, floor.take)
+	r, err := creator.run(ctx, concurrency, keys)
 	return r, errors.Join(err, floor.err())
 }
 
@@ -237,7 +245,7 @@ func fleetRun(ctx context.Context, keys int) (err error) {
 	if err != nil {
 		return err
 	}
-	r, err := creator.run(ctx, 16, keys, nil)
+	r, err := creator.run(ctx, 16, keys)
 	if err != nil {
 		return errors.Join(err, operator.Stop())
 	}

@@ -108,7 +108,7 @@ func fillPage(ctx context.Context, plane *controlplane.ControlPlane) (err error)
 	creator.shape = func(i int, key *v1alpha1.ApiKey) {
 		key.Spec.Roles, key.Spec.DisplayName = []string{role(i)}, fmt.Sprintf("Service %d", i)
 	}
-	_, err = creator.run(ctx, 16, pageKeys, nil)
+	_, err = creator.run(ctx, 16, pageKeys)
 	return err
 }
 

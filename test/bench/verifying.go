@@ -180,7 +180,7 @@ func measureCost(ctx context.Context, v *controlplane.Verifier, keys int, tokens
 		}
 		report(protocol.name+", processor time of a request, against an empty server", keys,
 			fmt.Sprintf("%.0f µs, %.2f times %.0f µs (%s; the floor against itself %s)",
-				middle(costs), middle(ratios), middle(floors), spread(ratios), spread(noise)),
+				middle(costs), middle(ratios), middle(floors), spread(ratios, "%.2f"), spread(noise, "%.2f")),
 			fmt.Sprintf("%.2f times", protocol.goal), middle(ratios) <= protocol.goal)
 		if err := measureLatency(ctx, protocol.name, keys, tokens, during, protocol.floor, protocol.verifier); err != nil {
 			return err
@@ -195,9 +195,9 @@ func measureCost(ctx context.Context, v *controlplane.Verifier, keys int, tokens
 	return nil
 }
 
-// spread names the least and the greatest of some ratios.
-func spread(ratios []float64) string {
-	return fmt.Sprintf("%.2f to %.2f", slices.Min(ratios), slices.Max(ratios))
+// spread names the least and the greatest of some values, each in a format.
+func spread(values []float64, format string) string {
+	return fmt.Sprintf(format+" to "+format, slices.Min(values), slices.Max(values))
 }
 
 // openRate is the number of requests a second of the measurement of latency. It leaves the machine time to spare.

@@ -35,7 +35,7 @@ func benchWorst(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, before.stop())
 	}
-	if _, err := creator.run(ctx, workers, worstFleet, nil); err != nil {
+	if _, err := creator.run(ctx, workers, worstFleet); err != nil {
 		return errors.Join(err, before.stop())
 	}
 	grown, err := before.memory()

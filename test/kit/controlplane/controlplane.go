@@ -63,7 +63,7 @@ type ControlPlane struct {
 // Start starts a control plane and returns when its API server is ready and its controllers run. It takes the binaries from
 // KUBEBUILDER_ASSETS and from bin/kube; see [ControlPlane.Binary]. On an error, it stops what it has started.
 func Start(ctx context.Context, options Options) (_ *ControlPlane, err error) {
-	root, err := repositoryRoot()
+	root, err := RepositoryRoot()
 	if err != nil {
 		return nil, err
 	}
@@ -305,8 +305,8 @@ func (c *ControlPlane) log(folder, name string) (io.Writer, error) {
 	return file, nil
 }
 
-// repositoryRoot returns the nearest folder upwards from the working directory that contains the file PROJECT.
-func repositoryRoot() (string, error) {
+// RepositoryRoot returns the nearest folder upwards from the working directory that contains the file PROJECT.
+func RepositoryRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err

@@ -40,7 +40,7 @@ func StartInstalled(ctx context.Context, options Options) (*ControlPlane, error)
 func installedData(ctx context.Context) (string, error) {
 	c := &ControlPlane{}
 	var err error
-	if c.Root, err = repositoryRoot(); err != nil {
+	if c.Root, err = RepositoryRoot(); err != nil {
 		return "", err
 	}
 	version, err := c.installedVersion()

@@ -16,24 +16,24 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/node"
 )
 
-// pushImages pushes all images that the tests run to the node's registry. It returns their references by the names that the manifests
+// pushImages pushes all images that the tests run to a registry. It returns their references by the names that the manifests
 // use.
-func pushImages() map[string]string {
+func pushImages(registry *node.Registry) map[string]string {
 	GinkgoHelper()
 	pushed := map[string]string{}
-	run(nil, "bin/release", "-version="+imageTag, "-registry="+cluster.Registry.Address, "-platforms="+node.Platform().String(), "push")
+	run(nil, "bin/release", "-version="+imageTag, "-registry="+registry.Address, "-platforms="+node.Platform().String(), "push")
 	for _, product := range []string{"apikey-operator", "apikey-verifier", "kubectl-apikey"} {
-		pushed[product] = cluster.Registry.Address + "/" + product + ":" + imageTag
+		pushed[product] = registry.Address + "/" + product + ":" + imageTag
 	}
 	var err error
-	pushed["caller"], err = cluster.Registry.PushBinary("caller:"+imageTag, filepath.Join(cluster.Root, "bin", "caller"))
+	pushed["caller"], err = registry.PushBinary("caller:"+imageTag, filepath.Join(root, "bin", "caller"))
 	Expect(err).NotTo(HaveOccurred())
 	nginx, err := image.New(
 		image.Description{Platform: node.Platform(), Entrypoint: []string{"/usr/sbin/nginx", "-e", "stderr", "-g", "daemon off;"}},
 		append(image.User(), debianNginx()...),
 	)
 	Expect(err).NotTo(HaveOccurred())
-	pushed[nginxName], err = cluster.Registry.Push(nginxName+":"+imageTag, nginx)
+	pushed[nginxName], err = registry.Push(nginxName+":"+imageTag, nginx)
 	Expect(err).NotTo(HaveOccurred())
 	return pushed
 }

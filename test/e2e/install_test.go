@@ -23,50 +23,6 @@ import (
 type method struct {
 	name               string
 	install, uninstall func()
-	// outlived checks what is left when it is uninstalled, and installs again; nil where nothing is to be checked.
-	outlived func()
-}
-
-var kustomize = method{
-	name:      "config/default",
-	install:   func() { kubectl("apply", "-k", overlay("default", "config/default")) },
-	uninstall: func() { kubectl("delete", "-k", overlay("default", "config/default")) },
-}
-
-var installer = method{
-	name: "dist/install.yaml",
-	install: func() {
-		run([]string{"VERSION=" + imageTag, "REGISTRY=" + cluster.Registry.Address}, "hack/installer", installFolder)
-		kubectl("apply", "-f", crdsFile, "-f", installFile)
-	},
-	uninstall: func() { kubectl("delete", "-f", installFile, "-f", crdsFile) },
-	outlived:  keysOutliveTheInstallation,
-}
-
-// keysOutliveTheInstallation deletes all of dist/install.yaml, and applies it again.
-func keysOutliveTheInstallation() {
-	GinkgoHelper()
-	const sample = "config/samples/never_expires.yaml"
-	kubectl("apply", "-f", sample)
-	DeferCleanup(func() { kubectl("delete", "--ignore-not-found", "-f", sample) })
-	kubectl("wait", "--for=condition=Ready", "apikey/status-page", "--timeout="+patience.String())
-	state := func() string {
-		GinkgoHelper()
-		return kubectl("get", "apikey/status-page", "-o", "jsonpath={.metadata.uid} {.status.hash}") +
-			kubectl("get", "secret/status-page", "-o", "jsonpath={.metadata.uid} {.metadata.resourceVersion}") +
-			kubectl("get", "crd/apikeys.apikey-operator.io", "crd/apiroles.apikey-operator.io", "crd/apikeypolicies.apikey-operator.io",
-				"-o", "jsonpath={.items[*].metadata.uid}")
-	}
-	before := state()
-	kubectl("delete", "-f", installFile)
-	Expect(state()).To(Equal(before))
-
-	kubectl("apply", "-f", installFile)
-	available(system, "apikey-operator", "apikey-verifier")
-	Expect(cluster.WaitGuarded(ctx, system, "apikey-operator")).To(Succeed())
-	kubectl("-n", shop, "apply", "-f", "config/samples/quickstart/apikey.yaml")
-	kubectl("-n", shop, "wait", "--for=condition=Ready", "apikey/orders-client", "--timeout="+patience.String())
-	Expect(state()).To(Equal(before))
 }
 
 var chart = method{
@@ -83,6 +39,34 @@ var chart = method{
 		kubectl("delete", "namespace", system)
 		kubectl("delete", "-k", "config/crd") // Helm keeps CRDs
 	},
+}
+
+// The CRDs of installer stay, and the keys with them.
+var installer = method{
+	name: "dist/install.yaml",
+	install: func() {
+		run([]string{"VERSION=" + imageTag, "REGISTRY=" + cluster.Registry.Address}, "hack/installer", installFolder)
+		kubectl("apply", "-f", crdsFile, "-f", installFile)
+	},
+	uninstall: func() { kubectl("delete", "-f", installFile) },
+}
+
+// kustomize is not uninstalled.
+var kustomize = method{
+	name:    "config/default",
+	install: func() { kubectl("apply", "-k", overlay("default", "config/default")) },
+}
+
+// outliving returns what must not change of a key and of the kinds when the product is uninstalled and its CRDs stay. The key is created
+// if there is none.
+func outliving() string {
+	GinkgoHelper()
+	kubectl("apply", "-f", "config/samples/never_expires.yaml")
+	kubectl("wait", "--for=condition=Ready", "apikey/status-page", "--timeout="+patience.String())
+	return kubectl("get", "apikey/status-page", "-o", "jsonpath={.metadata.uid} {.status.hash}") +
+		kubectl("get", "secret/status-page", "-o", "jsonpath={.metadata.uid} {.metadata.resourceVersion}") +
+		kubectl("get", "crd/apikeys.apikey-operator.io", "crd/apiroles.apikey-operator.io", "crd/apikeypolicies.apikey-operator.io",
+			"-o", "jsonpath={.items[*].metadata.uid}")
 }
 
 const (
@@ -104,8 +88,8 @@ func helm(args ...string) {
 // run runs a program of the repository in its root folder.
 func run(environment []string, program string, args ...string) {
 	GinkgoHelper()
-	command := exec.CommandContext(ctx, filepath.Join(cluster.Root, program), args...)
-	command.Dir = cluster.Root
+	command := exec.CommandContext(ctx, filepath.Join(root, program), args...)
+	command.Dir = root
 	command.Env = append(os.Environ(), environment...)
 	if out, err := command.CombinedOutput(); err != nil {
 		Fail(fmt.Sprintf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out))
@@ -116,30 +100,51 @@ func run(environment []string, program string, args ...string) {
 var inPlace bool
 
 func installed() {
-	for _, by := range []method{installer, chart, kustomize} {
-		It("by "+by.name+" protects an API within a few commands", func() {
-			start := time.Now()
-			install(by)
-			quickstart()
-			if by.name == kustomize.name {
-				inPlace = true
-			} else {
-				DeferCleanup(by.uninstall)
-				DeferCleanup(func() {
-					kubectl("delete", "--ignore-not-found", "-k", overlay("quickstart", "config/samples/quickstart"))
-				})
-			}
-			Eventually(clientLog).Should(ContainSubstring(`"caller": "shop/orders-client"`))
-			report.add("from nothing to a protected API, with "+by.name, "%.1f s", time.Since(start).Seconds())
+	protects := func(by method) {
+		GinkgoHelper()
+		start := time.Now()
+		install(by)
+		quickstart()
+		if by.uninstall == nil {
+			inPlace = true
+		} else {
+			DeferCleanup(func() { uninstall(by) })
+		}
+		Eventually(clientLog).Should(ContainSubstring(`"caller": "shop/orders-client"`))
+		report.add("to a protected API, with "+by.name, "%.1f s", time.Since(start).Seconds())
 
-			kubectl("-n", shop, "delete", "apikey", "orders-client")
-			Eventually(func() string { return lastLine(clientLog()) }).Should(HaveSuffix("error: 401"))
-			restricted(system, shop)
-			if by.outlived != nil {
-				by.outlived()
-			}
-		})
+		kubectl("-n", shop, "delete", "apikey", "orders-client")
+		Eventually(func() string { return lastLine(clientLog()) }).Should(HaveSuffix("error: 401"))
+		restricted(system, shop)
 	}
+	protectsAnAPI := func(by method) string { return "by " + by.name + " protects an API within a few commands" }
+
+	It(protectsAnAPI(chart), func() { protects(chart) })
+
+	var before string // what outlives the installation by installer
+	It(protectsAnAPI(installer), func() {
+		protects(installer)
+		before = outliving()
+	})
+
+	It(protectsAnAPI(kustomize)+", and finds the keys of an earlier installation", func() {
+		if before != "" {
+			DeferCleanup(func() { kubectl("delete", "--ignore-not-found", "-f", "config/samples/never_expires.yaml") })
+			Expect(kubectl("get", "pods", "-n", system, "--ignore-not-found")).To(BeEmpty(), "the earlier installation is gone")
+		}
+		protects(kustomize)
+		if before != "" {
+			Expect(outliving()).To(Equal(before))
+		}
+	})
+}
+
+// uninstall removes the quick start and the product, side by side.
+func uninstall(by method) {
+	GinkgoHelper()
+	kubectl("delete", "--ignore-not-found", "--wait=false", "-k", overlay("quickstart", "config/samples/quickstart"))
+	by.uninstall()
+	kubectl("wait", "--for=delete", "namespace/"+shop, "--timeout="+patience.String())
 }
 
 // install installs the product and waits until it works.

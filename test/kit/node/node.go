@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -92,6 +93,8 @@ type Options struct {
 	// Sync is how often the kubelet updates the files of mounted Secrets, plus up to half of that. It defaults to a minute, as the
 	// kubelet's syncFrequency does.
 	Sync time.Duration
+	// Images, if it is set, pushes images to the registry while the cluster starts.
+	Images func(*Registry) error
 }
 
 // Start starts a cluster and returns when its node is ready for pods.
@@ -118,15 +121,22 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.dir, err = os.MkdirTemp("", "node-"); err != nil {
 		return nil, err
 	}
+	var images errgroup.Group
 	for _, step := range []func(context.Context) error{
-		n.startNetwork, n.startControlPlane, n.startRegistry, n.startDNS, n.startContainerd, n.startKubelet, n.startScheduler, n.startProxy,
-		n.waitReady,
+		n.startNetwork, n.startRegistry,
+		func(context.Context) error {
+			if o.Images != nil {
+				images.Go(func() error { return o.Images(n.Registry) })
+			}
+			return nil
+		},
+		n.startControlPlane, n.startDNS, n.startContainerd, n.startKubelet, n.startScheduler, n.startProxy, n.waitReady,
 	} {
 		if err := step(ctx); err != nil {
-			return nil, err
+			return nil, errors.Join(err, images.Wait())
 		}
 	}
-	return n, nil
+	return n, images.Wait()
 }
 
 // Stop stops all components, newest first.
@@ -184,7 +194,11 @@ func (n *Node) startRegistry(ctx context.Context) (err error) {
 	if n.Registry, err = newRegistry(ctx); err != nil {
 		return err
 	}
-	_, err = n.Registry.PushBinary(pause, filepath.Join(n.Root, "bin", "pause"))
+	root, err := controlplane.RepositoryRoot()
+	if err != nil {
+		return err
+	}
+	_, err = n.Registry.PushBinary(pause, filepath.Join(root, "bin", "pause"))
 	return err
 }
 

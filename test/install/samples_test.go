@@ -35,7 +35,8 @@ var _ = Describe("All samples together, on one cluster", func() {
 			Expect(names).To(ConsistOf("default/shopify-orders", "default/status-page", "default/audit-2030", "shop/orders-client"))
 			// Issued by the samples' own catalogue and policies, and not because there are none.
 			refused := build.ApiKey("default", "refused", build.Roles("org.admin.setting.write"))
-			Expect(c.Create(ctx, refused)).To(Succeed())
+			// The API server admits no key until it knows what the new quota has used.
+			Eventually(func() error { return c.Create(ctx, refused) }).Should(Succeed())
 			Eventually(c.reasonOf(refused)).Should(Equal(v1alpha1.ReasonNotAllowed))
 		},
 		Entry("by default"),

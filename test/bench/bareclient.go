@@ -73,7 +73,7 @@ func bareWatch(ctx context.Context, kubeconfig, grpcAddress string) error {
 			}
 			return err
 		case whole && bytes.HasPrefix(line, bookmark) && bytes.Contains(line, []byte(metav1.InitialEventsAnnotationKey)):
-			fmt.Println("ready")
+			fmt.Println(ready)
 		case whole && bytes.HasPrefix(line, deleted):
 			event := struct{ Object metav1.PartialObjectMetadata }{}
 			if err := json.Unmarshal(line, &event); err != nil {
@@ -105,11 +105,23 @@ type bareClient struct {
 
 // startBareClient starts a bare client and waits until it is ready.
 func startBareClient(kubeconfig string) (*bareClient, error) {
-	self, err := os.Executable()
+	address, err := controlplane.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	address, err := controlplane.FreeAddress()
+	process, err := startSelf("-bare-watch", kubeconfig, "-empty-grpc", address)
+	if err != nil {
+		return nil, err
+	}
+	return &bareClient{process, address}, nil
+}
+
+// ready is what a process that [startSelf] starts prints once it is ready.
+const ready = "ready"
+
+// startSelf starts this program with arguments and waits until it is ready.
+func startSelf(args ...string) (*controlplane.Process, error) {
+	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
@@ -117,16 +129,16 @@ func startBareClient(kubeconfig string) (*bareClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer read.Close()                                                               //nolint:errcheck // only read
-	command := exec.Command(self, "-bare-watch", kubeconfig, "-empty-grpc", address) //nolint:noctx // the caller stops it
+	defer read.Close()                     //nolint:errcheck // only read
+	command := exec.Command(self, args...) //nolint:noctx // the caller stops it
 	process, err := controlplane.StartProcess(command, write)
 	if err := errors.Join(err, write.Close()); err != nil {
 		return nil, err
 	}
-	if line, err := bufio.NewReader(read).ReadString('\n'); err != nil || line != "ready\n" {
-		return nil, errors.Join(fmt.Errorf("the bare client printed %q, not \"ready\"", line), err, process.Stop())
+	if line, err := bufio.NewReader(read).ReadString('\n'); err != nil || line != ready+"\n" {
+		return nil, errors.Join(fmt.Errorf("%s printed %q, not %q", args[0], line, ready), err, process.Stop())
 	}
-	return &bareClient{process, address}, nil
+	return process, nil
 }
 
 // timeBareStart returns how long a bare client takes to read all ApiKeys.

@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -14,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -24,7 +28,7 @@ import (
 )
 
 // floor does only what issues or rotates a key: it watches the same keys, and sends the writes. It has no cache, no queue, no events and no
-// decision. It runs as the operator's service account and with the operator's concurrency.
+// decision. Like the operator, it runs in a process of its own, with the operator's service account and concurrency.
 type floor struct {
 	secrets kubernetes.Interface
 	keys    *rest.RESTClient
@@ -41,19 +45,56 @@ type job struct {
 	do    func(*floor, context.Context, *v1alpha1.ApiKey) error
 }
 
-var (
-	issuing  = job{func(event watch.EventType, _ *v1alpha1.ApiKey) bool { return event == watch.Added }, (*floor).issue}
-	rotating = job{func(_ watch.EventType, key *v1alpha1.ApiKey) bool {
+// jobs are what a floor can do, by name.
+var jobs = map[string]job{
+	issuing: {func(event watch.EventType, _ *v1alpha1.ApiKey) bool { return event == watch.Added }, (*floor).issue},
+	rotating: {func(_ watch.EventType, key *v1alpha1.ApiKey) bool {
 		return key.Annotations[v1alpha1.AnnotationRotate] != "" && key.Status.Rotation == nil
-	}, (*floor).rotate}
+	}, (*floor).rotate},
+}
+
+// Names of jobs.
+const (
+	issuing  = "issuing"
+	rotating = "rotating"
 )
 
-// newFloor starts a floor that does a job for the keys of a namespace.
-func newFloor(ctx context.Context, plane *controlplane.ControlPlane, namespace string, workers int, j job) (*floor, error) {
-	config, err := plane.As(ctx, controlplane.Namespace, controlplane.ServiceAccount)
+// startFloor starts a process of [serveFloor] and waits until it watches.
+func startFloor(ctx context.Context, plane *controlplane.ControlPlane, namespace, job string) (_ *controlplane.Process, err error) {
+	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return nil, err
 	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }() // it has been read
+	kubeconfig := filepath.Join(dir, "floor.kubeconfig")
+	if err := plane.KubeconfigAs(ctx, controlplane.Namespace, controlplane.ServiceAccount, kubeconfig); err != nil {
+		return nil, err
+	}
+	return startSelf("-floor", job, "-floor-kubeconfig", kubeconfig, "-floor-namespace", namespace)
+}
+
+// serveFloor does a job for the keys of a namespace until the context ends.
+func serveFloor(ctx context.Context, name, kubeconfig, namespace string) error {
+	j, known := jobs[name]
+	if !known {
+		return fmt.Errorf("-floor=%s: must be %s or %s", name, issuing, rotating)
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return err
+	}
+	f, err := newFloor(context.WithoutCancel(ctx), config, namespace, j)
+	if err != nil {
+		return err
+	}
+	fmt.Println(ready)
+	<-ctx.Done()
+	f.stop()
+	return f.err()
+}
+
+// newFloor starts a floor that does a job for the keys of a namespace.
+func newFloor(ctx context.Context, config *rest.Config, namespace string, j job) (*floor, error) {
 	config.QPS = -1
 	secrets, err := kubernetes.NewForConfig(config)
 	if err != nil {

@@ -78,6 +78,9 @@ func main() {
 	identity := flag.Bool("empty-identity", false, "with -empty-http, answer with the headers of an identity")
 	emptyGRPC := flag.String("empty-grpc", "", "address for gRPC of the verifier's floor, or of the bare client")
 	bare := flag.String("bare-watch", "", "kubeconfig; if set, only watch ApiKeys as the floor of the verifier's start does")
+	floor := flag.String("floor", "", issuing+" or "+rotating+": serve only the operator's floor and measure nothing")
+	floorKubeconfig := flag.String("floor-kubeconfig", "", "kubeconfig of the operator's floor")
+	floorNamespace := flag.String("floor-namespace", "", "namespace of the operator's floor")
 	address := flag.String("replay", "", "address for HTTP; if set, serve only a replay of an API server with many keys")
 	pattern := flag.String("replay-pattern", "", "file with the key that the replay copies")
 	replayKeys := flag.Int("replay-keys", 0, "number of keys of the replay")
@@ -91,6 +94,8 @@ func main() {
 			return emptyServers(ctx, *emptyHTTP, *emptyGRPC, *identity)
 		case *bare != "":
 			return bareWatch(ctx, *bare, *emptyGRPC)
+		case *floor != "":
+			return serveFloor(ctx, *floor, *floorKubeconfig, *floorNamespace)
 		case *address != "":
 			return serveReplay(ctx, *address, *pattern, *replayKeys)
 		case *base != "":
@@ -221,13 +226,12 @@ func timedRun(ctx context.Context, kind string, concurrency, keys int) (_ result
 		return r, err
 	}
 
-	floor, err := newFloor(ctx, plane, creator.namespace, workers, issuing)
+	floor, err := startFloor(ctx, plane, creator.namespace, issuing)
 	if err != nil {
 		return result{}, err
 	}
-	defer floor.stop()
 	r, err := creator.run(ctx, concurrency, keys)
-	return r, errors.Join(err, floor.err())
+	return r, errors.Join(err, floor.Stop())
 }
 
 // fleetRun measures the memory that issued keys cost, and the writes of an operator that restarts.

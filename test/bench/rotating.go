@@ -94,13 +94,12 @@ func issuedIn(ctx context.Context, plane *controlplane.ControlPlane, namespace s
 }
 
 func rotateByFloor(ctx context.Context, plane *controlplane.ControlPlane, creator *creator, keys int) (result, error) {
-	floor, err := newFloor(ctx, plane, creator.namespace, workers, rotating)
+	floor, err := startFloor(ctx, plane, creator.namespace, rotating)
 	if err != nil {
 		return result{}, err
 	}
-	defer floor.stop()
 	r, err := creator.rotate(ctx, rotatingConcurrency, keys)
-	return r, errors.Join(err, floor.err())
+	return r, errors.Join(err, floor.Stop())
 }
 
 func rotateByOperator(ctx context.Context, plane *controlplane.ControlPlane, creator *creator, keys int) (_ result, err error) {

@@ -27,7 +27,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
-// floor does only what issues or rotates a key: it watches the same keys, and sends the writes. It has no cache, no queue, no events and no
+// floor does only what issues or rotates a key: it watches the same keys, and sends the writes. It has no cache, no events and no
 // decision. Like the operator, it runs in a process of its own, with the operator's service account and concurrency.
 type floor struct {
 	secrets kubernetes.Interface

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -129,15 +130,19 @@ func startSelf(args ...string) (*controlplane.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer read.Close()                     //nolint:errcheck // only read
 	command := exec.Command(self, args...) //nolint:noctx // the caller stops it
 	process, err := controlplane.StartProcess(command, write)
 	if err := errors.Join(err, write.Close()); err != nil {
 		return nil, err
 	}
-	if line, err := bufio.NewReader(read).ReadString('\n'); err != nil || line != ready+"\n" {
-		return nil, errors.Join(fmt.Errorf("%s printed %q, not %q", args[0], line, ready), err, process.Stop())
+	output := bufio.NewReader(read)
+	if line, err := output.ReadString('\n'); err != nil || line != ready+"\n" {
+		return nil, errors.Join(fmt.Errorf("%s printed %q, not %q", args[0], line, ready), err, process.Stop(), read.Close())
 	}
+	go func() { // what it prints from now on are errors
+		_, _ = io.Copy(os.Stderr, output)
+		_ = read.Close()
+	}()
 	return process, nil
 }
 

@@ -60,12 +60,12 @@ const (
 )
 
 // startFloor starts a process of [serveFloor] and waits until it watches.
-func startFloor(ctx context.Context, plane *controlplane.ControlPlane, namespace, job string) (_ *controlplane.Process, err error) {
+func startFloor(ctx context.Context, plane *controlplane.ControlPlane, namespace, job string) (*controlplane.Process, error) {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }() // it has been read
+	defer func() { _ = os.RemoveAll(dir) }() // it has been read
 	kubeconfig := filepath.Join(dir, "floor.kubeconfig")
 	if err := plane.KubeconfigAs(ctx, controlplane.Namespace, controlplane.ServiceAccount, kubeconfig); err != nil {
 		return nil, err

@@ -73,6 +73,9 @@ func benchGrowth(ctx context.Context, largest, replayed, rounds int, plots strin
 		points = append(points, p)
 	}
 	for i := range points {
+		if !slices.Contains(decisionSizes, points[i].keys) {
+			continue
+		}
 		decisions, err := goBench(ctx, plane.Root, indexPackage, decideBenchmark(points[i].keys), 1)
 		if err != nil {
 			return err

@@ -52,7 +52,7 @@ func (r *Reconciler) write(ctx context.Context, s *scope, o outcome) error {
 	return nil
 }
 
-// statusOnly returns a key without what a patch of its status leaves alone. To compare less takes less time.
+// statusOnly returns a copy that has only the resourceVersion and the status, so that fewer fields are encoded and compared.
 func statusOnly(key *v1alpha1.ApiKey) *v1alpha1.ApiKey {
 	return &v1alpha1.ApiKey{ObjectMeta: metav1.ObjectMeta{ResourceVersion: key.ResourceVersion}, Status: key.Status}
 }

@@ -60,7 +60,7 @@ func report(ctx context.Context, err error, w io.Writer) int {
 		return exitDone
 	}
 	var interrupted Interruption
-	if errors.As(context.Cause(ctx), &interrupted) && !errors.As(err, &interrupted) {
+	if !errors.As(err, &interrupted) && errors.As(context.Cause(ctx), &interrupted) {
 		err = fmt.Errorf("%w: %w", interrupted, err)
 	}
 	if errors.Is(err, syscall.EPIPE) && !errors.Is(err, errTokenLost) {

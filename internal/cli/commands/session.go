@@ -185,31 +185,47 @@ func cause(err error) error {
 	return err
 }
 
-// typeSecret lets somebody paste a token on a terminal, which doesn't show it.
+// question asks for a token on a terminal.
+const question = "Token (it is not shown): "
+
+// typeSecret lets somebody type or paste a token on a terminal. The terminal shows nothing of it from the moment the question is seen:
+// echo ends before the question, unlike with term.ReadPassword after a prompt, which shows what is pasted in between.
 func (s *session) typeSecret(ctx context.Context) (string, error) {
 	fd := int(s.In.(*os.File).Fd()) //nolint:forcetypeassert // isTerminal has checked it
-	before, err := term.GetState(fd)
+	before, err := term.MakeRaw(fd)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = term.Restore(fd, before) }()
-	_, _ = fmt.Fprint(s.ErrOut, "Token (it is not shown): ")
-	defer s.say("")
 	type result struct {
-		text []byte
+		text string
 		err  error
 	}
 	read := make(chan result, 1)
 	go func() {
-		text, err := term.ReadPassword(fd)
+		text, err := term.NewTerminal(terminal{s.In, s.ErrOut}, "").ReadPassword(question)
 		read <- result{text, err}
 	}()
 	select {
 	case <-ctx.Done():
-		return "", context.Cause(ctx)
+		err = context.Cause(ctx)
 	case r := <-read:
-		return string(r.text), r.err
+		if r.err == nil {
+			return r.text, nil
+		}
+		err = r.err
+		if errors.Is(err, io.EOF) {
+			err = Interruption{Signal: "interrupt"} // Ctrl-C makes no signal on a raw terminal; Ctrl-D has the same effect
+		}
 	}
+	s.say("\r") // the error begins on a line of its own
+	return "", err
+}
+
+// terminal joins the two streams of a terminal.
+type terminal struct {
+	io.Reader
+	io.Writer
 }
 
 // addTimeout adds the flag --timeout.

@@ -38,8 +38,9 @@ const (
 	gracePeriod = 30 * time.Second
 
 	// gcPercent is how much the heap grows, relative to what is live, until garbage is collected. A pass over all keys, as after a start,
-	// leaves several times as much garbage as is live, and an operator has processor time to spare.
-	gcPercent = 50
+	// leaves several times as much garbage as is live. Compared with 50, 30 saves about a sixth of the memory that keys take, and costs a
+	// tenth more processor time for each issued key.
+	gcPercent = 30
 
 	probeTimeout = 2 * time.Second
 )

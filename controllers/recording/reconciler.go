@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -29,9 +30,6 @@ const (
 	// every unseenInterval.
 	unseenPatience = time.Minute
 	unseenInterval = 5 * time.Second
-
-	// uidIndex is the name of an index of the cache of ApiKeys.
-	uidIndex = "metadata.uid"
 )
 
 // Reconciler merges one report at a time. All exported fields are required, except for Namespace.
@@ -52,6 +50,7 @@ type Reconciler struct {
 	Metrics *Metrics
 
 	reports client.Reader
+	names   names
 	ledger  usage.Ledger
 	wake    chan struct{} // signals that the ledger may have changed
 	budget  *rate.Limiter
@@ -87,17 +86,16 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, o Options) error {
 	if err := mgr.Add(reports); err != nil {
 		return err
 	}
-	if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.ApiKey{}, uidIndex, func(object client.Object) []string {
-		return []string{string(object.GetUID())}
-	}); err != nil {
-		return fmt.Errorf("index ApiKeys by UID: %w", err)
+	named, err := r.names.follow(context.Background(), mgr.GetCache())
+	if err != nil {
+		return err
 	}
 	if err := mgr.Add(writer{r}); err != nil {
 		return err
 	}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("recording").
-		WatchesRawSource(source{reports}).
+		WatchesRawSource(source{reports, named}).
 		Complete(r)
 }
 
@@ -133,15 +131,19 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 func (r *Reconciler) merge(ctx context.Context, report *v1alpha1.ApiKeyUsage) (unseen bool, err error) {
 	now, reported := r.Clock.Now(), report.ReportedAt()
 	for _, use := range report.Uses {
-		keys := &v1alpha1.ApiKeyList{}
-		if err := r.Client.List(ctx, keys, client.MatchingFields{uidIndex: use.UID}, client.UnsafeDisableDeepCopy); err != nil {
-			return false, fmt.Errorf("find the ApiKey with UID %q: %w", use.UID, err)
+		key := &v1alpha1.ApiKey{}
+		name, found := r.names.find(types.UID(use.UID))
+		if found {
+			err := r.Client.Get(ctx, name, key, client.UnsafeDisableDeepCopy)
+			if client.IgnoreNotFound(err) != nil {
+				return false, fmt.Errorf("read the ApiKey with UID %q: %w", use.UID, err)
+			}
+			found = err == nil && string(key.UID) == use.UID
 		}
-		if len(keys.Items) == 0 {
+		if !found {
 			unseen = true
 			continue
 		}
-		key := &keys.Items[0]
 		if report.Namespace != r.Namespace && report.Namespace != key.Namespace {
 			continue
 		}

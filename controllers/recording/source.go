@@ -19,9 +19,12 @@ const kindInterval = 10 * time.Second
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 
-// source is a source.Source that enqueues reports. The controller does not wait for it, because keys must be issued and expire
-// even if the kind is not served or may not be read.
-type source struct{ reports cache.Cache }
+// source is a source.Source that enqueues reports, once the keys have names. The controller does not wait for it, because keys must be
+// issued and expire even if the kind is not served or may not be read.
+type source struct {
+	reports cache.Cache
+	named   func() bool
+}
 
 // Start implements source.Source.
 func (s source) Start(ctx context.Context, q queue) error {
@@ -30,6 +33,9 @@ func (s source) Start(ctx context.Context, q queue) error {
 }
 
 func (s source) watch(ctx context.Context, q queue) {
+	if !toolscache.WaitForCacheSync(ctx.Done(), s.named) {
+		return
+	}
 	logger := log.FromContext(ctx)
 	for failed := false; ; {
 		err := s.subscribe(ctx, q)

@@ -116,7 +116,7 @@ func (c *creator) measure(
 		case err := <-failures:
 			return result{}, err
 		case <-ctx.Done():
-			return result{}, fmt.Errorf("%d of %d keys done: %w", len(done), n, ctx.Err())
+			return result{}, fmt.Errorf("%d of %d keys done: %w", len(done), n, context.Cause(ctx))
 		case event, ok := <-stream.ResultChan():
 			if !ok {
 				return result{}, fmt.Errorf("the watch ended with %d of %d keys done", len(done), n)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,8 +34,7 @@ type floor struct {
 	stream  watch.Interface
 	work    chan *v1alpha1.ApiKey
 	group   sync.WaitGroup
-	mu      sync.Mutex
-	failure error
+	failure chan error // the first one
 }
 
 // job is what a floor does with the key of a watch event, if the event asks for it.
@@ -73,7 +71,14 @@ func startFloor(ctx context.Context, plane *controlplane.ControlPlane, namespace
 	return startSelf("-floor", job, "-floor-kubeconfig", kubeconfig, "-floor-namespace", namespace)
 }
 
-// serveFloor does a job for the keys of a namespace until the context ends.
+// whileRuns returns a context that ends when a floor's process ends. Otherwise the keys of a floor that has failed would be waited for.
+func whileRuns(ctx context.Context, floor *controlplane.Process) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() { cancel(fmt.Errorf("the floor ended: %w", floor.Wait())) }()
+	return ctx, func() { cancel(nil) }
+}
+
+// serveFloor does a job for the keys of a namespace until the context ends or a request fails.
 func serveFloor(ctx context.Context, name, kubeconfig, namespace string) error {
 	j, known := jobs[name]
 	if !known {
@@ -88,9 +93,19 @@ func serveFloor(ctx context.Context, name, kubeconfig, namespace string) error {
 		return err
 	}
 	fmt.Println(ready)
-	<-ctx.Done()
-	f.stop()
-	return f.err()
+	select {
+	case err := <-f.failure:
+		return err
+	case <-ctx.Done():
+	}
+	f.stream.Stop()
+	f.group.Wait()
+	select {
+	case err := <-f.failure:
+		return err
+	default:
+		return nil
+	}
 }
 
 // newFloor starts a floor that does a job for the keys of a namespace.
@@ -111,7 +126,7 @@ func newFloor(ctx context.Context, config *rest.Config, namespace string, j job)
 	if err != nil {
 		return nil, err
 	}
-	f := &floor{secrets: secrets, keys: keys, stream: stream, work: make(chan *v1alpha1.ApiKey, 1<<16)}
+	f := &floor{secrets: secrets, keys: keys, stream: stream, work: make(chan *v1alpha1.ApiKey, 1<<16), failure: make(chan error, 1)}
 	go func() {
 		defer close(f.work)
 		for event := range stream.ResultChan() {
@@ -124,25 +139,15 @@ func newFloor(ctx context.Context, config *rest.Config, namespace string, j job)
 		f.group.Go(func() {
 			for key := range f.work {
 				if err := j.do(f, ctx, key); err != nil {
-					f.mu.Lock()
-					f.failure = errors.Join(f.failure, err)
-					f.mu.Unlock()
+					select {
+					case f.failure <- err:
+					default:
+					}
 				}
 			}
 		})
 	}
 	return f, nil
-}
-
-func (f *floor) stop() {
-	f.stream.Stop()
-	f.group.Wait()
-}
-
-func (f *floor) err() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.failure
 }
 
 // issue issues a key with three writes.

@@ -230,7 +230,9 @@ func timedRun(ctx context.Context, kind string, concurrency, keys int) (_ result
 	if err != nil {
 		return result{}, err
 	}
-	r, err := creator.run(ctx, concurrency, keys)
+	running, cancel := whileRuns(ctx, floor)
+	defer cancel()
+	r, err := creator.run(running, concurrency, keys)
 	return r, errors.Join(err, floor.Stop())
 }
 

@@ -98,7 +98,9 @@ func rotateByFloor(ctx context.Context, plane *controlplane.ControlPlane, creato
 	if err != nil {
 		return result{}, err
 	}
-	r, err := creator.rotate(ctx, rotatingConcurrency, keys)
+	running, cancel := whileRuns(ctx, floor)
+	defer cancel()
+	r, err := creator.rotate(running, rotatingConcurrency, keys)
 	return r, errors.Join(err, floor.Stop())
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
+	"github.com/apikey-operator/apikey-operator/internal/cli/backup"
 	"github.com/apikey-operator/apikey-operator/test/kit/build"
 	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
 	"github.com/apikey-operator/apikey-operator/test/kit/harness"
@@ -126,6 +128,35 @@ func startVerifier() func(text string) int {
 	}
 }
 
+var _ = Describe("A restore", func() {
+	It("gives no token to a key that is created again with other roles while it runs", func() {
+		ns := namespace()
+		key := issue(ns, "shopper")
+		withoutOperator()
+		saved := *key.DeepCopy()
+		again := func(roles ...string) {
+			GinkgoHelper()
+			created := build.ApiKey(ns, "shopper")
+			Expect(admin.Delete(ctx, created)).To(Succeed())
+			created.ResourceVersion, created.Spec = "", *saved.Spec.DeepCopy()
+			created.Spec.Roles = roles
+			Expect(admin.Create(ctx, created)).To(Succeed())
+		}
+		again(saved.Spec.Roles...) // without a status, as an interrupted restore leaves it
+		restore := &backup.Restore{
+			Client: admin, Keys: []v1alpha1.ApiKey{saved}, Confirm: func(string) error { return nil },
+			Say: func(format string, _ ...any) {
+				if strings.HasPrefix(format, "Restoring") {
+					again("org.permission.everything")
+				}
+			},
+		}
+		_, err := restore.Run(ctx)
+		Expect(err).To(MatchError(ContainSubstring(ns + "/shopper was created again during the restore, with another spec")))
+		Expect(get(ns, "shopper").Status.Hash).To(BeEmpty())
+	})
+})
+
 var _ = Describe("A backup that was taken in the middle of rotations", func() {
 	It("is restored with the current and the retiring tokens as they were, and each rotation that was under way ends once", func() {
 		ns := namespace()
@@ -161,15 +192,15 @@ var _ = Describe("A backup that was taken in the middle of rotations", func() {
 			Expect(key.PendingToken()).NotTo(BeNil(), key.Name)
 		}
 
-		backup := filepath.Join(GinkgoT().TempDir(), "backup.json")
-		root.must("backup", backup)
+		file := filepath.Join(GinkgoT().TempDir(), "backup.json")
+		root.must("backup", file)
 		for _, key := range keys {
 			Expect(admin.Delete(ctx, key.DeepCopy())).To(Succeed())
 			Eventually(exists).WithArguments(secret(ns, key.SecretName())).Should(BeFalse(), "the garbage collector deletes it")
 		}
 		Eventually(time.Now).Should(BeTemporally(">", over.RetiringToken().RetiresAt.Time))
 		digests := digestsOf(ns)
-		root.must("restore", backup, "--yes")
+		root.must("restore", file, "--yes")
 
 		answer := startVerifier()
 		for _, key := range keys {

@@ -149,6 +149,19 @@ func (o *operators) proveStopped(ctx context.Context, say func(string, ...any)) 
 	return err
 }
 
+// stayStopped says which operators a restore leaves stopped, or returns nil if there are none.
+func (o *operators) stayStopped() error {
+	if len(o.stopped) == 0 {
+		return nil
+	}
+	var names []string
+	for _, name := range o.stopped {
+		names = append(names, name.String())
+	}
+	return fmt.Errorf("The operators stay stopped, so that no key is issued or deleted: %s. "+ //nolint:staticcheck // a sentence of its own
+		"Fix the cause and run this command again: it starts them", strings.Join(names, ", "))
+}
+
 // start gives the Deployments their replicas back.
 func (o *operators) start(ctx context.Context) error {
 	for _, name := range o.stopped {

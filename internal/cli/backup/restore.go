@@ -42,7 +42,7 @@ type Restore struct {
 type Result struct {
 	// Restored keys were created or completed. Present ones had the digest of the backup already. Kept ones were left alone.
 	Restored, Present, Kept int
-	// Verified keys were read again at the end, and have the digest of the backup.
+	// Verified keys were read again at the end, and have the spec and the digest of the backup.
 	Verified int
 }
 
@@ -54,8 +54,11 @@ func (r *Restore) Run(ctx context.Context) (result Result, err error) {
 		return result, fmt.Errorf("find the admission policies: %w", err)
 	}
 	defer func() { err = errors.Join(err, g.putBack(ctx)) }()
+	if _, err := o.deployments(ctx); err != nil { // an earlier restore may have stopped some
+		return result, fmt.Errorf("find the operators: %w", err)
+	}
 	if _, err := r.plan(ctx); err != nil {
-		return result, err
+		return result, errors.Join(err, r.startAgain(ctx, o))
 	}
 	if err := r.stopOperators(ctx, o); err != nil {
 		return result, errors.Join(err, r.startAgain(ctx, o))
@@ -71,24 +74,27 @@ func (r *Restore) Run(ctx context.Context) (result Result, err error) {
 			"Fix the cause and run this command again: it continues", err)
 	}
 	if err := g.putBack(ctx); err != nil {
-		return result, err
+		return result, errors.Join(err, o.stayStopped())
 	}
 	if result.Verified, err = r.verify(ctx, plan); err != nil {
-		return result, err
+		return result, errors.Join(err, o.stayStopped())
 	}
 	return result, o.start(ctx)
 }
 
 // startAgain starts the operators after a failure before any key was written, if the backup is not half restored.
 func (r *Restore) startAgain(ctx context.Context, o *operators) error {
+	if len(o.stopped) == 0 {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupPatience)
 	defer cancel()
 	live, err := r.live(ctx)
 	if err != nil {
-		return fmt.Errorf("the operators stay stopped: %w", err)
+		return errors.Join(err, o.stayStopped())
 	}
 	if plan := NewPlan(r.Keys, live); len(plan.Complete) > 0 {
-		return errors.New("the operators stay stopped, because keys of an earlier restore still lack their status: run this command again")
+		return fmt.Errorf("keys of an earlier restore still lack their status. %w", o.stayStopped())
 	}
 	return o.start(ctx)
 }
@@ -254,6 +260,10 @@ func (r *Restore) complete(ctx context.Context, key *v1alpha1.ApiKey) error {
 	if now.Status.Hash != "" {
 		return fmt.Errorf("%s was issued during the restore: an operator runs", idOf(key))
 	}
+	// The write of the status has this key's resourceVersion, so it can't reach a key that is created later.
+	if !sameSpec(now, key) {
+		return fmt.Errorf("%s was created again during the restore, with another spec", idOf(key))
+	}
 	return r.writeStatus(ctx, now, key)
 }
 
@@ -278,7 +288,7 @@ func (r *Restore) writeStatus(ctx context.Context, to, key *v1alpha1.ApiKey) err
 	return nil
 }
 
-// verify reads the keys again, and returns how many have the digest of the backup.
+// verify reads the keys again, and returns how many have the spec and the digest of the backup.
 func (r *Restore) verify(ctx context.Context, plan *Plan) (int, error) {
 	live, err := r.live(ctx)
 	if err != nil {
@@ -289,7 +299,7 @@ func (r *Restore) verify(ctx context.Context, plan *Plan) (int, error) {
 	for _, group := range [][]*v1alpha1.ApiKey{plan.Create, plan.Complete, plan.Done} {
 		for _, key := range group {
 			now := live[idOf(key)]
-			if now == nil || hasStatus(key) && now.Status.Hash != key.Status.Hash {
+			if now == nil || !sameSpec(now, key) || hasStatus(key) && now.Status.Hash != key.Status.Hash {
 				wrong = append(wrong, fmt.Errorf("%s is not as in the backup", idOf(key)))
 				continue
 			}

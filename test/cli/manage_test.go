@@ -9,7 +9,10 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
@@ -99,6 +102,10 @@ var _ = Describe("list", func() {
 		Expect(rows).To(HaveLen(2))
 		Expect(rows[1][6]).To(Equal("team-shop"))
 		Expect(root.must("__complete", "list", "-n", ns, "--owner", "")).To(HavePrefix("team-shop\n"))
+		for name, owner := range map[string]string{"a": "$(touch owned)", "b": "`id`", "c": "a b", "d": "team-shop;id", "e": "-f"} {
+			Expect(admin.Create(ctx, build.ApiKey(ns, name, build.Attribute("owner", v1alpha1.AttributeValue(owner))))).To(Succeed())
+		}
+		Expect(root.must("__complete", "list", "-n", ns, "--owner", "")).To(HavePrefix("team-shop\n:"), "the shell might expand the others")
 		Expect(root.must("describe", "shopper", "-n", ns)).To(MatchRegexp(`Attributes: +owner=team-shop, plan=gold, or so\n`))
 		Expect(root.run("revoke", "shopper", "-n", ns, "--yes").err).To(ContainSubstring("owner team-shop"))
 		r := root.run("create", "x", "-n", ns, "--role", role, "--expires", "1d", "--attribute", "Owner=a")
@@ -247,6 +254,34 @@ var _ = Describe("find", func() {
 })
 
 var _ = Describe("revoke", func() {
+	It("says which keys are gone if it can't delete all", func() {
+		ns := namespace()
+		issue(ns, "a")
+		b := issue(ns, "b")
+		about := metav1.ObjectMeta{Name: ns + "-keep"}
+		policy := &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: about, Spec: admissionv1.ValidatingAdmissionPolicySpec{
+			MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{
+				RuleWithOperations: admissionv1.RuleWithOperations{
+					Operations: []admissionv1.OperationType{admissionv1.Delete},
+					Rule:       admissionv1.Rule{APIGroups: []string{v1alpha1.GroupVersion.Group}, APIVersions: []string{"*"}, Resources: []string{"apikeys"}},
+				},
+			}}},
+			Validations: []admissionv1.Validation{{Expression: fmt.Sprintf("request.namespace != %q || request.name != 'b'", ns), Message: "b stays"}},
+		}}
+		binding := &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: about, Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
+			PolicyName: about.Name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
+		}}
+		for _, object := range []client.Object{policy, binding} {
+			Expect(admin.Create(ctx, object)).To(Succeed())
+			DeferCleanup(func() error { return admin.Delete(ctx, object) })
+		}
+		Eventually(func() error { return admin.Delete(ctx, b.DeepCopy(), client.DryRunAll) }).Should(MatchError(ContainSubstring("b stays")))
+		r := root.run("revoke", "a", "b", "-n", ns, "--yes")
+		expectCode(r, 3)
+		Expect(r.err).To(MatchRegexp("error: revoke " + ns + "/b: .*b stays. These were revoked before: " + ns + "/a\n"))
+		Expect(exists(b)).To(BeTrue())
+	})
+
 	It("asks on a terminal, and does nothing unless the answer is yes", func() {
 		ns := namespace()
 		key := issue(ns, "shopper", build.Label("app.kubernetes.io/managed-by", "Helm"))

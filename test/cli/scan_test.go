@@ -1,15 +1,19 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"golang.org/x/sys/unix"
 	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/apikey-operator/apikey-operator/internal/token"
@@ -48,6 +52,58 @@ var _ = Describe("scan", func() {
 		expectCode(nobody.feed("x", "scan", "-"), 0)
 		expectCode(nobody.run("scan", "/no/such/folder"), 3)
 		expectCode(nobody.onTerminal("scan").end(), 2)
+	})
+
+	It("searches what is named, also a link to a folder and a pipe, and refuses to call nothing clean", func() {
+		folder := GinkgoT().TempDir()
+		minted := token.Mint("ak").Reveal()
+		log.Remember(minted)
+		write(folder, "real/a.txt", minted)
+		link, pipe, empty := filepath.Join(folder, "link"), filepath.Join(folder, "pipe"), filepath.Join(folder, "empty")
+		Expect(os.Symlink("real", link)).To(Succeed())
+		Expect(os.Mkdir(empty, 0o700)).To(Succeed())
+		Expect(syscall.Mkfifo(pipe, 0o600)).To(Succeed())
+		r := nobody.run("scan", link)
+		expectCode(r, 1)
+		Expect(r.out).To(HavePrefix(filepath.Join(link, "a.txt") + ":1:1: "))
+		go func() {
+			defer GinkgoRecover()
+			Expect(os.WriteFile(pipe, []byte(minted), 0o600)).To(Succeed()) // opens once the command reads
+		}()
+		r = nobody.run("scan", pipe)
+		expectCode(r, 1)
+		Expect(r.out).To(HavePrefix(pipe + ":1:1: "))
+		r = nobody.run("scan", empty)
+		expectCode(r, 2)
+		Expect(r.err).To(ContainSubstring("nothing was searched: there is no file in " + empty))
+	})
+
+	It("looks up what it found although a file can't be read, and shows no control character of its name", func() {
+		ns, folder := namespace(), GinkgoT().TempDir()
+		write(folder, "a.txt", root.create(ns, "shopper"))
+		Expect(os.Symlink("b\x1b[2J", filepath.Join(folder, "b\x1b[2J"))).To(Succeed(), "a link to itself")
+		r := root.run("scan", folder, "--find")
+		expectCode(r, 3)
+		Expect(r.out).To(ContainSubstring("the current token of " + ns + "/shopper, which is Issued"))
+		Expect(r.err).To(And(ContainSubstring("not everything was searched"), ContainSubstring("b?[2J"), Not(ContainSubstring("\x1b"))))
+	})
+
+	It("ends at the first signal while it waits for a pipe", func() {
+		for _, verb := range [][]string{{"scan"}, {"find"}, {"restore", "-"}} {
+			read, write, err := os.Pipe()
+			Expect(err).NotTo(HaveOccurred())
+			command := root.command(verb...)
+			var stderr bytes.Buffer
+			command.Stdin, command.Stderr = read, &stderr
+			Expect(command.Start()).To(Succeed())
+			_, err = write.WriteString("x\n")
+			Expect(err).NotTo(HaveOccurred())
+			Eventually(func() (int, error) { return unix.IoctlGetInt(int(read.Fd()), unix.TIOCINQ) }).Should(BeZero(), "the command reads")
+			Expect(command.Process.Signal(syscall.SIGTERM)).To(Succeed())
+			_ = command.Wait()
+			Expect(command.ProcessState.ExitCode()).To(Equal(130), "%v: %s", verb, stderr.String())
+			Expect(errors.Join(read.Close(), write.Close())).To(Succeed())
+		}
 	})
 
 	It("finds tokens in the history of Git", func() {

@@ -18,7 +18,7 @@ func TestSpecsNamedInAttacksExist(t *testing.T) {
 		t.Fatal("docs/attacks.md has no table of attacks")
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
-	folders := []string{"integration", "gateways", "install", "docs", "release", "page", "../internal/page/gate"}
+	folders := []string{"integration", "gateways", "cli", "install", "docs", "release", "page", "../internal/page/gate", "../internal/cli/commands"}
 	specs := make([]*regexp.Regexp, 0, 100*len(folders))
 	for _, folder := range folders {
 		specs = append(specs, specTexts(t, folder)...)

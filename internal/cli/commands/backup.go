@@ -104,7 +104,7 @@ Before it, pause the tools that deploy from Git. It needs the rights of a cluste
 		Example: "  kubectl apikey restore backup.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			all, err := s.readBackup(args[0])
+			all, err := s.readBackup(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -152,7 +152,7 @@ var restoreRights = []keys.Right{
 	{Verb: "patch", Group: "admissionregistration.k8s.io", Resource: "validatingadmissionpolicybindings"},
 }
 
-func (s *session) readBackup(path string) ([]v1alpha1.ApiKey, error) {
+func (s *session) readBackup(ctx context.Context, path string) ([]v1alpha1.ApiKey, error) {
 	in := s.In
 	if path != "-" {
 		file, err := os.Open(path) //nolint:gosec // a path that the user gave
@@ -162,7 +162,7 @@ func (s *session) readBackup(path string) ([]v1alpha1.ApiKey, error) {
 		defer func() { _ = file.Close() }()
 		in = file
 	}
-	all, err := backup.Read(in)
+	all, err := backup.Read(&interruptible{ctx, in})
 	if err != nil {
 		return nil, wrong("%s: %w", path, err)
 	}

@@ -304,6 +304,6 @@ func undelivered(err error, key *v1alpha1.ApiKey) error {
 	if key.Spec.Secret != nil && key.Spec.Secret.RevealFor != "" {
 		where += " for " + string(key.Spec.Secret.RevealFor)
 	}
-	return fmt.Errorf("%w\nApiKey %s/%s exists. %s: kubectl get secret %s -n %s -o go-template='{{.data.%s | base64decode}}'\nTo undo it, run: %s",
+	return fmt.Errorf("%w\nApiKey %s/%s exists. %s: kubectl get secret %s -n %s -o go-template='{{index .data %q | base64decode}}'\nTo undo it, run: %s",
 		err, key.Namespace, key.Name, where, key.SecretName(), key.Namespace, key.SecretKey(), undo)
 }

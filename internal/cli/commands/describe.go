@@ -126,7 +126,7 @@ func (p *description) events(d *keys.Description, now time.Time) {
 		p.line("  none; the API server keeps events for about an hour")
 	}
 	for _, event := range d.Events {
-		p.line("  %s ago  %s  %s  %s", duration.HumanDuration(now.Sub(keys.EventTime(event).Time)), event.Type, event.Reason, clean(event.Message))
+		p.line("  %s ago  %s  %s  %s", duration.HumanDuration(now.Sub(keys.EventTime(event).Time)), clean(event.Type), clean(event.Reason), clean(event.Message))
 	}
 }
 

@@ -67,7 +67,7 @@ func report(ctx context.Context, err error, w io.Writer) int {
 		return exitDone // whoever reads the output has seen enough, as with head
 	}
 	if text := describe(err); text != "" {
-		_, _ = fmt.Fprintln(w, "error: "+text) // there is nowhere else to say it
+		_, _ = fmt.Fprintln(w, "error: "+cleanLines(text)) // there is nowhere else to say it
 	}
 	var exit *exitError
 	var late *keys.TimeoutError

@@ -249,6 +249,15 @@ func orUnknown(text string) string {
 	return text
 }
 
+// cleanLines is like [clean], but keeps the ends of lines.
+func cleanLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = clean(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
+
 // clean replaces control characters, so that a text that somebody else wrote can't change the terminal or the columns.
 func clean(text string) string {
 	return strings.Map(func(r rune) rune {

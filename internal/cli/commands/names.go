@@ -3,6 +3,7 @@ package commands
 import (
 	"context"
 	"maps"
+	"regexp"
 	"slices"
 	"time"
 
@@ -47,7 +48,11 @@ func (s *session) completeKeys(many bool) completion {
 	}
 }
 
-// completeOwners offers the owners of the keys in the namespace.
+// plainWord matches what every shell takes literally. Whoever creates a key writes its attributes, and the completion script of an older
+// kubectl lets bash expand what is offered: $(command) would run.
+var plainWord = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z@%+=:,./_-]*$`)
+
+// completeOwners offers the owners of the keys in the namespace, except for those that a shell might expand.
 func (s *session) completeOwners(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	cluster, namespace, err := s.open()
 	if err != nil {
@@ -59,8 +64,8 @@ func (s *session) completeOwners(cmd *cobra.Command, _ []string, _ string) ([]co
 	// What has come before a failure is still useful.
 	_ = cluster.EachPage(ctx, namespace, "", func(page []v1alpha1.ApiKey) error {
 		for i := range page {
-			if owner := page[i].Attributes()[keys.AttributeOwner]; owner != "" {
-				owners[clean(owner)] = true
+			if owner := page[i].Attributes()[keys.AttributeOwner]; plainWord.MatchString(owner) {
+				owners[owner] = true
 			}
 		}
 		return nil

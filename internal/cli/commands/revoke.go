@@ -75,9 +75,9 @@ func (o *revokeOptions) run(ctx context.Context, s *session, names []string) err
 	if err := s.confirm(ctx, question); err != nil {
 		return err
 	}
-	for _, key := range doomed {
+	for i, key := range doomed {
 		if err := cluster.Delete(ctx, key); err != nil {
-			return err
+			return fmt.Errorf("revoke %s/%s: %w%s", key.Namespace, key.Name, err, andBefore(doomed[:i]))
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
@@ -91,6 +91,18 @@ func (o *revokeOptions) run(ctx context.Context, s *session, names []string) err
 		}
 	}
 	return nil
+}
+
+// andBefore says which keys were revoked before a failure.
+func andBefore(revoked []*v1alpha1.ApiKey) string {
+	if len(revoked) == 0 {
+		return ". Nothing was revoked"
+	}
+	names := make([]string, len(revoked))
+	for i, key := range revoked {
+		names[i] = key.Namespace + "/" + key.Name
+	}
+	return ". These were revoked before: " + strings.Join(names, ", ")
 }
 
 // doomed returns the keys to revoke.

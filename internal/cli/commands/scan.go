@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,19 +39,19 @@ but you may not list the keys of all namespaces.`,
   git log -p --all | kubectl apikey scan --find`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r := &scanRun{s: s, digests: map[token.Digest][]string{}}
-			err := r.all(cmd.Context(), args)
-			if err == nil && find && len(r.order) > 0 {
-				return r.lookUp(cmd.Context())
-			}
+			r := &scanRun{s: s, places: map[token.Digest]string{}}
+			incomplete, err := r.all(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
-			s.say("%s", r.summary())
-			if len(r.order) > 0 {
-				return errNo
+			verdict := r.verdict(cmd.Context(), find)
+			if incomplete == nil {
+				return verdict
 			}
-			return nil
+			if exit := (*exitError)(nil); verdict != nil && !errors.As(verdict, &exit) {
+				return errors.Join(incomplete, verdict)
+			}
+			return incomplete
 		},
 	}
 	cmd.Flags().BoolVar(&find, "find", false, "look up in the cluster whose tokens these are, and whether they work")
@@ -63,8 +64,20 @@ type scanRun struct {
 	git      bool // a folder .git was left out
 	files    int
 	findings int
-	digests  map[token.Digest][]string // the places of each token
+	places   map[token.Digest]string // the first place of each token
 	order    []token.Digest
+}
+
+// verdict looks up what was found if find is set, says what was found, and returns an error with the exit code for it.
+func (r *scanRun) verdict(ctx context.Context, find bool) error {
+	if find && len(r.order) > 0 {
+		return r.lookUp(ctx)
+	}
+	r.s.say("%s", r.summary())
+	if len(r.order) > 0 {
+		return errNo
+	}
+	return nil
 }
 
 func (r *scanRun) summary() string {
@@ -90,8 +103,8 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// all searches each path. It goes on after a file that can't be read, and returns an error for it at the end.
-func (r *scanRun) all(ctx context.Context, paths []string) error {
+// all searches each path. It goes on after a file that can't be read. Then incomplete says what was not searched.
+func (r *scanRun) all(ctx context.Context, paths []string) (incomplete, err error) {
 	if len(paths) == 0 {
 		paths = []string{"-"}
 	}
@@ -99,43 +112,66 @@ func (r *scanRun) all(ctx context.Context, paths []string) error {
 	for _, path := range paths {
 		if path == "-" {
 			if isTerminal(r.s.In) {
-				return wrong("give a file or a folder, or pipe a text to standard input")
+				return nil, wrong("give a file or a folder, or pipe a text to standard input")
 			}
 			if err := r.text(ctx, "", r.s.In); err != nil {
-				return fmt.Errorf("read standard input: %w", err)
+				return nil, fmt.Errorf("read standard input: %w", err)
 			}
 			continue
 		}
-		err := filepath.WalkDir(path, func(path string, entry fs.DirEntry, err error) error {
-			switch {
-			case ctx.Err() != nil:
-				return context.Cause(ctx)
-			case err != nil:
-				failed = append(failed, err)
-				return nil
-			case entry.IsDir() && entry.Name() == ".git":
-				r.git = true
-				return filepath.SkipDir
-			case entry.IsDir():
-				return nil
-			}
-			if err := r.file(ctx, path, entry); err != nil {
-				failed = append(failed, err)
-			}
-			return ctx.Err()
-		})
+		problems, err := r.path(ctx, path)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		failed = append(failed, problems...)
 	}
 	if len(failed) > 0 {
-		r.s.say("%s", r.summary())
-		return fmt.Errorf("not everything was searched: %w", errors.Join(failed...))
+		return fmt.Errorf("not everything was searched: %w", errors.Join(failed...)), nil
 	}
-	return nil
+	if r.files == 0 {
+		return nil, wrong("nothing was searched: there is no file in %s%s", strings.Join(paths, ", "), r.unsearched())
+	}
+	return nil, nil
 }
 
-func (r *scanRun) file(ctx context.Context, path string, entry fs.DirEntry) error {
+// path searches what somebody named: a folder, or anything that can be read, such as a pipe. Links to them are followed. It returns what could not
+// be read. err ends the search.
+func (r *scanRun) path(ctx context.Context, root string) (problems []error, err error) {
+	info, err := os.Stat(root)
+	if err == nil && !info.IsDir() {
+		err = r.open(ctx, root)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
+		return []error{err}, nil
+	case !info.IsDir():
+		return nil, nil
+	}
+	return problems, fs.WalkDir(os.DirFS(root), ".", func(name string, entry fs.DirEntry, err error) error {
+		path := filepath.Join(root, filepath.FromSlash(name))
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			problems = append(problems, fmt.Errorf("%s: %w", path, cause(err)))
+			return nil
+		case entry.IsDir() && entry.Name() == ".git":
+			r.git = true
+			return fs.SkipDir
+		case entry.IsDir():
+			return nil
+		}
+		if err := r.entry(ctx, path, entry); err != nil {
+			problems = append(problems, err)
+		}
+		return context.Cause(ctx)
+	})
+}
+
+// entry searches a file in a folder. What a link leads to is searched only if it is a file.
+func (r *scanRun) entry(ctx context.Context, path string, entry fs.DirEntry) error {
 	info, err := entry.Info()
 	if err == nil && entry.Type()&fs.ModeSymlink != 0 {
 		info, err = os.Stat(path)
@@ -149,6 +185,10 @@ func (r *scanRun) file(ctx context.Context, path string, entry fs.DirEntry) erro
 	if !info.Mode().IsRegular() {
 		return nil
 	}
+	return r.open(ctx, path)
+}
+
+func (r *scanRun) open(ctx context.Context, path string) error {
 	file, err := os.Open(path) //nolint:gosec // a path that the user gave
 	if err != nil {
 		return err
@@ -168,29 +208,15 @@ func (r *scanRun) text(ctx context.Context, name string, text io.Reader) error {
 		place := placeOf(name, f)
 		r.findings++
 		digest := f.Token.Digest()
-		if r.digests[digest] == nil {
+		if r.places[digest] == "" {
 			r.order = append(r.order, digest)
+			r.places[digest] = place
 		}
-		r.digests[digest] = append(r.digests[digest], place)
 		if err := r.s.println(fmt.Sprintf("%s: %s...", place, f.Token.Hint())); err != nil {
 			failed = err
 		}
 	})
 	return errors.Join(err, failed)
-}
-
-// interruptible is a reader that stops once a context is done.
-type interruptible struct {
-	ctx context.Context
-	io.Reader
-}
-
-// Read implements [io.Reader].
-func (r *interruptible) Read(p []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
-	}
-	return r.Reader.Read(p)
 }
 
 // shortCommit is the number of digits of a commit that are shown.
@@ -238,7 +264,7 @@ func (r *scanRun) report(found map[token.Digest][]keys.Match, search keys.Search
 			if row.Status != string(v1alpha1.ReasonExpired) && row.Status != keys.StatusDeleting {
 				live++
 			}
-			text := fmt.Sprintf("%s: the %s token of %s/%s, which is %s", r.digests[digest][0], match.Kind, row.Namespace, row.Name, row.Status)
+			text := fmt.Sprintf("%s: the %s token of %s/%s, which is %s", r.places[digest], match.Kind, row.Namespace, row.Name, row.Status)
 			if row.Owner != "" {
 				text += ", owner " + clean(row.Owner)
 			}

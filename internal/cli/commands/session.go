@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/apikey-operator/apikey-operator/internal/cli/keys"
+	"github.com/apikey-operator/apikey-operator/internal/cli/scan"
 	"github.com/apikey-operator/apikey-operator/internal/token"
 	"github.com/apikey-operator/apikey-operator/internal/version"
 )
@@ -84,7 +85,9 @@ func (s *session) println(line string) error {
 }
 
 // say writes a message for people to standard error. A failure to do so changes nothing.
-func (s *session) say(format string, args ...any) { _, _ = fmt.Fprintf(s.ErrOut, format+"\n", args...) }
+func (s *session) say(format string, args ...any) {
+	_, _ = fmt.Fprintln(s.ErrOut, cleanLines(fmt.Sprintf(format, args...)))
+}
 
 // isTerminal reports whether a stream is a terminal.
 func isTerminal(stream any) bool {
@@ -139,6 +142,31 @@ func readLine(ctx context.Context, r io.Reader) (string, error) {
 	}
 }
 
+// interruptible is a reader that stops once a context is done, also while it waits for a pipe.
+type interruptible struct {
+	ctx context.Context
+	io.Reader
+}
+
+// Read implements [io.Reader]. After it has stopped, the buffer may still be written to.
+func (r *interruptible) Read(p []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	read := make(chan result, 1)
+	go func() {
+		n, err := r.Reader.Read(p)
+		read <- result{n, err}
+	}()
+	select {
+	case <-r.ctx.Done():
+		return 0, context.Cause(r.ctx)
+	case r := <-read:
+		return r.n, r.err
+	}
+}
+
 // maxTokenFile limits what is read where a single token is expected.
 const maxTokenFile = 64 << 10
 
@@ -169,7 +197,7 @@ func (s *session) readSecretText(ctx context.Context, args []string) (string, er
 	case isTerminal(in):
 		return s.typeSecret(ctx)
 	}
-	text, err := io.ReadAll(io.LimitReader(in, maxTokenFile))
+	text, err := io.ReadAll(io.LimitReader(scan.Unicode(&interruptible{ctx, in}), maxTokenFile))
 	if err != nil {
 		return "", fmt.Errorf("read the token: %w", cause(err))
 	}
@@ -218,7 +246,7 @@ func (s *session) typeSecret(ctx context.Context) (string, error) {
 			err = Interruption{Signal: "interrupt"} // Ctrl-C makes no signal on a raw terminal; Ctrl-D has the same effect
 		}
 	}
-	s.say("\r") // the error begins on a line of its own
+	_, _ = fmt.Fprint(s.ErrOut, "\r\n") // the error begins on a line of its own
 	return "", err
 }
 

@@ -144,13 +144,13 @@ func consequences(s *session, all []v1alpha1.ApiKey) error {
 
 // scanned prints what is known of tokens that were found.
 func scanned(s *session, all []v1alpha1.ApiKey) error {
-	r := &scanRun{s: s, files: 3, digests: map[token.Digest][]string{}}
+	r := &scanRun{s: s, files: 3, places: map[token.Digest]string{}}
 	found := map[token.Digest][]keys.Match{}
 	for i, kind := range []keys.Kind{keys.Retiring, keys.Current, keys.Current, keys.Current} {
 		digest := token.Mint("ak").Digest()
 		r.findings++
 		r.order = append(r.order, digest)
-		r.digests[digest] = []string{fmt.Sprintf("deploy/values.yaml:%d:7", i+1)}
+		r.places[digest] = fmt.Sprintf("deploy/values.yaml:%d:7", i+1)
 		found[digest] = []keys.Match{{Key: all[i], Kind: kind}}
 	}
 	if err := r.report(found, keys.Search{}, clock); !errors.Is(err, errNo.err) {

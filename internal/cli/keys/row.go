@@ -154,7 +154,7 @@ type Filter struct {
 
 // Shows reports whether a list shows a key at the time now.
 func (f Filter) Shows(r Row, now time.Time) bool {
-	if f.ExpiringWithin > 0 && (r.ExpiresAt.IsZero() || !now.Before(r.ExpiresAt) || r.ExpiresAt.Sub(now) > f.ExpiringWithin) {
+	if f.ExpiringWithin > 0 && (r.Status != string(v1alpha1.ReasonIssued) || r.ExpiresAt.IsZero() || !now.Before(r.ExpiresAt) || r.ExpiresAt.Sub(now) > f.ExpiringWithin) {
 		return false
 	}
 	if last := later(r.Issued, r.Used); f.UnusedFor > 0 && (r.Issued.IsZero() || r.Status == string(v1alpha1.ReasonExpired) || now.Sub(last) < f.UnusedFor) {

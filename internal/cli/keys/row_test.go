@@ -66,11 +66,13 @@ func TestFilter(t *testing.T) {
 		want   bool
 	}{
 		"all":                       {Filter{}, Row{Never: true}, true},
-		"expires in time":           {within, Row{ExpiresAt: now.Add(14 * day)}, true},
-		"expires a bit later":       {within, Row{ExpiresAt: now.Add(14*day + 1)}, false},
-		"has expired":               {within, Row{ExpiresAt: now}, false},
-		"never expires":             {within, Row{Never: true}, false},
-		"not fixed yet":             {within, Row{}, false},
+		"expires in time":           {within, Row{Status: "Issued", ExpiresAt: now.Add(14 * day)}, true},
+		"expires a bit later":       {within, Row{Status: "Issued", ExpiresAt: now.Add(14*day + 1)}, false},
+		"expires, but is suspended": {within, Row{Status: "Suspended", ExpiresAt: now.Add(day)}, false},
+		"expires, but is pending":   {within, Row{Status: StatusPending, ExpiresAt: now.Add(day)}, false},
+		"has expired":               {within, Row{Status: "Issued", ExpiresAt: now}, false},
+		"never expires":             {within, Row{Status: "Issued", Never: true}, false},
+		"not fixed yet":             {within, Row{Status: "Issued"}, false},
 		"unused since its issue":    {unused, Row{Issued: now.Add(-30 * day)}, true},
 		"issued a bit later":        {unused, Row{Issued: now.Add(-30*day + 1)}, false},
 		"used in time":              {unused, Row{Issued: now.Add(-90 * day), Used: now.Add(-30*day + 1)}, false},

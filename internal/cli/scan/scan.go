@@ -10,6 +10,9 @@ import (
 	"regexp"
 	"strconv"
 
+	"golang.org/x/text/encoding/unicode"
+	"golang.org/x/text/transform"
+
 	"github.com/apikey-operator/apikey-operator/internal/token"
 )
 
@@ -34,9 +37,15 @@ const (
 	overlap = 2 * token.MaxLength
 )
 
+// Unicode returns a reader of a text as UTF-8, without its byte order mark. Only a text that begins with such a mark is taken for UTF-16, as
+// Windows PowerShell writes it.
+func Unicode(r io.Reader) io.Reader {
+	return transform.NewReader(r, unicode.BOMOverride(transform.Nop))
+}
+
 // Text calls found with each token in a text. It reads the text in parts, so that its size doesn't matter.
 func Text(r io.Reader, found func(Finding)) error {
-	lines := bufio.NewReaderSize(r, bufferSize)
+	lines := bufio.NewReaderSize(Unicode(r), bufferSize)
 	var where patch
 	line, column := 1, 1
 	var carried []byte // the end of what came before in the same line

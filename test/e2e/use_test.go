@@ -43,7 +43,7 @@ func inUse() {
 
 	var expired *corev1.Pod // uses a key that expires soon
 	It("allows valid tokens, and nothing else", func() {
-		expiring := apiKey("expiring", build.After("20s"))
+		expiring := apiKey("expiring", build.After("60s"))
 		expired = workload("expired", expiring.SecretName(), calls)
 		other := workload("other-role", apiKey("other-role", build.Roles("orders.write")).SecretName(), call)
 		inside := workload("inside", apiKey("inside", build.CIDRs("10.89.1.0/24")).SecretName(), call)

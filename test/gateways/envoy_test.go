@@ -75,9 +75,8 @@ var _ = Describe("ext_authz, with the messages that Envoy sends", Ordered, func(
 	It("allows a valid key, and refuses others", func() {
 		key, token := issue(ns, "valid")
 		_, other := issue(ns, "other", build.Roles(roleOther))
-		_, expiring := issue(ns, "expired", soon())
+		expiring := issueExpiring(ns, func(token string) bool { return check(outside, roleRead, bearer(token)) == http.StatusOK })
 		becomes(http.StatusOK, outside, roleRead, token)
-		becomes(http.StatusOK, outside, roleRead, expiring)
 		becomes(http.StatusForbidden, outside, roleRead, other)
 		becomes(http.StatusUnauthorized, outside, roleRead, expiring)
 		Expect(check(outside, roleRead, nil)).To(Equal(http.StatusUnauthorized))

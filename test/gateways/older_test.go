@@ -60,7 +60,7 @@ var _ = Describe("A verifier of an older revision, beside today's", func() {
 		revoked, gone := issue(ns, "revoked")
 		revoke(revoked)
 		expect(gone, "of a revoked key", no, no)
-		_, expired := issue(ns, "expired", soon())
+		expired := issueExpiring(ns, nil)
 		expect(expired, "after the expiry time", no, no)
 
 		begun, current := issue(ns, "begun")

@@ -105,8 +105,9 @@ func proxied(program string, start starter) {
 		})
 
 		It("refuses an expired key", func() {
-			_, token := issue(ns, "expired", soon())
-			becomes(http.StatusOK, near, "Authorization", "Bearer "+token)
+			token := issueExpiring(ns, func(token string) bool {
+				return statusOf(near, url+"/orders", "Authorization", "Bearer "+token) == http.StatusOK
+			})
 			becomes(http.StatusUnauthorized, near, "Authorization", "Bearer "+token)
 			refused(http.StatusUnauthorized, near, "Authorization", "Bearer "+token)
 		})

@@ -117,11 +117,17 @@ func requestRotation(key *v1alpha1.ApiKey, request string) string {
 // writeRotation changes status.rotation as only the operator can.
 func writeRotation(key *v1alpha1.ApiKey, rotation string) {
 	GinkgoHelper()
+	writeStatus(key, `{"rotation":`+rotation+`}`)
+}
+
+// writeStatus changes a status as only the operator can.
+func writeStatus(key *v1alpha1.ApiKey, status string) {
+	GinkgoHelper()
 	config, err := plane.As(ctx, controlplane.Namespace, controlplane.ServiceAccount)
 	Expect(err).NotTo(HaveOccurred())
 	c, err := client.New(config, client.Options{Scheme: harness.Scheme()})
 	Expect(err).NotTo(HaveOccurred())
-	patch := client.RawPatch(types.MergePatchType, []byte(`{"status":{"rotation":`+rotation+`}}`))
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"status":`+status+`}`))
 	Expect(c.Status().Patch(ctx, key, patch)).To(Succeed())
 }
 
@@ -139,10 +145,20 @@ var _ = Describe("A rotation", Label("releases"), func() {
 	It("leaves the old token valid until retiresAt by the verifier's own clock, and not longer", func() {
 		ways := append(protocols(verifier), byAPIServer)
 		key, old := issue(ns, "overlap")
-		_, expired := issue(ns, "expired", soon())
-		current := requestRotation(key, "1;overlap=4s")
-		retiresAt := key.RetiringToken().RetiresAt.Time
+		expired := issueExpiring(ns, nil)
 		withoutOperator()
+		pending := minted.Mint(minted.DefaultPrefix)
+		current := pending.Reveal()
+		output.Remember(current)
+		writeRotation(key, fmt.Sprintf(`{"pending":{"hash":%q,"tokenHint":%q,"overlap":"4s"}}`, pending.Digest(), pending.Hint()))
+		for _, way := range ways {
+			Eventually(func() bool { return way.about(current).accepted }).Should(BeTrue(), way.protocol)
+			Expect(way.about(old).accepted).To(BeTrue(), way.protocol)
+		}
+		// The overlap begins once everything is warm, so that each way is asked within it.
+		retiresAt := time.Now().Add(4 * time.Second).Truncate(time.Second)
+		writeStatus(key, fmt.Sprintf(`{"hash":%q,"tokenHint":%q,"rotation":{"pending":null,"count":1,"retiring":{"hash":%q,"tokenHint":%q,"retiresAt":%q}}}`,
+			pending.Digest(), pending.Hint(), key.Status.Hash, key.Status.TokenHint, retiresAt.UTC().Format(time.RFC3339)))
 
 		within, late := map[string]bool{}, map[string]time.Duration{}
 		for refused := 0; refused < len(ways); {
@@ -241,18 +257,28 @@ var _ = Describe("A rotation", Label("releases"), func() {
 		}
 		seen, next := newSequence(first, ways), key.Status.Rotation.NextAt.Time
 		var latest time.Duration
+		var missed, asked int
 		for key.Status.Rotation.Count < rotations {
 			before := key.Status.Rotation.Count
 			Expect(admin.Get(ctx, client.ObjectKeyFromObject(key), key)).To(Succeed())
-			if status := key.Status.Rotation; status.Count > before {
-				Expect(status.Count).To(Equal(before + 1))
+			status := key.Status.Rotation
+			switch status.Count - before {
+			case 0:
+			case 1:
 				latest = max(latest, time.Since(next))
-				next = status.NextAt.Time
+			default: // a busy machine: tokens came and went while this spec did not look
+				missed += int(status.Count - before)
+				seen = newSequence(delivered(key), ways)
 			}
+			next = status.NextAt.Time
 			seen.sample(key)
+			asked, seen.asked = asked+seen.asked, 0
 		}
-		Expect(len(seen.tokens)).To(BeEquivalentTo(rotations + 1))
-		AddReportEntry("rotations", fmt.Sprintf("%d; %d questions; confirmed at most %s after they were due", rotations, seen.asked, latest))
+		if missed == 0 {
+			Expect(len(seen.tokens)).To(BeEquivalentTo(rotations + 1))
+		}
+		AddReportEntry("rotations", fmt.Sprintf("%d, %d of them not watched; %d questions; confirmed at most %s after they were due",
+			rotations, missed, asked, latest))
 	})
 })
 

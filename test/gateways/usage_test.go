@@ -120,7 +120,7 @@ func expectSameAnswers(one, two *controlplane.Verifier) {
 	suspend(suspended, true)
 	revoked, gone := issue(ns, "revoked")
 	revoke(revoked)
-	_, expired := issue(ns, "expired", soon())
+	expired := issueExpiring(ns, nil)
 	texts := map[string]string{
 		"accepted": accepted, "with attributes": owned, "of another network": elsewhere, "of another role": other,
 		"retiring": retiring, "current": current, "suspended": off, "revoked": gone, "expired": expired, "unknown": unknown(), "malformed": "ak_x",

@@ -510,7 +510,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 		running := make([]*atomic.Pointer[controlplane.Verifier], len(at))
 		for i := range at {
 			running[i] = &atomic.Pointer[controlplane.Verifier]{}
-			running[i].Store(startVerifier(at[i], "--drain-delay=1s"))
+			running[i].Store(startVerifier(at[i], "--drain-delay="+drainDelay.String()))
 		}
 		load, stop := context.WithCancel(ctx)
 		defer stop()
@@ -525,7 +525,7 @@ var _ = Describe("apikey-verifier", Label("releases"), func() {
 			Eventually(func() int64 { return asked.Load() }).Should(BeNumerically(">", 500*int64(i+1)))
 			old := running[i].Load()
 			Expect(old.Stop()).To(Succeed(), "it exits with 0 after one SIGTERM")
-			running[i].Store(startVerifier(at[i], "--drain-delay=1s"))
+			running[i].Store(startVerifier(at[i], "--drain-delay="+drainDelay.String()))
 		}
 		after := asked.Load()
 		Eventually(func() int64 { return asked.Load() }).Should(BeNumerically(">", after+500))
@@ -570,6 +570,9 @@ func introspect(c *http.Client, v *controlplane.Verifier, caller, form string) (
 	return response.StatusCode, document, nil
 }
 
+// drainDelay is how long a verifier must serve after it was ready for the last time.
+const drainDelay = time.Second
+
 // httpLoad calls one ready verifier after another, each over a connection that it keeps.
 func httpLoad(ctx context.Context, verifiers []*atomic.Pointer[controlplane.Verifier], token string, asked *atomic.Int64, failed chan<- string) {
 	c := &http.Client{Transport: &http.Transport{}}
@@ -589,7 +592,7 @@ func httpLoad(ctx context.Context, verifiers []*atomic.Pointer[controlplane.Veri
 	}
 	for ctx.Err() == nil {
 		for _, p := range verifiers {
-			v := p.Load()
+			v, since := p.Load(), time.Now()
 			// A Service's endpoints are the verifiers that were ready a moment ago.
 			if status, err := call(v.Probes + "/readyz"); err != nil || status != http.StatusOK {
 				continue
@@ -598,6 +601,9 @@ func httpLoad(ctx context.Context, verifiers []*atomic.Pointer[controlplane.Veri
 				status, err := call(v.HTTP + "/auth?role=" + roleRead)
 				if ctx.Err() != nil {
 					return
+				}
+				if err != nil && time.Since(since) >= drainDelay {
+					break // it may have ended meanwhile
 				}
 				asked.Add(1)
 				if err != nil || status != http.StatusOK {

@@ -101,11 +101,11 @@ var _ = Describe("A key whose Secret is refused", func() {
 		o.Clock = clock
 		c := controllers(o)
 		ns := namespace()
-		quota := quota(ns, 2)
 		others := []*corev1.Secret{secretOf(build.ApiKey(ns, "first-other")), secretOf(build.ApiKey(ns, "second-other"))}
 		for _, other := range others {
 			create(other)
 		}
+		quota := quota(ns, 2)
 		key := build.ApiKey(ns, "full")
 		create(key)
 		look := func() {
@@ -117,8 +117,10 @@ var _ = Describe("A key whose Secret is refused", func() {
 		look()
 		Expect(condition(key, v1alpha1.ConditionReady).Message).To(ContainSubstring("used: count/secrets=2"))
 		told := key.ResourceVersion
-		Expect(admin.Delete(ctx, others[0])).To(Succeed())
+		// In this order, each state of the quota refuses the Secret, whichever of them admission knows.
 		allow(quota, 1)
+		Eventually(func() string { hard := reread(quota).Status.Hard["count/secrets"]; return hard.String() }).Should(Equal("1"))
+		Expect(admin.Delete(ctx, others[0])).To(Succeed())
 		Eventually(func() string { used := reread(quota).Status.Used["count/secrets"]; return used.String() }).Should(Equal("1"))
 		look()
 		Expect(reread(key).ResourceVersion).To(Equal(told))
@@ -270,13 +272,15 @@ var _ = Describe("A key whose Secret is refused", func() {
 	})
 })
 
-// quota limits the number of Secrets in a namespace. It returns when the quota is in force.
+// quota limits the number of Secrets in a namespace to n, of which there are that many. It returns when the quota is in force.
 func quota(ns string, n int64) *corev1.ResourceQuota {
 	GinkgoHelper()
 	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "secrets"}}
 	quota.Spec.Hard = corev1.ResourceList{"count/secrets": *resource.NewQuantity(n, resource.DecimalSI)}
 	create(quota)
-	Eventually(func() int { return len(reread(quota).Status.Hard) }).Should(Equal(1))
+	Eventually(func() error {
+		return admin.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "one-more"}}, client.DryRunAll)
+	}).Should(MatchError(ContainSubstring("used: count/secrets=%d,", n)))
 	return quota
 }
 

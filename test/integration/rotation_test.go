@@ -545,7 +545,7 @@ var _ = Describe("A rotation", Label("releases"), func() {
 		annotate(key, v1alpha1.AnnotationRotate, "1;overlap=x")
 		Eventually(func() string { return blockedReason(key) }).Should(Equal("InvalidRequest"))
 		annotate(key, v1alpha1.AnnotationRotate, "1;overlap=2s")
-		Eventually(func() *v1alpha1.ApiKeyRetiringToken { return reread(key).RetiringToken() }).ShouldNot(BeNil())
+		Eventually(func() bool { rotation := reread(key).Status.Rotation; return rotation != nil && rotation.Count == 1 }).Should(BeTrue())
 		Eventually(func() *v1alpha1.ApiKeyRetiringToken { return reread(key).RetiringToken() }).Should(BeNil())
 		Eventually(eventsIn).WithArguments(key.Namespace).Should(ConsistOf(
 			HavePrefix("Normal Issued: "),

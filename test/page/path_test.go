@@ -193,7 +193,7 @@ var _ = Describe("The whole path", func() {
 		t.click(`[data-dialog$="/retire"]`)
 		t.shows("dialog", "Whoever still uses the token")
 		t.click("dialog .danger")
-		t.is("!document.querySelector('.tokenline .status.warn')")
+		t.is("document.readyState === 'complete' && document.querySelector('.tokenline') && !document.querySelector('.tokenline .status.warn')")
 		Expect(get(ns, "worker").RetiringToken()).To(BeNil())
 
 		t.click(`[data-dialog$="/suspend"]`)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -213,19 +215,30 @@ func (c *ControlPlane) start(ctx context.Context, binary, namespace, account str
 	kubeconfig := filepath.Join(c.dir, namespace+"."+account+".kubeconfig")
 	// The token of an earlier start serves if the API server is away now. Otherwise it may be that of an account which was deleted.
 	_, statErr := os.Stat(kubeconfig)
-	asking := ctx
-	if statErr == nil {
-		var cancel context.CancelFunc
-		asking, cancel = context.WithTimeout(ctx, 2*time.Second)
-		defer cancel()
-	}
-	if err := c.KubeconfigAs(asking, namespace, account, kubeconfig); err != nil && statErr != nil {
-		return nil, err
+	if statErr != nil || c.listens(ctx) {
+		if err := c.KubeconfigAs(ctx, namespace, account, kubeconfig); err != nil && statErr != nil {
+			return nil, err
+		}
 	}
 	args = append([]string{"--kubeconfig=" + kubeconfig}, args...)
 	command := exec.Command(filepath.Join(cmp.Or(c.Bin, filepath.Join(c.Root, "bin")), binary), args...) //nolint:noctx // Process.Stop stops it
 	command.Env = append(os.Environ(), "POD_NAMESPACE="+namespace)
 	return StartProcess(command, out)
+}
+
+// listens reports whether something accepts connections at the API server's address.
+func (c *ControlPlane) listens(ctx context.Context) bool {
+	server, err := url.Parse(c.Admin.Host)
+	if err != nil {
+		return false
+	}
+	var dialer net.Dialer
+	connection, err := dialer.DialContext(ctx, "tcp", server.Host)
+	if err != nil {
+		return false
+	}
+	_ = connection.Close()
+	return true
 }
 
 func freeAddresses(n int) ([]string, error) {

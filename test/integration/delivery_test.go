@@ -272,7 +272,7 @@ var _ = Describe("A key whose Secret is refused", func() {
 	})
 })
 
-// quota limits the number of Secrets in a namespace to n, of which there are that many. It returns when the quota is in force.
+// quota limits the number of Secrets in a namespace to n, which it must have. It returns when the quota is in force.
 func quota(ns string, n int64) *corev1.ResourceQuota {
 	GinkgoHelper()
 	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "secrets"}}

@@ -134,8 +134,8 @@ func (r *scanRun) all(ctx context.Context, paths []string) (incomplete, err erro
 	return nil, nil
 }
 
-// path searches what somebody named: a folder, or anything that can be read, such as a pipe. Links to them are followed. It returns what could not
-// be read. err ends the search.
+// path searches what somebody named: a folder, or anything that can be read, such as a pipe. Links to them are followed. problems are what
+// could not be read, and err ends the search.
 func (r *scanRun) path(ctx context.Context, root string) (problems []error, err error) {
 	info, err := os.Stat(root)
 	if err == nil && !info.IsDir() {
@@ -149,7 +149,7 @@ func (r *scanRun) path(ctx context.Context, root string) (problems []error, err 
 	case !info.IsDir():
 		return nil, nil
 	}
-	return problems, fs.WalkDir(os.DirFS(root), ".", func(name string, entry fs.DirEntry, err error) error {
+	err = fs.WalkDir(os.DirFS(root), ".", func(name string, entry fs.DirEntry, err error) error {
 		path := filepath.Join(root, filepath.FromSlash(name))
 		switch {
 		case ctx.Err() != nil:
@@ -168,6 +168,7 @@ func (r *scanRun) path(ctx context.Context, root string) (problems []error, err 
 		}
 		return context.Cause(ctx)
 	})
+	return problems, err
 }
 
 // entry searches a file in a folder. What a link leads to is searched only if it is a file.

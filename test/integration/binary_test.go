@@ -13,6 +13,7 @@ import (
 	. "github.com/onsi/gomega"
 	"github.com/onsi/gomega/gbytes"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -22,6 +23,7 @@ import (
 	"github.com/apikey-operator/apikey-operator/api/v1alpha1"
 	"github.com/apikey-operator/apikey-operator/test/kit/build"
 	"github.com/apikey-operator/apikey-operator/test/kit/controlplane"
+	"github.com/apikey-operator/apikey-operator/test/kit/harness"
 )
 
 var _ = Describe("The operator's service account", func() {
@@ -59,6 +61,20 @@ var _ = Describe("The operator's service account", func() {
 		Expect(allowed("", "configmaps", "")).To(BeEmpty())
 		Expect(allowed("", "serviceaccounts", "token")).To(BeEmpty())
 		Expect(allowed("coordination.k8s.io", "leases", "")).To(BeEmpty(), "outside its own namespace")
+	})
+
+	It("may change no lease of its namespace but its own", func() {
+		for _, name := range []string{harness.Lease, "of-another"} {
+			lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: controlplane.Namespace, Name: name}}
+			Expect(client.IgnoreAlreadyExists(admin.Create(ctx, lease))).To(Succeed())
+			DeferCleanup(func() error { return client.IgnoreNotFound(admin.Delete(ctx, lease)) })
+		}
+		own := &coordinationv1.Lease{}
+		Expect(self.Get(ctx, client.ObjectKey{Namespace: controlplane.Namespace, Name: harness.Lease}, own)).To(Succeed())
+		Expect(self.Update(ctx, own, client.DryRunAll)).To(Succeed())
+		own.Name = "of-another"
+		Expect(apierrors.IsForbidden(self.Update(ctx, own, client.DryRunAll))).To(BeTrue())
+		Expect(apierrors.IsForbidden(self.Get(ctx, client.ObjectKeyFromObject(own), own))).To(BeTrue())
 	})
 
 	It("may not list Secrets", func() {

@@ -143,7 +143,7 @@ var _ = Describe("A fleet of keys", Ordered, func() {
 	It("has one token per key when the leader changes meanwhile", func() {
 		const n = 200
 		ns := namespace()
-		first, second := start(options(), "integration"), start(options(), "integration")
+		first, second := start(options(), harness.Lease), start(options(), harness.Lease)
 		Eventually(func() bool { return elected(first) || elected(second) }).Should(BeTrue())
 		leader, follower := first, second
 		if elected(second) {

@@ -180,7 +180,7 @@ func (v *vigil) result() (wronglyRefused []string, asked int) {
 
 var _ = Describe("The loss of the leader in the middle of a rotation", func() {
 	It("between any two of its writes leaves it to the next leader, which ends it once; no token blinks", func() {
-		const lease = "handover"
+		const lease = harness.Lease
 		var all []*v1alpha1.ApiKey
 		network := &stalls{byNamespace: map[string]stall{}, resume: make(chan struct{}), writes: map[string]int{}, stalled: map[string]bool{}}
 		vigil, first := startVigil(), map[string]string{}

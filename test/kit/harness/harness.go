@@ -133,6 +133,9 @@ type Manager struct {
 	exited chan error
 }
 
+// Lease is the operator's lease, which is the only one that its account may read and update.
+const Lease = "apikey-operator"
+
 // StartManager starts a manager with the given number of workers per controller. If lease is not empty, managers with the same lease elect a
 // leader.
 func StartManager(o Options, workers int, lease string) (*Manager, error) {

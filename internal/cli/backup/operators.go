@@ -158,7 +158,7 @@ func (o *operators) stayStopped() error {
 	for _, name := range o.stopped {
 		names = append(names, name.String())
 	}
-	return fmt.Errorf("The operators stay stopped, so that no key is issued or deleted: %s. "+ //nolint:staticcheck // a sentence of its own
+	return fmt.Errorf("the operators stay stopped, so that no key is issued or deleted: %s. "+
 		"Fix the cause and run this command again: it starts them", strings.Join(names, ", "))
 }
 

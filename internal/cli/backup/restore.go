@@ -42,7 +42,7 @@ type Restore struct {
 type Result struct {
 	// Restored keys were created or completed. Present ones had the digest of the backup already. Kept ones were left alone.
 	Restored, Present, Kept int
-	// Verified keys were read again at the end, and have the spec and the digest of the backup.
+	// Verified keys were read again at the end, and have the digest of the backup.
 	Verified int
 }
 
@@ -288,7 +288,7 @@ func (r *Restore) writeStatus(ctx context.Context, to, key *v1alpha1.ApiKey) err
 	return nil
 }
 
-// verify reads the keys again, and returns how many have the spec and the digest of the backup.
+// verify reads the keys again, and returns how many have the digest of the backup.
 func (r *Restore) verify(ctx context.Context, plan *Plan) (int, error) {
 	live, err := r.live(ctx)
 	if err != nil {
@@ -299,7 +299,7 @@ func (r *Restore) verify(ctx context.Context, plan *Plan) (int, error) {
 	for _, group := range [][]*v1alpha1.ApiKey{plan.Create, plan.Complete, plan.Done} {
 		for _, key := range group {
 			now := live[idOf(key)]
-			if now == nil || !sameSpec(now, key) || hasStatus(key) && now.Status.Hash != key.Status.Hash {
+			if now == nil || hasStatus(key) && now.Status.Hash != key.Status.Hash {
 				wrong = append(wrong, fmt.Errorf("%s is not as in the backup", idOf(key)))
 				continue
 			}

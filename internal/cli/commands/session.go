@@ -122,27 +122,14 @@ func (s *session) confirm(ctx context.Context, question string) error {
 
 // readLine reads a line unless ctx ends before.
 func readLine(ctx context.Context, r io.Reader) (string, error) {
-	type result struct {
-		line string
-		err  error
+	line, err := bufio.NewReader(&interruptible{ctx, r}).ReadString('\n')
+	if errors.Is(err, io.EOF) {
+		err = nil
 	}
-	read := make(chan result, 1)
-	go func() {
-		line, err := bufio.NewReader(r).ReadString('\n')
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		read <- result{line, err}
-	}()
-	select {
-	case <-ctx.Done():
-		return "", context.Cause(ctx)
-	case r := <-read:
-		return r.line, r.err
-	}
+	return line, err
 }
 
-// interruptible is a reader that stops once a context is done, also while it waits for a pipe.
+// interruptible is a reader that stops once a context is done, also while it waits for a pipe or a terminal.
 type interruptible struct {
 	ctx context.Context
 	io.Reader
@@ -225,26 +212,12 @@ func (s *session) typeSecret(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer func() { _ = term.Restore(fd, before) }()
-	type result struct {
-		text string
-		err  error
+	text, err := term.NewTerminal(terminal{&interruptible{ctx, s.In}, s.ErrOut}, "").ReadPassword(question)
+	if err == nil {
+		return text, nil
 	}
-	read := make(chan result, 1)
-	go func() {
-		text, err := term.NewTerminal(terminal{s.In, s.ErrOut}, "").ReadPassword(question)
-		read <- result{text, err}
-	}()
-	select {
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	case r := <-read:
-		if r.err == nil {
-			return r.text, nil
-		}
-		err = r.err
-		if errors.Is(err, io.EOF) {
-			err = Interruption{Signal: "interrupt"} // Ctrl-C makes no signal on a raw terminal; Ctrl-D has the same effect
-		}
+	if errors.Is(err, io.EOF) {
+		err = Interruption{Signal: "interrupt"} // Ctrl-C makes no signal on a raw terminal; Ctrl-D has the same effect
 	}
 	_, _ = fmt.Fprint(s.ErrOut, "\r\n") // the error begins on a line of its own
 	return "", err

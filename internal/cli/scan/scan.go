@@ -40,7 +40,8 @@ const (
 // Unicode returns a reader of a text as UTF-8, without its byte order mark. Only a text that begins with such a mark is taken for UTF-16, as
 // Windows PowerShell writes it.
 func Unicode(r io.Reader) io.Reader {
-	return transform.NewReader(r, unicode.BOMOverride(transform.Nop))
+	// transform reads 4 KiB at a time, which is slow from a reader such as a file.
+	return transform.NewReader(bufio.NewReaderSize(r, bufferSize), unicode.BOMOverride(transform.Nop))
 }
 
 // Text calls found with each token in a text. It reads the text in parts, so that its size doesn't matter.

@@ -38,10 +38,11 @@ func places(t *testing.T, r io.Reader, minted []token.Token) (all []place) {
 }
 
 // utf16 encodes a text with a byte order mark.
-func utf16(order unicode.Endianness, text string) string {
+func utf16(t *testing.T, order unicode.Endianness, text string) string {
+	t.Helper()
 	encoded, err := unicode.UTF16(order, unicode.UseBOM).NewEncoder().String(text)
 	if err != nil {
-		panic(err)
+		t.Fatal(err)
 	}
 	return encoded
 }
@@ -88,8 +89,8 @@ func TestText(t *testing.T) {
 		"just before a part's end":  {strings.Repeat(" ", bufferSize-60) + text[0] + strings.Repeat("-", 90), []place{{line: 1, column: bufferSize - 59}}},
 		"in a binary":               {"\x00\x01" + text[0] + "\xff", []place{{line: 1, column: 3}}},
 		"with Windows' line ends":   {"a\r\n" + text[0] + "\r\n", []place{{line: 2, column: 1}}},
-		"in UTF-16":                 {utf16(unicode.LittleEndian, "a\r\n "+text[0]), []place{{line: 2, column: 2}}},
-		"in UTF-16, big-endian":     {utf16(unicode.BigEndian, text[0]), []place{{line: 1, column: 1}}},
+		"in UTF-16":                 {utf16(t, unicode.LittleEndian, "a\r\n "+text[0]), []place{{line: 2, column: 2}}},
+		"in UTF-16, big-endian":     {utf16(t, unicode.BigEndian, text[0]), []place{{line: 1, column: 1}}},
 		"after a byte order mark":   {"\xef\xbb\xbf" + text[0], []place{{line: 1, column: 1}}},
 		"a text that names commits": {"x\ncommit " + strings.Repeat("a", 40) + "\n" + text[0], []place{{line: 3, column: 1}}},
 	} {

@@ -20,7 +20,7 @@ type load struct {
 
 // take collects an event, or reports that the reflector needs it.
 func (l *load) take(event watch.Event) (taken bool) {
-	if l == nil || l.ended {
+	if !l.partial() {
 		return false
 	}
 	o, ok := event.Object.(*object)
@@ -43,6 +43,9 @@ func (l *load) take(event watch.Event) (taken bool) {
 		return false
 	}
 }
+
+// partial reports whether objects are missing.
+func (l *load) partial() bool { return l != nil && !l.ended }
 
 // end hands the objects to the store. Of each it keeps the last, so that a key that was deleted meanwhile is not accepted for a moment.
 func (l *load) end() {

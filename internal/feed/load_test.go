@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/apikey-operator/apikey-operator/internal/index"
@@ -65,5 +66,33 @@ func TestStreamingListIsCollected(t *testing.T) {
 	expect(watch.Deleted, "", "key-1")
 	if err := s.Replace(nil, "44"); err != nil || x.Size() != 0 {
 		t.Errorf("after an empty list, %d keys are left, error %v", x.Size(), err)
+	}
+}
+
+// The API server ends a streaming list early if too many keys change meanwhile.
+func TestStreamingListThatEndsEarly(t *testing.T) {
+	added := fmt.Sprintf(`{"type":"ADDED","object":%s}`, issuedKey(t, 1))
+	end := `{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"43","annotations":{"k8s.io/initial-events-end":"true"}}}}`
+	for name, c := range map[string]struct {
+		text  string
+		early bool
+	}{
+		"at once":            {"", true},
+		"between objects":    {added, true},
+		"within an object":   {added + added[:len(added)/2], true},
+		"within its end":     {added + end[:len(end)-1], true},
+		"after its end":      {added + end, false},
+		"among what follows": {added + end + added[:len(added)/2], false},
+	} {
+		s := &store{source: index.New(time.Now(), index.Options{}).Source(), read: func() {}, replaced: func() {}}
+		w := newStream(io.NopCloser(strings.NewReader(c.text)), &load{store: s})
+		var last watch.Event
+		for event := range w.ResultChan() {
+			last = event
+		}
+		early := last.Type == watch.Error && apierrors.IsTimeout(apierrors.FromObject(last.Object))
+		if early != c.early || !early && last.Type == watch.Error {
+			t.Errorf("%s: the last event is %s %+v, want an error that makes a reflector list: %t", name, last.Type, last.Object, c.early)
+		}
 	}
 }

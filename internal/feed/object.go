@@ -61,27 +61,14 @@ func (o *object) DeepCopyObject() runtime.Object {
 	return &c
 }
 
-// objectList is a page of objects as the API server sends it.
-type objectList struct {
+// factList is a page of a list. A reflector that lists in pages collects all of them.
+type factList struct {
 	metav1.TypeMeta `json:",inline"`
 	metav1.ListMeta `json:"metadata"`
-	Items           []object `json:"items"`
+	Items           []fact `json:"items"`
 }
 
-// DeepCopyObject implements [runtime.Object].
-func (l *objectList) DeepCopyObject() runtime.Object {
-	c := *l
-	return &c
-}
-
-// factList is a page after [store.condense]. A reflector that lists in pages collects all of them.
-type factList struct {
-	metav1.TypeMeta
-	metav1.ListMeta
-	Items []fact
-}
-
-// DeepCopyObject implements [runtime.Object].
+// DeepCopyObject implements [runtime.Object]. The copy is shallow, because this package doesn't modify objects.
 func (l *factList) DeepCopyObject() runtime.Object {
 	c := *l
 	return &c
@@ -91,7 +78,7 @@ func (l *factList) DeepCopyObject() runtime.Object {
 func newScheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypeWithName(v1alpha1.GroupVersion.WithKind("ApiKey"), &object{})
-	scheme.AddKnownTypeWithName(v1alpha1.GroupVersion.WithKind("ApiKeyList"), &objectList{})
+	scheme.AddKnownTypeWithName(v1alpha1.GroupVersion.WithKind("ApiKeyList"), &factList{})
 	scheme.AddKnownTypes(v1alpha1.GroupVersion, &v1alpha1.ApiRole{}, &v1alpha1.ApiRoleList{})
 	metav1.AddToGroupVersion(scheme, v1alpha1.GroupVersion)
 	return scheme

@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 	"runtime"
@@ -80,7 +81,7 @@ func TestObjectDecodesLikeAnApiKey(t *testing.T) {
 	}
 }
 
-func TestCondense(t *testing.T) {
+func TestReadPage(t *testing.T) {
 	list := &v1alpha1.ApiKeyList{
 		TypeMeta: kind("ApiKeyList"),
 		ListMeta: metav1.ListMeta{ResourceVersion: "43", Continue: "more", RemainingItemCount: ptr.To[int64](1)},
@@ -92,13 +93,12 @@ func TestCondense(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page, err := readList(text)
+	facts, err := s.readPage(bytes.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	facts := s.condense(page)
 	if !reflect.DeepEqual(facts.ListMeta, list.ListMeta) || len(facts.Items) != 2 {
-		t.Fatalf("condense returns %+v, want a factList with two items", facts)
+		t.Fatalf("readPage returns %+v, want a factList with two items", facts)
 	}
 	for i, item := range list.Items {
 		if got, want := facts.Items[i].object, s.understand(&item); !reflect.DeepEqual(got, want) || got.Name != item.Name {

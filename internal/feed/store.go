@@ -42,17 +42,14 @@ func (f *fact) DeepCopyObject() runtime.Object {
 	return &c
 }
 
-// list reads a page of a list and converts its objects to facts at once. A reflector that lists in pages collects all of them.
+// list reads a page of a list.
 func (s *store) list(ctx context.Context, request *rest.Request) (runtime.Object, error) {
-	text, err := request.Do(ctx).Raw()
+	body, err := request.Stream(ctx)
 	if err != nil {
 		return nil, err
 	}
-	page, err := readList(text)
-	if err != nil {
-		return nil, err
-	}
-	return s.condense(page), nil
+	defer body.Close() //nolint:errcheck // only read
+	return s.readPage(body)
 }
 
 // watch follows changes. The result decodes events as [store.list] does lists. initial says that it starts with a streaming list.
@@ -65,15 +62,6 @@ func (s *store) watch(ctx context.Context, request *rest.Request, initial bool) 
 		return newStream(body, &load{store: s}), nil
 	}
 	return newStream(body, nil), nil
-}
-
-// condense converts a page of objects to facts.
-func (s *store) condense(page *objectList) *factList {
-	facts := &factList{ListMeta: page.ListMeta, Items: make([]fact, len(page.Items))}
-	for i := range page.Items {
-		facts.Items[i].object = s.understand(page.Items[i].key())
-	}
-	return facts
 }
 
 // Add implements [cache.ReflectorStore].

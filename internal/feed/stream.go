@@ -55,10 +55,14 @@ func (s *stream) read() {
 	decoder := jsontext.NewDecoder(s.body, lenient)
 	for {
 		event, err := readEvent(decoder)
-		if s.stopped() || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || net.IsProbableEOF(err) {
+		switch ends := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || net.IsProbableEOF(err); {
+		case s.stopped():
+			return
+		case ends && !s.load.partial():
 			return // the reflector watches again from where it is
-		}
-		if err != nil {
+		case ends:
+			event = watch.Event{Type: watch.Error, Object: partial()}
+		case err != nil:
 			event = watch.Event{Type: watch.Error, Object: unreadable(err)}
 		}
 		if s.load.take(event) {
@@ -82,6 +86,13 @@ func (s *stream) stopped() bool {
 	default:
 		return false
 	}
+}
+
+// partial returns the status with which a streaming list ends early. A reflector then reads a list in pages. After the mere end of a watch,
+// it would start another streaming list, which the API server ends as well while so many keys change.
+func partial() runtime.Object {
+	status := apierrors.NewTimeoutError("the API server ended the streaming list early: too many ApiKeys changed while it was read", 0).Status()
+	return &status
 }
 
 // unreadable returns the status with which client-go reports an event that can't be decoded.
@@ -161,11 +172,20 @@ func readObject(eventType watch.EventType, decode func(any) error) (runtime.Obje
 	}
 }
 
-// readList decodes a page of a list of ApiKeys.
-func readList(text []byte) (*objectList, error) {
-	list := &objectList{}
-	if err := json.Unmarshal(text, list, lenient); err != nil {
+// readPage decodes a page of a list of ApiKeys. It converts each object to a fact before it reads the next one, because a page can be
+// hundreds of times the size of its facts.
+func (s *store) readPage(body io.Reader) (*factList, error) {
+	convert := json.UnmarshalFromFunc(func(decoder *jsontext.Decoder, f *fact) error {
+		o := &object{}
+		if err := json.UnmarshalDecode(decoder, o); err != nil {
+			return err
+		}
+		f.object = s.understand(o.key())
+		return nil
+	})
+	page := &factList{}
+	if err := json.UnmarshalRead(body, page, lenient, json.WithUnmarshalers(convert)); err != nil {
 		return nil, fmt.Errorf("decode a list of ApiKeys: %w", err)
 	}
-	return list, nil
+	return page, nil
 }

@@ -175,8 +175,8 @@ func (l *Loader) noteLoaded() {
 	}
 }
 
-// pageSize is the number of objects per page of a list, for API servers that don't support streaming lists. A
-// page is in memory as a whole, and each object can be as large as etcd allows.
+// pageSize is the number of objects per page of a list, which is read where a streaming list is not supported or ends early. A page of
+// ApiRoles is in memory as a whole, and each can be as large as etcd allows.
 const pageSize = 100
 
 // backoff limits the delay before a watch is retried to three seconds: revocations take effect only after

@@ -61,7 +61,7 @@ func (s *stream) read() {
 		case ends && !s.load.partial():
 			return // the reflector watches again from where it is
 		case ends:
-			event = watch.Event{Type: watch.Error, Object: partial()}
+			event = watch.Event{Type: watch.Error, Object: endedEarly()}
 		case err != nil:
 			event = watch.Event{Type: watch.Error, Object: unreadable(err)}
 		}
@@ -88,10 +88,10 @@ func (s *stream) stopped() bool {
 	}
 }
 
-// partial returns the status with which a streaming list ends early. A reflector then reads a list in pages. After the mere end of a watch,
-// it would start another streaming list, which the API server ends as well while so many keys change.
-func partial() runtime.Object {
-	status := apierrors.NewTimeoutError("the API server ended the streaming list early: too many ApiKeys changed while it was read", 0).Status()
+// endedEarly returns the status for a streaming list that ends before it is complete. With an error, a reflector reads a list in pages. Without
+// one, it would start another streaming list, and the API server may end that as well: it does so when too many ApiKeys change meanwhile.
+func endedEarly() runtime.Object {
+	status := apierrors.NewTimeoutError("the streaming list of ApiKeys ended before it was complete", 0).Status()
 	return &status
 }
 

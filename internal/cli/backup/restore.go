@@ -94,7 +94,7 @@ func (r *Restore) startAgain(ctx context.Context, o *operators) error {
 		return errors.Join(err, o.stayStopped())
 	}
 	if plan := NewPlan(r.Keys, live); len(plan.Complete) > 0 {
-		return fmt.Errorf("keys of an earlier restore still lack their status, so %w", o.stayStopped())
+		return fmt.Errorf("keys of an earlier restore still lack their status; %w", o.stayStopped())
 	}
 	return o.start(ctx)
 }

@@ -169,6 +169,17 @@ func available(namespace string, deployments ...string) {
 	}
 }
 
+// verifierRolled waits until all pods of the verifier are new and available. Old ones answer gateways while they drain, with their old flags.
+func verifierRolled() {
+	GinkgoHelper()
+	available(system, "apikey-verifier")
+	Eventually(func(g Gomega) {
+		list := &corev1.PodList{}
+		g.Expect(admin.List(ctx, list, client.InNamespace(system), client.MatchingLabels{"app.kubernetes.io/name": "apikey-verifier"})).To(Succeed())
+		g.Expect(list.Items).To(HaveLen(2))
+	}).Should(Succeed())
+}
+
 func clientLog() string { return kubectl("-n", shop, "logs", "deployment/client") }
 
 func lastLine(text string) string {

@@ -38,7 +38,6 @@ func inUse() {
 		kubectl("-n", system, "patch", "deployment", "apikey-verifier", "--type=json", "--patch", fmt.Sprintf(
 			`[{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": ["--trusted-proxies=%s/32"]}]`,
 			pods(shop, "orders")[0].Status.PodIP))
-		available(system, "apikey-verifier")
 	})
 
 	var expired *corev1.Pod // uses a key that expires soon
@@ -46,8 +45,6 @@ func inUse() {
 		expiring := apiKey("expiring", build.After("60s"))
 		expired = workload("expired", expiring.SecretName(), calls)
 		other := workload("other-role", apiKey("other-role", build.Roles("orders.write")).SecretName(), call)
-		inside := workload("inside", apiKey("inside", build.CIDRs("10.89.1.0/24")).SecretName(), call)
-		outside := workload("outside", apiKey("outside", build.CIDRs("10.89.2.0/24")).SecretName(), call)
 		revoked := apiKey("revoked")
 		deleted := workload("deleted", revoked.SecretName(), calls)
 
@@ -61,6 +58,10 @@ func inUse() {
 			})).To(BeTrue())
 		}).Should(Succeed())
 		apiKey("early")
+
+		verifierRolled() // from here on, all of them trust the client addresses that nginx sends
+		inside := workload("inside", apiKey("inside", build.CIDRs("10.89.1.0/24")).SecretName(), call)
+		outside := workload("outside", apiKey("outside", build.CIDRs("10.89.2.0/24")).SecretName(), call)
 
 		Expect(answers(inside)).To(Equal("200"))
 		Expect(answers(outside)).To(Equal("403"), "the address is outside the key's CIDRs")
@@ -115,13 +116,7 @@ func inUse() {
 		It("answers correctly while the verifier's pods are rolled", func() {
 			start := time.Now()
 			kubectl("-n", system, "rollout", "restart", "deployment/apikey-verifier")
-			available(system, "apikey-verifier")
-			// The old pods drain.
-			Eventually(func(g Gomega) {
-				list := &corev1.PodList{}
-				g.Expect(admin.List(ctx, list, client.InNamespace(system), client.MatchingLabels{"app.kubernetes.io/name": "apikey-verifier"})).To(Succeed())
-				g.Expect(list.Items).To(HaveLen(2))
-			}).Should(Succeed())
+			verifierRolled()
 			report.add("verifier pods rolled", "in %.1f s", time.Since(start).Seconds())
 			judged("while the verifier was rolled")
 		})

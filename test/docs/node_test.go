@@ -7,7 +7,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -17,6 +16,9 @@ import (
 
 // held is a finalizer that keeps a pod until its process has stopped, as a kubelet would.
 const held = "apikey-operator.io/docs-test"
+
+// nodePatience is how long the first pods and processes may take on a busy machine. A process that doesn't become ready fails after three minutes.
+const nodePatience = 4 * time.Minute
 
 // node stands in for a kubelet, for the pods of some Deployments in a namespace. Each Deployment has one process, which runs as long as the
 // Deployment has a pod.
@@ -28,7 +30,7 @@ type node struct {
 }
 
 // startNode starts a node and returns when a process of each Deployment runs. start holds a function for each Deployment, by the pods' label
-// app.kubernetes.io/name. The test fails if a process can't be started.
+// app.kubernetes.io/name. The test fails if they don't run after [nodePatience]. What fails later is logged and tried again.
 func startNode(
 	ctx context.Context, t *testing.T, plane *controlplane.ControlPlane, namespace string,
 	start map[string]func(context.Context) (*controlplane.Process, error),
@@ -40,7 +42,7 @@ func startNode(
 	}
 	n := &node{namespace: namespace, clients: clients, start: start, processes: map[string]*controlplane.Process{}}
 	ctx, cancel := context.WithCancel(ctx)
-	done, ready, failed := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	done, ready := make(chan struct{}), make(chan struct{})
 	t.Cleanup(func() {
 		cancel()
 		<-done
@@ -53,11 +55,9 @@ func startNode(
 		announced := false
 		for ctx.Err() == nil {
 			for name := range start {
-				// A pod may change or disappear between reading and patching it.
-				if err := n.sync(ctx, name); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-					t.Errorf("%s: %v", name, err)
-					close(failed)
-					return
+				// It tries again, as a kubelet does. A pod may change or disappear between reading and patching it.
+				if err := n.sync(ctx, name); err != nil && ctx.Err() == nil {
+					t.Logf("%s: %v", name, err)
 				}
 			}
 			if !announced && len(n.processes) == len(start) {
@@ -72,10 +72,8 @@ func startNode(
 	}()
 	select {
 	case <-ready:
-	case <-failed:
-		t.FailNow()
-	case <-ctx.Done():
-		t.Fatalf("the Deployments of %s have no pods", namespace)
+	case <-time.After(nodePatience):
+		t.Fatalf("the processes of %s do not run", namespace)
 	}
 }
 
